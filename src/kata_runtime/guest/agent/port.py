@@ -1,0 +1,90 @@
+"""A virtio-serial port as the guest sees it: framed, non-blocking, aware of the host's coming and going."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+
+from kata_runtime.guest import wire
+
+# Linux 6.1 drivers/char/virtio_console.c takes at most 32 KiB a write; more would only be copied twice.
+_WRITE_BYTES = 32 * 1024
+_READ_BYTES = 64 * 1024
+# Above this the producer waits (netlink) or is not read from (a process).
+HIGH_WATER_BYTES = 512 * 1024
+
+
+class Port:
+    """One open port.
+
+    The port must be polled edge-triggered: while no host is connected, virtio_console reports POLLHUP for
+    ever, which level-triggered polling would turn into a busy loop.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._decoder = wire.Decoder()
+        self._outgoing: deque[memoryview] = deque()
+        self.backlog = 0
+
+    def receive(self) -> tuple[list[bytes], bool]:
+        """All raw frames that have arrived, and whether the host is gone (a read of 0 bytes)."""
+        frames: list[bytes] = []
+        while True:
+            try:
+                data = os.read(self.fd, _READ_BYTES)
+            except BlockingIOError:
+                return frames, False
+            except OSError:
+                # ENODEV and the like: the port is being unplugged; for us the same as a host that left.
+                return frames, True
+            if not data:
+                return frames, True
+            try:
+                frames += self._decoder.feed(data)
+            except wire.FrameError:
+                # The decoder has dropped it; the next END starts a frame of a client that knows the rules.
+                continue
+
+    def send(self, kind: int, request: int, payload: bytes = b"") -> None:
+        """Queue a frame and write what the port takes now."""
+        frame = wire.pack_frame(kind, request, payload)
+        self._outgoing.append(memoryview(frame))
+        self.backlog += len(frame)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write until the port is full or nothing is left; writes can be partial."""
+        while self._outgoing:
+            head = self._outgoing[0]
+            try:
+                written = os.write(self.fd, head[:_WRITE_BYTES])
+            except BlockingIOError:
+                return
+            except OSError:
+                self.drop()
+                return
+            self.backlog -= written
+            if written == len(head):
+                self._outgoing.popleft()
+            else:
+                self._outgoing[0] = head[written:]
+
+    def drain(self, limit: int) -> bool:
+        """Block until at most ``limit`` bytes are queued; False when the host has left meanwhile."""
+        poller = select.poll()
+        poller.register(self.fd, select.POLLOUT)
+        while self.backlog > limit:
+            for _, events in poller.poll():
+                if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+                    self.drop()
+                    return False
+            self.flush()
+        return True
+
+    def drop(self) -> None:
+        """Forget what is queued for a host that is gone, and what it left half-sent."""
+        self._outgoing.clear()
+        self.backlog = 0
+        self._decoder.reset()

@@ -1,0 +1,164 @@
+"""The language between the host and the guest's agent, spoken over virtio-serial ports.
+
+A port is a stream of bytes on which either side can die in the middle of anything, so frames are
+delimited, not counted: SLIP (RFC 1055) keeps END out of every frame, and whoever connects starts with
+an END that closes what a predecessor left half-sent. A frame is ``kind:u8 request:u32 payload``, in network
+byte order. A client first sends HELLO with a nonce and drops all it reads until that nonce comes back.
+
+This module runs on both sides; it imports nothing but the standard library and raises ``FrameError`` only.
+"""
+
+from __future__ import annotations
+
+import struct
+
+VERSION = 1
+NONCE_BYTES = 16
+# The largest body either side accepts; 64 KiB of netlink plus headers fits with room to spare.
+MAX_BODY_BYTES = 256 * 1024
+
+CONTROL_PORT = "org.kata-runtime.control"
+EXEC_PORT_PREFIX = "org.kata-runtime.exec."
+
+# Kinds of frames. Plain integers: this module is on the start-up path of every command.
+HELLO = 1  # nonce -> nonce, version:u16
+NETLINK = 2  # family:u16 last_sequence:u32 messages -> NETLINK_DATA*, DONE
+NETLINK_DATA = 3
+DONE = 4  # errno:u32 text
+SUBSCRIBE = 5  # family:u16 group:u32 -> DONE, then NOTIFY*
+NOTIFY = 6
+UNSUBSCRIBE = 7  # -> DONE
+SYSCTL = 8  # name [NUL value] -> DONE with the value read
+SHUTDOWN = 9  # -> DONE, then the guest powers off
+EXEC = 16  # JSON {"argv": [...]} -> STARTED | DONE(errno)
+STARTED = 17  # pid:u32
+STDIN = 18  # bytes; empty: end of file
+STDIN_TAKEN = 19  # count:u32 of bytes the process has taken
+STDOUT = 20
+STDERR = 21
+SIGNAL = 22  # number:u8
+EXIT = 23  # wait status as os.waitstatus_to_exitcode gives it, i32
+
+# How many bytes of standard input may be under way: small enough that a process that does not read
+# costs the agent nothing, large enough to keep the port busy.
+STDIN_WINDOW_BYTES = 64 * 1024
+
+_END = b"\xc0"
+_ESC = b"\xdb"
+_ESC_END = b"\xdb\xdc"
+_ESC_ESC = b"\xdb\xdd"
+
+_HEADER = struct.Struct("!BI")
+_FAMILY_SEQUENCE = struct.Struct("!HI")
+_ERRNO = struct.Struct("!I")
+
+
+class FrameError(Exception):
+    """The peer sent bytes that are no frame."""
+
+
+def pack_frame(kind: int, request: int, payload: bytes = b"") -> bytes:
+    """One frame as it goes on the port, with its closing END."""
+    body = _HEADER.pack(kind, request) + payload
+    return body.replace(_ESC, _ESC_ESC).replace(_END, _ESC_END) + _END
+
+
+def unpack_body(raw: bytes) -> tuple[int, int, bytes]:
+    """``(kind, request, payload)`` of the bytes between two ENDs.
+
+    :raise FrameError: when they are too short or hold an ESC that escapes nothing.
+    """
+    if _ESC in raw:
+        if raw.count(_ESC) != raw.count(_ESC_END) + raw.count(_ESC_ESC):
+            raise FrameError("an escape byte that escapes nothing")
+        raw = raw.replace(_ESC_END, _END).replace(_ESC_ESC, _ESC)
+    if len(raw) < _HEADER.size:
+        raise FrameError(f"a frame of {len(raw)} bytes")
+    kind, request = _HEADER.unpack_from(raw)
+    return kind, request, raw[_HEADER.size :]
+
+
+class Decoder:
+    """Cuts a byte stream into frames; holds at most one frame of ``MAX_BODY_BYTES`` (escaped: twice that)."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def reset(self) -> None:
+        """Forget a half-received frame."""
+        self._pending.clear()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The raw frames that ``data`` completes, for ``unpack_body``; empty ones (END END) are dropped.
+
+        :raise FrameError: when a frame grows over the limit; the decoder is empty then.
+        """
+        if _END not in data:
+            self._pending += data
+            self._check_size()
+            return []
+        first, *rest = data.split(_END)
+        self._pending += first
+        frames = [bytes(self._pending), *rest[:-1]]
+        self._pending = bytearray(rest[-1])
+        self._check_size()
+        return [frame for frame in frames if frame]
+
+    def _check_size(self) -> None:
+        if len(self._pending) > 2 * MAX_BODY_BYTES:
+            self._pending.clear()
+            raise FrameError(f"a frame of more than {MAX_BODY_BYTES} bytes")
+
+
+def pack_target(family: int, number: int) -> bytes:
+    """The head of NETLINK (number: last sequence) and SUBSCRIBE (number: multicast group)."""
+    return _FAMILY_SEQUENCE.pack(family, number)
+
+
+def unpack_target(payload: bytes) -> tuple[int, int, bytes]:
+    """``(family, number, rest)``.
+
+    :raise FrameError: when the payload is too short.
+    """
+    if len(payload) < _FAMILY_SEQUENCE.size:
+        raise FrameError("a target that is cut short")
+    family, number = _FAMILY_SEQUENCE.unpack_from(payload)
+    return family, number, payload[_FAMILY_SEQUENCE.size :]
+
+
+def pack_done(errno: int, text: str = "") -> bytes:
+    """The payload of DONE; ``errno`` 0 is success."""
+    return _ERRNO.pack(errno) + text.encode("utf-8", "replace")
+
+
+def unpack_done(payload: bytes) -> tuple[int, str]:
+    """``(errno, text)``.
+
+    :raise FrameError: when the payload is too short.
+    """
+    return unpack_count(payload), payload[_ERRNO.size :].decode("utf-8", "replace")
+
+
+def pack_count(count: int) -> bytes:
+    """A count, a pid or a wait status (two's complement) as u32."""
+    return _ERRNO.pack(count & 0xFFFFFFFF)
+
+
+def unpack_count(payload: bytes) -> int:
+    """The u32 at the head of a payload.
+
+    :raise FrameError: when the payload is too short.
+    """
+    if len(payload) < _ERRNO.size:
+        raise FrameError("a number that is cut short")
+    value: int = _ERRNO.unpack_from(payload)[0]
+    return value
+
+
+def unpack_status(payload: bytes) -> int:
+    """The signed exit status of EXIT: negative is minus the signal that ended the process.
+
+    :raise FrameError: when the payload is too short.
+    """
+    value = unpack_count(payload)
+    return value - (1 << 32) if value >= 1 << 31 else value
