@@ -1,0 +1,151 @@
+"""Interface addresses: RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR (rtnetlink(7), include/uapi/linux/if_addr.h)."""
+
+from __future__ import annotations
+
+import struct
+from _socket import AF_INET, AF_INET6, inet_ntop
+from typing import NamedTuple
+
+from kata_runtime.errors import ProtocolError
+from kata_runtime.netlink.message import (
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    Message,
+    pack_attribute,
+    parse_attributes,
+    unpack_text,
+    unpack_u32,
+)
+from kata_runtime.netlink.request import Request
+
+# include/uapi/linux/rtnetlink.h
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_LINK = 253
+RT_SCOPE_HOST = 254
+
+# include/uapi/linux/if_addr.h
+_IFA_ADDRESS = 1
+_IFA_LOCAL = 2
+_IFA_LABEL = 3
+_IFA_BROADCAST = 4
+_IFA_FLAGS = 8
+IFA_F_NODAD = 0x02
+IFA_F_DADFAILED = 0x08
+IFA_F_TENTATIVE = 0x40
+IFA_F_PERMANENT = 0x80
+
+_HEADER = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
+# Bytes of an address of each family.
+ADDRESS_BYTES = {AF_INET: 4, AF_INET6: 16}
+
+
+class Address(NamedTuple):
+    """One address of interface ``index``; ``address`` in network byte order, 4 or 16 bytes."""
+
+    index: int
+    family: int
+    address: bytes
+    prefix_length: int
+    flags: int = 0
+    scope: int = RT_SCOPE_UNIVERSE
+    label: str = ""
+
+    @property
+    def text(self) -> str:
+        """For example ``172.16.0.3/16``."""
+        return f"{format_address(self.address)}/{self.prefix_length}"
+
+
+def format_address(address: bytes) -> str:
+    """Text of 4 or 16 bytes, as inet_ntop(3) writes it."""
+    return inet_ntop(family_of(address), address)
+
+
+def family_of(address: bytes) -> int:
+    """AF_INET of 4 bytes, AF_INET6 of 16.
+
+    :raise ProtocolError: any other length.
+    """
+    if len(address) == 4:
+        return AF_INET
+    if len(address) == 16:
+        return AF_INET6
+    raise ProtocolError(f"an IP address of {len(address)} bytes")
+
+
+def add_address(index: int, address: bytes, prefix_length: int, *, broadcast: bytes | None = None) -> Request:
+    """Give an interface an address, as ``ip address add`` does (no broadcast address unless one is given).
+
+    IPv6 skips duplicate address detection (IFA_F_NODAD): the operator chose the address, and while it is
+    tentative for a second or more, nothing can be bound to it nor sent from it.
+    """
+    family = family_of(address)
+    flags = IFA_F_NODAD if family == AF_INET6 else 0
+    payload = _pack(index, address, prefix_length, flags)
+    if broadcast is not None:
+        payload += pack_attribute(_IFA_BROADCAST, broadcast)
+    return Request(
+        f"add address {format_address(address)}/{prefix_length} to interface {index}",
+        RTM_NEWADDR,
+        NLM_F_CREATE | NLM_F_EXCL,
+        payload,
+    )
+
+
+def delete_address(index: int, address: bytes, prefix_length: int) -> Request:
+    """Take exactly this address from an interface."""
+    return Request(
+        f"delete address {format_address(address)}/{prefix_length} from interface {index}",
+        RTM_DELADDR,
+        0,
+        _pack(index, address, prefix_length, 0),
+    )
+
+
+def dump_addresses(family: int = 0) -> Request:
+    """Ask for the addresses of all interfaces; ``family`` 0 is all families."""
+    return Request("list addresses", RTM_GETADDR, NLM_F_DUMP, _HEADER.pack(family, 0, 0, 0, 0))
+
+
+def unpack_address(payload: bytes) -> Address:
+    """The address that an RTM_NEWADDR or RTM_DELADDR describes.
+
+    :raise ProtocolError: the bytes break the format.
+    """
+    if len(payload) < _HEADER.size:
+        raise ProtocolError(f"an address message of {len(payload)} bytes")
+    family, prefix_length, flags, scope, index = _HEADER.unpack_from(payload)
+    attributes = parse_attributes(payload[_HEADER.size :])
+    # IFA_ADDRESS is the peer's on point-to-point links; the own one is IFA_LOCAL where both are there.
+    address = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS, b""))
+    if len(address) != ADDRESS_BYTES.get(family) or prefix_length > 8 * len(address):
+        raise ProtocolError(f"an address of {len(address)} bytes and {prefix_length} bits in family {family}")
+    if _IFA_FLAGS in attributes:
+        flags = unpack_u32(attributes[_IFA_FLAGS])  # the header holds the low 8 bits only
+    return Address(index, family, address, prefix_length, flags, scope, unpack_text(attributes.get(_IFA_LABEL, b"")))
+
+
+def addresses_of(messages: list[Message]) -> list[Address]:
+    """The IPv4 and IPv6 addresses of a dump, in the kernel's order.
+
+    :raise ProtocolError: the bytes break the format.
+    """
+    return [
+        unpack_address(message.payload)
+        for message in messages
+        if message.type == RTM_NEWADDR and message.payload[:1] in (b"\x02", b"\x0a")
+    ]
+
+
+def _pack(index: int, address: bytes, prefix_length: int, flags: int) -> bytes:
+    # 127.0.0.0/8 belongs to the host only; so says ip-address(8) of its default scope.
+    scope = RT_SCOPE_HOST if len(address) == 4 and address[0] == 127 else RT_SCOPE_UNIVERSE
+    return (
+        _HEADER.pack(family_of(address), prefix_length, flags, scope, index)
+        + pack_attribute(_IFA_LOCAL, address)
+        + pack_attribute(_IFA_ADDRESS, address)
+    )

@@ -1,0 +1,132 @@
+"""This host's kernel as a transport: the only sockets of this package."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from kata_runtime.errors import DeadlineError, HostError
+from kata_runtime.netlink.message import NLMSG_DONE, NLMSG_ERROR, align, iter_messages
+from kata_runtime.netlink.transport import Block, Family
+
+# include/uapi/linux/netlink.h; the socket module does not know them. SOL_NETLINK: include/linux/socket.h.
+_SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
+_NETLINK_CAP_ACK = 10
+_NETLINK_EXT_ACK = 11
+_SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h
+
+# Room for the errors of a block of which every message fails; the default limit is 208 KiB.
+_RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
+# The kernel fills datagrams of a dump up to 32 KiB, or what the reader last offered.
+_DATAGRAM_BYTES = 64 * 1024
+_ANSWER_SECONDS = 10.0
+
+
+class LocalTransport:
+    """Sockets in the caller's network namespace, opened when a family is first used; a context manager."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[Family, socket.socket] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all sockets; the next exchange opens new ones."""
+        while self._sockets:
+            self._sockets.popitem()[1].close()
+
+    def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
+        """See ``Transport``.
+
+        :raise HostError: the kernel refused the socket or the message.
+        :raise DeadlineError: no answer.
+        """
+        for block in blocks:
+            opened = self._sockets.get(family)
+            if opened is None:
+                opened = self._sockets[family] = _open_socket(family)
+            try:
+                yield _exchange_one(opened, block)
+            except BaseException:
+                # What is still under way must not be taken for the answer to a later request.
+                self.close()
+                raise
+
+    @contextmanager
+    def subscribe(self, family: Family, group: int) -> Iterator[Iterator[bytes]]:
+        """Receive the notifications of a multicast group, one datagram at a time, from now on.
+
+        :raise HostError: the kernel refused.
+        :raise DeadlineError: (from the iterator) nothing came for 10 s.
+        """
+        with _open_socket(family) as opened:
+            try:
+                opened.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+            except OSError as error:
+                raise _refused(f"netlink group {group}", error) from error
+            yield _datagrams(opened)
+
+
+def _open_socket(family: Family) -> socket.socket:
+    try:
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+    except OSError as error:
+        raise _refused(f"a netlink socket of family {family.name}", error) from error
+    try:
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
+        except PermissionError:
+            # Without privilege only small questions can be asked anyhow; the limit does for them.
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        opened.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        opened.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+        opened.settimeout(_ANSWER_SECONDS)
+        opened.bind((0, 0))
+    except OSError as error:
+        opened.close()
+        raise _refused(f"a netlink socket of family {family.name}", error) from error
+    return opened
+
+
+def _exchange_one(opened: socket.socket, block: Block) -> bytes:
+    answer = bytearray()
+    try:
+        opened.send(block.data)
+        while True:
+            data = opened.recv(_DATAGRAM_BYTES)
+            answer += data
+            answer += bytes(align(len(answer)) - len(answer))
+            if _ends(data, block.last_sequence):
+                return bytes(answer)
+    except TimeoutError as error:
+        raise DeadlineError("the kernel's netlink answer", _ANSWER_SECONDS) from error
+    except OSError as error:
+        raise _refused("a netlink message", error) from error
+
+
+def _ends(data: bytes, last_sequence: int) -> bool:
+    return any(
+        message.sequence == last_sequence and message.type in (NLMSG_ERROR, NLMSG_DONE)
+        for message in iter_messages(data)
+    )
+
+
+def _datagrams(opened: socket.socket) -> Iterator[bytes]:
+    while True:
+        try:
+            yield opened.recv(_DATAGRAM_BYTES)
+        except TimeoutError as error:
+            raise DeadlineError("a netlink notification", _ANSWER_SECONDS) from error
+        except OSError as error:
+            raise _refused("netlink notifications", error) from error
+
+
+def _refused(what: str, error: OSError) -> HostError:
+    return HostError(f"this host's kernel refuses {what}: {error.strerror}", errno=error.errno or 0)

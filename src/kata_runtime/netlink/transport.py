@@ -1,0 +1,34 @@
+"""The seam between netlink requests and whatever carries them to a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+
+class Family(IntEnum):
+    """include/uapi/linux/netlink.h, NETLINK_*: the families this package speaks."""
+
+    ROUTE = 0
+    NETFILTER = 12
+    GENERIC = 16
+
+
+class Block(NamedTuple):
+    """Messages that travel together; the last one, ``last_sequence``, carries NLM_F_ACK or NLM_F_DUMP."""
+
+    data: bytes
+    last_sequence: int
+
+
+class Transport(Protocol):
+    """A way to a kernel."""
+
+    def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
+        """Send ``blocks`` pipelined; yield for each, in order, all that the kernel answered to it.
+
+        An answer is the concatenation of datagrams up to the NLMSG_ERROR or NLMSG_DONE of the block's last
+        sequence. A message of the block without NLM_F_ACK is answered only when it fails.
+        """
+        ...
