@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 
 from kata_runtime.guest import wire
@@ -16,6 +15,7 @@ _ENVIRONMENT = {
     "TERM": "dumb",
 }
 _READ_BYTES = 32 * 1024
+_PIPE_BYTES = 64 * 1024
 _ALL_SIGNALS = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
 
 
@@ -111,10 +111,10 @@ class Process:
         """Whether the agent should wake us when the pipe takes more."""
         return self.stdin >= 0 and bool(self._stdin_queue)
 
-    def read_output(self, fd: int, *, limit: int = HIGH_WATER_BYTES) -> None:
-        """Pass output on while the port's queue is below ``limit`` bytes."""
+    def read_output(self, fd: int) -> None:
+        """Pass output on while the port's queue is not too long."""
         kind = self.outputs[fd]
-        while self._port.backlog < limit:
+        while self._port.backlog < HIGH_WATER_BYTES:
             try:
                 data = os.read(fd, _READ_BYTES)
             except BlockingIOError:
@@ -144,11 +144,14 @@ class Process:
 
     def _drain_output(self, fd: int) -> None:
         # A pipe holds 64 KiB (pipe(7)); a grandchild that keeps writing must not keep us here.
-        for _ in range(4):
-            if fd in self.outputs:
-                self.read_output(fd, limit=self._port.backlog + 1)
-        poller = select.poll()
-        poller.register(self._port.fd, select.POLLOUT)
+        for _ in range(_PIPE_BYTES // _READ_BYTES + 1):
+            try:
+                data = os.read(fd, _READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            self._port.send(self.outputs[fd], self._request, data)
 
     def abandon(self) -> None:
         """Close our ends of the pipes."""

@@ -1,0 +1,3 @@
+"""Networking for secure containers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,147 @@
+"""The control port: hello, netlink, notifications, sysctl, shutdown."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import select
+import signal
+import socket
+from collections.abc import Callable
+
+from kata_runtime.guest import wire
+from kata_runtime.guest.agent.loop import Loop
+from kata_runtime.guest.agent.port import HIGH_WATER_BYTES, Port
+from kata_runtime.guest.agent.relay import Relay, subscribe
+
+_NOTIFICATION_BYTES = 256 * 1024
+_SUBSCRIPTIONS_MAX = 8
+# proc_sys(5): components of a sysctl's path; no dot-dot, nothing but what the kernel uses.
+_SYSCTL_NAME = re.compile(rb"(?:[A-Za-z0-9_-][A-Za-z0-9_.:-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.:-]*")
+
+
+class Control:
+    """Serves one client after another; a HELLO forgets all that its predecessor wanted."""
+
+    def __init__(self, port: Port, loop: Loop) -> None:
+        self._port = port
+        self._loop = loop
+        self._relay = Relay()
+        self._subscriptions: dict[int, socket.socket] = {}
+        self._verbs: dict[int, Callable[[int, bytes], None]] = {
+            wire.HELLO: self._hello,
+            wire.NETLINK: self._netlink,
+            wire.SUBSCRIBE: self._subscribe,
+            wire.UNSUBSCRIBE: self._unsubscribe,
+            wire.SYSCTL: self._sysctl,
+            wire.SHUTDOWN: self._shutdown,
+        }
+        loop.watch(port.fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET, self._ready)
+
+    def _ready(self) -> None:
+        self._port.flush()
+        frames, gone = self._port.receive()
+        for raw in frames:
+            try:
+                kind, request, payload = wire.unpack_body(raw)
+                verb = self._verbs.get(kind)
+                if verb is None:
+                    self._done(request, errno.EOPNOTSUPP, f"unknown request {kind}")
+                else:
+                    verb(request, payload)
+            except wire.FrameError:
+                continue
+        if gone:
+            self._reset()
+
+    def _done(self, request: int, number: int = 0, text: str = "") -> None:
+        self._port.send(wire.DONE, request, wire.pack_done(number, text))
+
+    def _reset(self) -> None:
+        self._port.drop()
+        for request in list(self._subscriptions):
+            self._close_subscription(request)
+
+    def _hello(self, request: int, payload: bytes) -> None:
+        for old in list(self._subscriptions):
+            self._close_subscription(old)
+        self._port.send(wire.HELLO, request, payload[: wire.NONCE_BYTES] + wire.VERSION.to_bytes(2, "big"))
+
+    def _netlink(self, request: int, payload: bytes) -> None:
+        family, last, block = wire.unpack_target(payload)
+
+        def emit(data: bytes) -> bool:
+            self._port.send(wire.NETLINK_DATA, request, data)
+            return self._port.drain(HIGH_WATER_BYTES)
+
+        try:
+            self._relay.exchange(family, last, block, emit)
+        except OSError as error:
+            self._done(request, error.errno or errno.EIO, error.strerror or "")
+        else:
+            self._done(request)
+
+    def _subscribe(self, request: int, payload: bytes) -> None:
+        family, group, _ = wire.unpack_target(payload)
+        if len(self._subscriptions) >= _SUBSCRIPTIONS_MAX or request in self._subscriptions:
+            self._done(request, errno.EBUSY, "too many subscriptions")
+            return
+        try:
+            opened = subscribe(family, group)
+        except OSError as error:
+            self._done(request, error.errno or errno.EIO, error.strerror or "")
+            return
+        self._subscriptions[request] = opened
+        self._loop.watch(opened.fileno(), select.EPOLLIN, lambda: self._notify(request))
+        self._done(request)
+
+    def _notify(self, request: int) -> None:
+        opened = self._subscriptions[request]
+        try:
+            data = opened.recv(_NOTIFICATION_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # ENOBUFS: notifications were lost; the host must look for itself.
+            self._close_subscription(request)
+            self._done(request, error.errno or errno.EIO, "notifications were lost")
+            return
+        if self._port.backlog < HIGH_WATER_BYTES:
+            self._port.send(wire.NOTIFY, request, data)
+
+    def _unsubscribe(self, request: int, payload: bytes) -> None:
+        self._close_subscription(request)
+        self._done(request)
+
+    def _close_subscription(self, request: int) -> None:
+        opened = self._subscriptions.pop(request, None)
+        if opened is not None:
+            self._loop.forget(opened.fileno())
+            opened.close()
+
+    def _sysctl(self, request: int, payload: bytes) -> None:
+        name, separator, value = payload.partition(b"\0")
+        if not _SYSCTL_NAME.fullmatch(name):
+            self._done(request, errno.EINVAL, "not the name of a sysctl")
+            return
+        try:
+            fd = os.open(b"/proc/sys/" + name, (os.O_RDWR if separator else os.O_RDONLY) | os.O_CLOEXEC)
+            try:
+                if separator:
+                    os.write(fd, value)
+                text = os.pread(fd, 4096, 0)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self._done(request, error.errno or errno.EIO, error.strerror or "")
+            return
+        self._done(request, 0, text.decode("utf-8", "replace").strip())
+
+    def _shutdown(self, request: int, payload: bytes) -> None:
+        self._done(request)
+        self._port.drain(0)
+        # Everyone but init and us; then power off without the pauses of an orderly init.
+        os.kill(-1, signal.SIGTERM)
+        os.sync()
+        os.execvp("poweroff", ["poweroff", "-f"])

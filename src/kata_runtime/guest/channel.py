@@ -1,0 +1,253 @@
+"""The control channel to a guest's agent: netlink, notifications, sysctl, short commands, shutdown."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from kata_runtime.errors import DeadlineError, GuestError, KernelError, ProtocolError
+from kata_runtime.guest import wire
+from kata_runtime.guest.port import Frame, GuestPort
+from kata_runtime.netlink.transport import Block, Family
+
+# So many blocks are under way at once: one that the kernel works on, others that cross the port meanwhile.
+_WINDOW_BLOCKS = 4
+# A dump larger than this is not one that a container of ours can have (20,000 rules: 4 MiB).
+_ANSWER_BYTES_MAX = 256 * 1024 * 1024
+_ANSWER_SECONDS = 60.0
+_OUTPUT_BYTES_MAX = 16 * 1024 * 1024
+_NOTIFICATIONS_MAX = 10_000
+
+
+class Completed(NamedTuple):
+    """How a command in the guest ended; ``exit_status`` is negative for a signal."""
+
+    exit_status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Subscription:
+    """Notifications of one netlink multicast group, from its making on."""
+
+    def __init__(self, channel: AgentChannel, request: int) -> None:
+        self._channel = channel
+        self._request = request
+
+    def wait(self, accept: Callable[[bytes], bool], seconds: float, awaited: str) -> None:
+        """Return when ``accept`` says so of a datagram.
+
+        :raise DeadlineError: none came within ``seconds``; names ``awaited``.
+        """
+        deadline = time.monotonic() + seconds
+        while not accept(self._channel.next_notification(self._request, deadline, seconds, awaited)):
+            continue
+
+
+class AgentChannel:
+    """Implements ``netlink.transport.Transport`` against the guest's kernel."""
+
+    def __init__(self, control_path: str, exec_path: str) -> None:
+        """``exec_path`` is the port kept for ``run``; it is connected on first use.
+
+        :raise ContainerError, DeadlineError: as for ``GuestPort``.
+        """
+        self._control_path = control_path
+        self._exec_path = exec_path
+        self._port: GuestPort | None = GuestPort(control_path)
+        self._request = 0
+        self._notifications: dict[int, deque[bytes]] = {}
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+
+    def _connected(self) -> GuestPort:
+        # An exchange that was given up leaves answers behind; a new connection's nonce separates from them.
+        if self._port is None:
+            self._port = GuestPort(self._control_path)
+            self._notifications.clear()
+        return self._port
+
+    def _next_request(self) -> int:
+        self._request = self._request % 0xFFFFFFFF + 1
+        return self._request
+
+    def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
+        """Pipeline ``blocks``; yield each one's whole answer, in order.
+
+        :raise KernelError: the guest's kernel refused the block as a whole (no such family, no buffer).
+        :raise GuestError, DeadlineError, ProtocolError: the channel failed.
+        """
+        port = self._connected()
+        remaining = iter(blocks)
+        under_way: deque[int] = deque()
+        exhausted = False
+        complete = False
+        try:
+            while True:
+                while not exhausted and len(under_way) < _WINDOW_BLOCKS:
+                    block = next(remaining, None)
+                    if block is None:
+                        exhausted = True
+                        break
+                    request = self._next_request()
+                    port.send(wire.NETLINK, request, wire.pack_target(family, block.last_sequence) + block.data)
+                    under_way.append(request)
+                if not under_way:
+                    complete = True
+                    return
+                answer = self._answer(port, under_way[0])
+                under_way.popleft()
+                complete = exhausted and not under_way
+                yield answer
+                complete = False
+        finally:
+            if not complete:
+                self.close()
+
+    def _answer(self, port: GuestPort, request: int) -> bytes:
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            kind, of, payload = self._receive(port, deadline, _ANSWER_SECONDS, "the guest kernel's answer")
+            if of != request or kind not in (wire.NETLINK_DATA, wire.DONE):
+                raise ProtocolError(f"the guest's agent sent frame {kind} for request {of} out of turn")
+            if kind == wire.DONE:
+                number, text = _unpack_done(payload)
+                if number:
+                    raise KernelError("netlink in the guest", number, text)
+                return b"".join(parts)
+            parts.append(payload)
+            size += len(payload)
+            if size > _ANSWER_BYTES_MAX:
+                raise ProtocolError(f"the guest answered with more than {_ANSWER_BYTES_MAX >> 20} MiB")
+
+    def _receive(self, port: GuestPort, deadline: float, seconds: float, awaited: str) -> Frame:
+        """The next frame that is no notification; those are kept."""
+        while True:
+            kind, request, payload = port.receive(deadline, seconds, awaited)
+            if kind != wire.NOTIFY:
+                return kind, request, payload
+            kept = self._notifications.get(request)
+            if kept is not None and len(kept) < _NOTIFICATIONS_MAX:
+                kept.append(payload)
+
+    def _ask(self, kind: int, payload: bytes, operation: str, seconds: float = 10.0) -> str:
+        port = self._connected()
+        request = self._next_request()
+        try:
+            port.send(kind, request, payload)
+            answered, of, body = self._receive(port, time.monotonic() + seconds, seconds, f"{operation} in the guest")
+            if answered != wire.DONE or of != request:
+                raise ProtocolError(f"the guest's agent sent frame {answered} out of turn")
+        except BaseException:
+            self.close()
+            raise
+        number, text = _unpack_done(body)
+        if number:
+            raise KernelError(operation, number, text)
+        return text
+
+    @contextmanager
+    def subscribe(self, family: Family, group: int) -> Iterator[Subscription]:
+        """Notifications of a multicast group while the context lasts."""
+        self._ask(wire.SUBSCRIBE, wire.pack_target(family, group), "subscribing to kernel notifications")
+        request = self._request
+        self._notifications[request] = deque()
+        port = self._port
+        try:
+            yield Subscription(self, request)
+        finally:
+            self._notifications.pop(request, None)
+            if self._port is port and port is not None:
+                self._request -= 1
+                self._unsubscribe(port, request)
+
+    def _unsubscribe(self, port: GuestPort, request: int) -> None:
+        # The agent forgets all subscriptions with the connection: dropping it is as good as asking.
+        try:
+            port.send(wire.UNSUBSCRIBE, request)
+            self._receive(port, time.monotonic() + 5, 5, "the end of a subscription")
+        except (DeadlineError, GuestError, ProtocolError):
+            self.close()
+        self._request = request
+
+    def next_notification(self, request: int, deadline: float, seconds: float, awaited: str) -> bytes:
+        """The next datagram of a subscription, before ``deadline`` of the monotonic clock."""
+        kept = self._notifications[request]
+        while not kept:
+            kind, of, payload = self._connected().receive(deadline, seconds, awaited)
+            if kind != wire.NOTIFY or of != request:
+                raise ProtocolError(f"the guest's agent sent frame {kind} while a notification was awaited")
+            kept.append(payload)
+        return kept.popleft()
+
+    def sysctl(self, name: str, value: str | None = None) -> str:
+        """Read (or set, then read) a sysctl by its path below /proc/sys, e.g. ``net/ipv4/ip_forward``.
+
+        :raise KernelError: ENOENT where the kernel lacks it, EINVAL for a value it refuses.
+        """
+        payload = name.encode() if value is None else f"{name}\0{value}".encode()
+        return self._ask(wire.SYSCTL, payload, f"sysctl {name}")
+
+    def shutdown(self) -> None:
+        """Ask the guest to end its processes and power off."""
+        self._ask(wire.SHUTDOWN, b"", "shutdown")
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
+        """Run a short command in the guest, on the port kept for the runtime's own use.
+
+        :raise GuestError: it cannot be started. :raise DeadlineError: it ran longer than ``seconds``.
+        """
+        import json  # 19 ms that most commands need not spend
+
+        port = GuestPort(self._exec_path)
+        try:
+            port.send(wire.EXEC, 1, json.dumps({"argv": list(argv)}).encode())
+            return _collect(port, argv[0], stdin, seconds)
+        finally:
+            port.close()
+
+
+def _collect(port: GuestPort, name: str, stdin: bytes, seconds: float) -> Completed:
+    deadline = time.monotonic() + seconds
+    output = {wire.STDOUT: bytearray(), wire.STDERR: bytearray()}
+    offset = 0
+    window = wire.STDIN_WINDOW_BYTES
+    while True:
+        kind, _, payload = port.receive(deadline, seconds, f"the end of {name} in the guest")
+        if kind == wire.DONE:
+            number, text = _unpack_done(payload)
+            raise GuestError(f"cannot run {name} in the guest: {text or number}")
+        if kind == wire.EXIT:
+            status = wire.unpack_status(payload)
+            return Completed(status, bytes(output[wire.STDOUT]), bytes(output[wire.STDERR]))
+        if kind in output:
+            output[kind] += payload
+            if len(output[kind]) > _OUTPUT_BYTES_MAX:
+                raise GuestError(f"{name} in the guest printed more than {_OUTPUT_BYTES_MAX >> 20} MiB")
+        if kind == wire.STDIN_TAKEN:
+            window += wire.unpack_count(payload)
+        if kind in (wire.STARTED, wire.STDIN_TAKEN) and offset <= len(stdin):
+            chunk = stdin[offset : offset + window]
+            while chunk:
+                port.send(wire.STDIN, 1, chunk)
+                offset, window = offset + len(chunk), window - len(chunk)
+                chunk = stdin[offset : offset + window]
+            if offset == len(stdin):
+                port.send(wire.STDIN, 1)
+                offset += 1
+
+
+def _unpack_done(payload: bytes) -> tuple[int, str]:
+    try:
+        return wire.unpack_done(payload)
+    except wire.FrameError as error:
+        raise ProtocolError(f"the guest's agent sent {error}") from None

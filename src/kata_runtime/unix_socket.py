@@ -1,0 +1,48 @@
+"""Unix stream sockets at paths of any length (unix(7) limits ``sun_path`` to 107 bytes and a NUL)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+
+def connect(path: str, seconds: float) -> socket.socket:
+    """A connection to the socket at ``path``; its timeout stays ``seconds``.
+
+    :raise OSError: ENOENT, ECONNREFUSED, EACCES, ...
+    """
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    opened.settimeout(seconds)
+    try:
+        _at(path, opened.connect)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def listen(path: str) -> socket.socket:
+    """A listening socket, made at ``path`` with mode 0600.
+
+    :raise OSError: EADDRINUSE when something exists there, ENOENT, EACCES, ...
+    """
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # fchmod before bind decides the mode of the socket's file without touching the process's umask.
+        os.fchmod(opened.fileno(), 0o600)
+        _at(path, opened.bind)
+        opened.listen(1)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _at(path: str, use: Callable[[str], None]) -> None:
+    directory, name = os.path.split(path)
+    parent = os.open(directory or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        use(f"/proc/self/fd/{parent}/{name}")
+    finally:
+        os.close(parent)
