@@ -1,0 +1,204 @@
+"""The values of a NIC or route description, each checked where it enters.
+
+Every function takes a decoded JSON value and the name of the field it came from, and returns the checked value or
+raises InputError with that field.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_INET, AF_INET6, inet_pton
+from typing import NamedTuple
+
+from kata_runtime.errors import InputError
+
+NAME_LIMIT = 15  # characters: IFNAMSIZ - 1 (include/uapi/linux/if.h)
+MTU_MIN = 46
+MTU_MAX = 9600
+# Queue pairs of one TAP: MAX_TAP_QUEUES in drivers/net/tun.c; QEMU's virtio-net would take 511.
+QUEUES_MAX = 256
+SOCKET_PATH_LIMIT = 128  # bytes, the guide's limit
+UNIX_PATH_LIMIT = 107  # bytes: sun_path of unix(7) is 108 with its terminating NUL
+
+_SHOWN_LIMIT = 64
+_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_NAME_CHARACTERS = _LETTERS | frozenset("0123456789_-.")
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+# Directory names under /proc/sys/net/ipv4/conf that no interface can have (sysctl_dev_name_is_allowed, include/net/ip.h).
+_KERNEL_NAMES = frozenset(("all", "default"))
+_ADDRESS_BITS = {AF_INET: 32, AF_INET6: 128}
+
+
+class IpAddress(NamedTuple):
+    """An address with its prefix length; ``family`` is 2 (AF_INET) or 10 (AF_INET6), ``packed`` in network byte order."""
+
+    family: int
+    packed: bytes
+    prefix_length: int
+    text: str
+
+    @property
+    def with_prefix(self) -> str:
+        """For example ``172.16.0.3/16``, the address spelled as it was given."""
+        return f"{self.text}/{self.prefix_length}"
+
+
+def shown(value: object) -> str:
+    """A JSON value for an error line: ASCII, quoted where it is text, and cut where it is long."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str) and len(value) > _SHOWN_LIMIT:
+        return f"{ascii(value[:_SHOWN_LIMIT])}... ({len(value)} characters)"
+    return ascii(value)
+
+
+def text_of(value: object, field: str) -> str:
+    """The value if it is a string."""
+    if not isinstance(value, str):
+        raise InputError(f"{field} is {shown(value)}", field=field, hint="it must be a string")
+    return value
+
+
+def integer_of(value: object, field: str, low: int, high: int) -> int:
+    """The value if it is a whole number in ``low``..``high``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{field} is {shown(value)}", field=field, hint=f"it must be a whole number, {low}-{high}")
+    if not low <= value <= high:
+        raise InputError(f"{field} is {value}", field=field, hint=f"it must be {low}-{high}")
+    return value
+
+
+def interface_name(value: object, field: str) -> str:
+    """Name of a NIC on the host or in the container."""
+    name = text_of(value, field)
+    if (
+        not 1 <= len(name) <= NAME_LIMIT
+        or name[0] not in _LETTERS
+        or not _NAME_CHARACTERS.issuperset(name)
+        or name in _KERNEL_NAMES
+    ):
+        hint = f"a NIC name has 1-{NAME_LIMIT} characters of A-Z a-z 0-9 _ - . and starts with a letter"
+        if name in _KERNEL_NAMES:
+            hint = "the kernel keeps this name for itself"
+        raise InputError(f"{field} is {shown(name)}", field=field, hint=hint)
+    return name
+
+
+def mac_address(value: object, field: str) -> str:
+    """A unicast hardware address, in lower case."""
+    text = text_of(value, field)
+    parts = text.split(":")
+    if len(parts) != 6 or any(len(part) != 2 or not _HEX_DIGITS.issuperset(part) for part in parts):
+        raise InputError(
+            f"{field} is {shown(text)}", field=field, hint="a MAC address is written like 02:42:20:6e:03:01"
+        )
+    if int(parts[0], 16) & 1:  # the group bit of IEEE 802
+        raise InputError(f"{field} {text} is a multicast address", field=field, hint="a NIC needs a unicast one")
+    if not any(int(part, 16) for part in parts):
+        raise InputError(f"{field} {text} is the zero address", field=field, hint="a NIC needs a unicast one")
+    return text.lower()
+
+
+def mtu_of(value: object, field: str) -> int:
+    """An MTU in bytes."""
+    return integer_of(value, field, MTU_MIN, MTU_MAX)
+
+
+def queues_of(value: object, field: str) -> int:
+    """A number of queue pairs; 0 and 1 both mean a single pair."""
+    return integer_of(value, field, 0, QUEUES_MAX)
+
+
+def packed_address(text: str) -> bytes | None:
+    """4 or 16 bytes of a numeric IP address as inet_pton(3) reads it, None of anything else."""
+    if not text.isascii() or "\0" in text:
+        return None
+    try:
+        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except OSError:
+        return None
+
+
+def family_of(packed: bytes) -> int:
+    """AF_INET of 4 bytes, AF_INET6 of 16."""
+    return AF_INET if len(packed) == 4 else AF_INET6
+
+
+def is_multicast(packed: bytes) -> bool:
+    """224.0.0.0/4 (RFC 5771) or ff00::/8 (RFC 4291, section 2.7)."""
+    return packed[0] & 0xF0 == 0xE0 if len(packed) == 4 else packed[0] == 0xFF
+
+
+def host_address(value: object, field: str) -> bytes:
+    """The bytes of an address that one host can have: not unspecified, multicast or the limited broadcast."""
+    text = text_of(value, field)
+    packed = packed_address(text)
+    if packed is None:
+        raise InputError(f"{field} is {shown(text)}", field=field, hint="it must be an IPv4 or IPv6 address")
+    if not any(packed):
+        raise InputError(f"{field} {text} is the unspecified address", field=field, hint="give a host's address")
+    if is_multicast(packed):
+        raise InputError(f"{field} {text} is a multicast address", field=field, hint="give a host's address")
+    if packed == b"\xff\xff\xff\xff":
+        raise InputError(f"{field} {text} is the broadcast address", field=field, hint="give a host's address")
+    return packed
+
+
+def prefix_length(value: object, field: str, family: int, low: int) -> int:
+    """A prefix length, ``low``..32 or 128, from a number or its decimal digits."""
+    high = _ADDRESS_BITS[family]
+    number = value
+    if isinstance(value, str):
+        digits = value.isascii() and value.isdecimal() and len(value) <= 3 and (value == "0" or value[0] != "0")
+        number = int(value) if digits else None
+    if isinstance(number, bool) or not isinstance(number, int) or not low <= number <= high:
+        raise InputError(f"{field} is {shown(value)}", field=field, hint=f"it must be a prefix length, {low}-{high}")
+    return number
+
+
+def nic_address(address: object, mask: object, field: str) -> IpAddress:
+    """An address and its prefix length from the two values of one entry of IPAddresses."""
+    packed = host_address(address, f"{field}.address")
+    family = family_of(packed)
+    # With /0 the kernel makes no connected route (fib_add_ifaddr), so such an address reaches nothing.
+    return IpAddress(family, packed, prefix_length(mask, f"{field}.mask", family, 1), str(address))
+
+
+def network_of(packed: bytes, length: int) -> bytes:
+    """The address with its host bits cleared."""
+    bits = 8 * len(packed)
+    mask = (1 << bits) - (1 << (bits - length))
+    return (int.from_bytes(packed, "big") & mask).to_bytes(len(packed), "big")
+
+
+def vhost_user_socket(value: object, field: str) -> str:
+    """Path of the socket that a vhost-user back end listens on; ``""`` is none."""
+    path = text_of(value, field)
+    if not path:
+        return ""
+    length = len(path.encode("utf-8", "surrogatepass"))
+    if length > SOCKET_PATH_LIMIT:
+        raise InputError(
+            f"{field} has {length} bytes: {shown(path)}", field=field, hint=f"at most {SOCKET_PATH_LIMIT} are allowed"
+        )
+    if path[0] != "/":
+        raise InputError(f"{field} is {shown(path)}", field=field, hint="it must be an absolute path")
+    for component in path[1:].split("/"):
+        if component in ("", ".", "..") or not _NAME_CHARACTERS.issuperset(component):
+            raise InputError(
+                f"{field} is {shown(path)}: {shown(component)} cannot be a part of it",
+                field=field,
+                hint="parts are letters, digits, '-', '_' and '.', but neither '.' nor '..'",
+            )
+    if length > UNIX_PATH_LIMIT:
+        raise InputError(
+            f"{field} has {length} bytes: {shown(path)}",
+            field=field,
+            hint=f"the kernel connects to socket paths of at most {UNIX_PATH_LIMIT} bytes; use a shorter one",
+        )
+    return path
