@@ -1,0 +1,135 @@
+"""The QEMU command line of a sandbox (qemu(1); q35 machine, docs/pcie.txt of QEMU)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+# Slots 1 to 4 of the root bus, eight functions each.
+ROOT_PORTS_MAX = 32
+_FIRST_ROOT_PORT_SLOT = 1
+_FUNCTIONS_PER_SLOT = 8
+_SERIAL_SLOT = 5
+
+_SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+class Port(NamedTuple):
+    """A virtio-serial port ``name``; ``fd`` is a listening Unix socket that QEMU inherits."""
+
+    name: str
+    fd: int
+
+
+class VmConfig(NamedTuple):
+    """A machine; descriptors are listening Unix sockets that QEMU inherits."""
+
+    qemu: str
+    kernel: Path
+    initrd: Path
+    kernel_parameters: str
+    machine_type: str
+    accelerator: str
+    vcpus: int
+    memory_mib: int
+    root_ports: int
+    shared_memory: bool
+    monitor_fd: int
+    console_fd: int
+    ports: tuple[Port, ...]
+    name: str
+    uuid: str = ""
+    debug: bool = False
+
+
+def root_port_bus(slot: int) -> str:
+    """The bus behind root port ``slot`` (0 to 31)."""
+    return f"rp{slot}"
+
+
+def root_port_address(slot: int) -> str:
+    """Where the device behind root port ``slot`` (0 to 31) sits: ``<slot>.<function>/<slot behind it>``, hexadecimal."""
+    port, function = divmod(slot, _FUNCTIONS_PER_SLOT)
+    return f"{_FIRST_ROOT_PORT_SLOT + port:02x}.{function:x}/00"
+
+
+def qemu_arguments(config: VmConfig) -> list[str]:
+    """The argument vector that boots ``config``, program first."""
+    machine = f"{_value(config.machine_type)},sata=off,smbus=off,vmport=off,usb=off"
+    memory = []
+    if config.shared_memory:
+        # A vhost-user back end maps the guest's memory by the descriptor it gets.
+        machine += ",memory-backend=ram"
+        memory = ["-object", f"memory-backend-memfd,id=ram,size={config.memory_mib}M,share=on"]
+    # fmt: off
+    arguments = [
+        config.qemu,
+        "-name", f"guest={_value(config.name)}",
+        "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
+        "-sandbox", _SECCOMP,
+        "-machine", machine,
+        "-accel", _accelerator(config.accelerator),
+        "-cpu", "host" if config.accelerator == "kvm" else "max",
+        "-smp", str(config.vcpus),
+        "-m", f"{config.memory_mib}M",
+        *memory,
+        # The guest removes a device in 0.1 s when asked by ACPI; the button of native PCIe hot-plug takes 5 s.
+        "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on",
+        "-kernel", str(config.kernel),
+        "-initrd", str(config.initrd),
+        "-append", config.kernel_parameters,
+        *_socket("monitor", config.monitor_fd),
+        "-mon", "chardev=monitor,mode=control",
+        *_socket("console", config.console_fd),
+        "-device", "isa-serial,chardev=console",
+        *_root_ports(config.root_ports),
+        *_serial_ports(config.ports),
+    ]
+    # fmt: on
+    if config.uuid:
+        arguments += ["-uuid", config.uuid]
+    if config.debug:
+        arguments += ["-msg", "timestamp=on,guest-name=on", "-d", "guest_errors,unimp"]
+    return arguments
+
+
+def _accelerator(name: str) -> str:
+    return "tcg,thread=multi" if name == "tcg" else _value(name)
+
+
+def _root_ports(count: int) -> list[str]:
+    arguments = []
+    for index in range(count):
+        slot, function = divmod(index, _FUNCTIONS_PER_SLOT)
+        address = f"{_FIRST_ROOT_PORT_SLOT + slot:x}.{function:x}"
+        # The 64 KiB of I/O ports do for 15 bridges of 4 KiB each; virtio 1.0 needs none.
+        arguments += [
+            "-device",
+            f"pcie-root-port,id={root_port_bus(index)},bus=pcie.0,addr={address},multifunction=on"
+            f",chassis={index + 1},io-reserve=0",
+        ]
+    return arguments
+
+
+def _serial_ports(ports: tuple[Port, ...]) -> list[str]:
+    arguments = [
+        "-device",
+        f"virtio-serial-pci,id=serial,bus=pcie.0,addr={_SERIAL_SLOT:x},disable-legacy=on,max_ports={len(ports) + 1}",
+    ]
+    # Port 0 is reserved for a console (docs of virtio-serial in qemu(1)).
+    for number, port in enumerate(ports, 1):
+        arguments += _socket(f"port{number}", port.fd)
+        arguments += [
+            "-device",
+            f"virtserialport,bus=serial.0,nr={number},chardev=port{number},name={_value(port.name)}",
+        ]
+    return arguments
+
+
+def _socket(identity: str, fd: int) -> list[str]:
+    return ["-chardev", f"socket,id={identity},fd={fd},server=on,wait=off"]
+
+
+def _value(text: str) -> str:
+    """``text`` as a value in a list of options, where QEMU reads two commas as one."""
+    return text.replace(",", ",,")

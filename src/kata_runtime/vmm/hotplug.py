@@ -1,0 +1,196 @@
+"""NICs plugged into and out of a running machine.
+
+A NIC's QEMU device, network back end and character device all bear the NIC's identity as their ID.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from select import select
+
+from kata_runtime.errors import DeadlineError, HostError, KataError, QemuError
+from kata_runtime.vmm.command import root_port_bus
+from kata_runtime.vmm.monitor import Monitor
+
+UNPLUG_SECONDS = 10.0
+_UNDO_SECONDS = 3.0
+_CONNECTED_SECONDS = 3.0
+_CONNECTED_PAUSE_SECONDS = 0.005
+_RECONNECT_SECONDS = 1
+
+
+def plug_tap(
+    monitor: Monitor,
+    *,
+    identity: str,
+    slot: int,
+    mac: str,
+    tap_fds: Sequence[int],
+    vhost_fds: Sequence[int] = (),
+    queues: int = 0,
+) -> None:
+    """Plug a NIC on an open TAP behind root port ``slot``; the caller keeps its own descriptors.
+
+    After a failure QEMU is as it was.
+
+    :raise QemuError, DeadlineError: QEMU refused, ended or did not answer.
+    """
+    with ExitStack() as undo:
+        names: dict[str, list[str]] = {}
+        for kind, descriptors in (("", tap_fds), ("vhost", vhost_fds)):
+            for number, fd in enumerate(descriptors):
+                name = f"{identity}.{kind or 'tap'}{number}"
+                undo.callback(_attempt, monitor, "closefd", {"fdname": name})
+                monitor.send_fd(fd, name)
+                names.setdefault(kind, []).append(name)
+        netdev: dict[str, object] = {"type": "tap", "id": identity}
+        for kind, kind_names in names.items():
+            several = len(tap_fds) > 1
+            netdev[f"{kind}fds" if several else f"{kind}fd"] = ":".join(kind_names)
+        if vhost_fds:
+            netdev["vhost"] = True
+        monitor.execute("netdev_add", netdev)
+        # QEMU took the descriptors with the command; their names are free again.
+        undo.pop_all()
+        undo.callback(_attempt, monitor, "netdev_del", {"id": identity})
+        monitor.execute("device_add", _nic(identity, slot, mac, queues))
+        undo.pop_all()
+
+
+def plug_vhost_user(
+    monitor: Monitor, *, identity: str, slot: int, mac: str, socket_path: str, queues: int = 0
+) -> None:
+    """Plug a NIC whose packets a vhost-user back end, listening at ``socket_path``, moves.
+
+    QEMU connects again when the back end comes back. Prove beforehand that it answers
+    (``vhost_user.examine``): to a back end that is silent QEMU would listen with the whole machine stopped.
+
+    :raise HostError: QEMU's user cannot connect there.
+    :raise QemuError, DeadlineError: QEMU refused, ended or did not answer.
+    """
+    address = {"type": "unix", "data": {"path": socket_path}}
+    backend = {"type": "socket", "data": {"addr": address, "server": False, "reconnect": _RECONNECT_SECONDS}}
+    netdev: dict[str, object] = {"type": "vhost-user", "id": identity, "chardev": identity}
+    if queues > 1:
+        netdev["queues"] = queues
+    with ExitStack() as undo:
+        monitor.execute("chardev-add", {"id": identity, "backend": backend})
+        undo.callback(_attempt, monitor, "chardev-remove", {"id": identity})
+        _await_connected(monitor, identity, socket_path)
+        monitor.execute("netdev_add", netdev)
+        undo.callback(_attempt, monitor, "netdev_del", {"id": identity})
+        monitor.execute("device_add", _nic(identity, slot, mac, queues))
+        undo.pop_all()
+
+
+def unplug(monitor: Monitor, identity: str, deadline: float = UNPLUG_SECONDS) -> None:
+    """Take a NIC out, with the guest's consent, and what lies behind it; parts that are missing are fine.
+
+    :raise DeadlineError: the guest did not let go within ``deadline`` seconds; it may still do so later.
+    :raise QemuError: QEMU refused or ended.
+    """
+    with monitor.listen("DEVICE_DELETED") as events:
+        if _request_removal(monitor, identity):
+            events.wait(
+                lambda data: data.get("device") == identity,
+                deadline,
+                awaited=f"the guest's release of NIC {identity!r}",
+            )
+    _remove(monitor, "netdev_del", identity)
+    _remove(monitor, "chardev-remove", identity)
+
+
+def present(monitor: Monitor) -> set[str]:
+    """IDs of the NICs plugged in, and of client character devices (back ends of vhost-user NICs).
+
+    :raise QemuError, DeadlineError: as for ``Monitor.execute``.
+    """
+    identities = {
+        str(item["name"])
+        for item in _rows(monitor.execute("qom-list", {"path": "/machine/peripheral"}))
+        if item.get("type") == "child<virtio-net-pci>"
+    }
+    for item in _rows(monitor.execute("query-chardev")):
+        filename = str(item.get("filename", ""))
+        # The machine's own chardevs are all servers; QEMU says so in the description.
+        if "unix:" in filename and ",server" not in filename:
+            identities.add(str(item["label"]))
+    return identities
+
+
+def _nic(identity: str, slot: int, mac: str, queues: int) -> dict[str, object]:
+    # No host_mtu: it would forbid the guest a larger MTU later, and back ends need not know the feature.
+    nic: dict[str, object] = {
+        "driver": "virtio-net-pci",
+        "id": identity,
+        "netdev": identity,
+        "bus": root_port_bus(slot),
+        "mac": mac,
+        # Legacy virtio needs I/O ports, and the root ports have none.
+        "disable-legacy": "on",
+        # The guest boots from its initrd: no boot ROM to load into its memory.
+        "romfile": "",
+    }
+    if queues > 1:
+        nic["mq"] = True
+        # One for each direction of each pair, one for changes of configuration, one for the control queue.
+        nic["vectors"] = 2 * queues + 2
+    return nic
+
+
+def _await_connected(monitor: Monitor, identity: str, path: str) -> None:
+    """Wait until QEMU's own connection stands.
+
+    netdev_add for a chardev that is not connected yet would try for ever, with the machine stopped. QEMU
+    has no event for it: it is asked, usually once.
+    """
+    end = time.monotonic() + _CONNECTED_SECONDS
+    while True:
+        for item in _rows(monitor.execute("query-chardev")):
+            if item.get("label") == identity and not str(item.get("filename", "")).startswith("disconnected:"):
+                return
+        if time.monotonic() > end:
+            raise HostError(
+                f"QEMU cannot connect to {path!r} within {_CONNECTED_SECONDS:g} s",
+                hint="the back end must listen there and allow QEMU's user to connect",
+            )
+        select([], [], [], _CONNECTED_PAUSE_SECONDS)
+
+
+def _request_removal(monitor: Monitor, identity: str) -> bool:
+    """Whether the guest was asked, now or before, and its answer is to come."""
+    try:
+        monitor.execute("device_del", {"id": identity})
+    except QemuError as error:
+        if error.error_class == "DeviceNotFound":
+            return False
+        # An interrupted command may have asked already; the answer will come as an event all the same.
+        if "already in the process of unplug" in error.message:
+            return True
+        raise
+    return True
+
+
+def _remove(monitor: Monitor, command: str, identity: str) -> None:
+    try:
+        monitor.execute(command, {"id": identity})
+    except QemuError as error:
+        # For netdevs the class is DeviceNotFound or GenericError, by version; for chardevs always the latter.
+        if error.error_class != "DeviceNotFound" and "not found" not in error.message:
+            raise
+
+
+def _attempt(monitor: Monitor, command: str, arguments: Mapping[str, object]) -> None:
+    """Undo a step; the failure that led here matters more than one of undoing."""
+    try:
+        monitor.execute(command, arguments, _UNDO_SECONDS)
+    except (QemuError, DeadlineError, KataError):
+        return
+
+
+def _rows(answer: object) -> list[Mapping[str, object]]:
+    if isinstance(answer, list) and all(isinstance(row, dict) for row in answer):
+        return answer
+    raise QemuError("QEMU answered something that is no list")
