@@ -1,0 +1,121 @@
+"""All or nothing for changes of a routing table, also when the command is killed half-way.
+
+Before the first change the routes that share a key with it are written to a file beside the record; whoever finds
+that file named in the record puts them back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import GuestError, HostError, KataError, KernelError
+from kata_runtime.netlink.request import Request, attempt_all
+from kata_runtime.netlink.route import Route, RouteKey, unpack_route
+from kata_runtime.netlink.transport import Family, Transport
+from kata_runtime.network.route_table import Groups, group, plan, read_routes
+
+if TYPE_CHECKING:
+    from kata_runtime.sandbox.session import Session as RouteSession
+else:
+    RouteSession = object
+
+KIND = "routes"
+_FILE = "routes-undo.json"
+
+
+def apply(session: RouteSession, requests: Sequence[Request], before: Groups) -> dict[int, KernelError]:
+    """Carry out ``requests``; on any refusal put the routes of the keys of ``before`` back.
+
+    The refusals by index: none means that all is done, one that nothing has changed.
+
+    :raise GuestError, DeadlineError, ProtocolError: the channel broke; undone now or by the next command.
+    """
+    channel = session.channel()
+    if len(requests) <= 1:
+        # The kernel does a single request whole or not at all: there is nothing to undo.
+        return attempt_all(channel, Family.ROUTE, requests)
+    _write_undo(session.directory / _FILE, before)
+    _set_pending(session, {"kind": KIND})
+    try:
+        refused = attempt_all(channel, Family.ROUTE, requests)
+        if refused:
+            put_back(channel, before)
+    except BaseException:
+        # When this fails, too, the record still names the work and the next command does it.
+        with suppress(KataError):
+            put_back(session.channel(), before)
+            _forget(session)
+        raise
+    _forget(session)
+    return refused
+
+
+def recover(session: RouteSession, pending: Mapping[str, object]) -> None:
+    """Undo what a killed command left half-done.
+
+    :raise HostError: the file with the former routes is unreadable.
+    :raise GuestError: the kernel refuses to take a former route back.
+    """
+    put_back(session.channel(), _read_undo(session.directory / _FILE))
+    _forget(session)
+
+
+def put_back(transport: Transport, before: Groups) -> None:
+    """Make the routes of the keys of ``before`` what they were, in their order.
+
+    :raise GuestError: the kernel refuses one.
+    """
+    steps = plan(group(read_routes(transport)), before)
+    refused = attempt_all(transport, Family.ROUTE, [step.request for step in steps])
+    for error in refused.values():
+        raise GuestError(f"the former routes could not be put back: {error}") from error
+
+
+def _forget(session: RouteSession) -> None:
+    _set_pending(session, None)
+    (session.directory / _FILE).unlink(missing_ok=True)
+
+
+def _set_pending(session: RouteSession, pending: dict[str, object] | None) -> None:
+    session.record.pending = pending
+    session.save(session.record)
+
+
+def _write_undo(path: Path, before: Groups) -> None:
+    """Write the former routes so that they are whole on disk before anything changes."""
+    document = [
+        [key.family, key.destination.hex(), *key[2:], [route.full_payload.hex() for route in routes]]
+        for key, routes in before.items()
+    ]
+    temporary = path.with_suffix(".new")
+    try:
+        with open(temporary, "w", encoding="ascii", opener=_open_private) as file:
+            json.dump(document, file, separators=(",", ":"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _read_undo(path: Path) -> Groups:
+    before: Groups = {}
+    try:
+        for family, destination, length, tos, priority, payloads in json.loads(path.read_text(encoding="ascii")):
+            key = RouteKey(family, bytes.fromhex(destination), length, tos, priority)
+            routes: list[Route] = [unpack_route(bytes.fromhex(payload)) for payload in payloads]
+            before[key] = routes
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
+    except (ValueError, TypeError, KataError) as error:
+        raise HostError(f"{path} is damaged: {error}") from error
+    return before

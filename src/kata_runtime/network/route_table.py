@@ -1,0 +1,191 @@
+"""The routing table of a container as data: reading it, showing it, and the way from one state to another."""
+
+from __future__ import annotations
+
+from _socket import AF_INET, AF_INET6
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from kata_runtime.netlink.address import addresses_of, dump_addresses, format_address
+from kata_runtime.netlink.link import Link, dump_links, links_of
+from kata_runtime.netlink.message import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE
+from kata_runtime.netlink.request import Request, call_each
+from kata_runtime.netlink.route import (
+    RT_TABLE_MAIN,
+    RTN_ANYCAST,
+    RTN_BROADCAST,
+    RTN_LOCAL,
+    RTN_MULTICAST,
+    RTPROT_KERNEL,
+    RTPROT_RA,
+    RTPROT_REDIRECT,
+    NextHop,
+    Route,
+    RouteKey,
+    add_route,
+    delete_route,
+    dump_routes,
+    routes_of,
+)
+from kata_runtime.netlink.transport import Family, Transport
+
+# Made by the kernel: with an address, from a router advertisement, from an ICMP redirect.
+_KERNEL_PROTOCOLS = frozenset({RTPROT_REDIRECT, RTPROT_KERNEL, RTPROT_RA})
+_HIDDEN_TYPES = frozenset({RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST})
+_LINK_LOCAL = (b"\xfe\x80" + bytes(14), 64)
+
+Groups = dict[RouteKey, list[Route]]
+
+
+class ListedRoute(NamedTuple):
+    """A next hop of a route as the user sees it; ``gateway`` and ``device`` are empty where there is none."""
+
+    dest: str
+    gateway: str
+    device: str
+
+
+class Table(NamedTuple):
+    """What the kernel told in one round trip; ``routes`` are the visible ones, IPv4 before IPv6."""
+
+    links: dict[str, Link]
+    addresses: frozenset[bytes]
+    routes: list[Route]
+
+    def groups(self) -> Groups:
+        """The routes by key, in the kernel's order."""
+        return group(self.routes)
+
+    def entries(self, route: Route) -> list[ListedRoute]:
+        """``route`` as the user sees it, one entry a next hop."""
+        names = {link.index: link.name for link in self.links.values()}
+        return list(_entries(route, names))
+
+    def all_entries(self) -> list[ListedRoute]:
+        """Every visible route as the user sees it."""
+        names = {link.index: link.name for link in self.links.values()}
+        return [entry for route in self.routes for entry in _entries(route, names)]
+
+
+class Step(NamedTuple):
+    """One change of the table, and the route that it is about."""
+
+    request: Request
+    route: Route
+
+
+def read_table(transport: Transport) -> Table:
+    """Interfaces, own addresses and the main table.
+
+    :raise KernelError, ProtocolError: as ``call_each``.
+    """
+    asked = [dump_links(), dump_addresses(), dump_routes(AF_INET), dump_routes(AF_INET6)]
+    links, addresses, four, six = call_each(transport, Family.ROUTE, asked)
+    routes = [*routes_of(four, AF_INET), *routes_of(six, AF_INET6)]
+    return Table(
+        {link.name: link for link in links_of(links)},
+        frozenset(address.address for address in addresses_of(addresses)),
+        [route for route in routes if is_visible(route)],
+    )
+
+
+def read_routes(transport: Transport) -> list[Route]:
+    """The visible routes alone.
+
+    :raise KernelError, ProtocolError: as ``call_each``.
+    """
+    four, six = call_each(transport, Family.ROUTE, [dump_routes(AF_INET), dump_routes(AF_INET6)])
+    routes = [*routes_of(four, AF_INET), *routes_of(six, AF_INET6)]
+    return [route for route in routes if is_visible(route)]
+
+
+def is_visible(route: Route) -> bool:
+    """Whether it is a route of the main table that a user cares for: no link-local, no multicast."""
+    key = route.key
+    return (
+        route.table == RT_TABLE_MAIN
+        and route.type not in _HIDDEN_TYPES
+        and not (key.family == AF_INET6 and (key.destination, key.prefix_length) == _LINK_LOCAL)
+        and not (key.family == AF_INET6 and key.prefix_length >= 8 and key.destination[0] == 0xFF)
+    )
+
+
+def is_kernel_made(route: Route) -> bool:
+    """Whether the kernel made it itself."""
+    return route.protocol in _KERNEL_PROTOCOLS
+
+
+def group(routes: Iterable[Route]) -> Groups:
+    """Routes by key, order kept."""
+    groups: Groups = {}
+    for route in routes:
+        groups.setdefault(route.key, []).append(route)
+    return groups
+
+
+def plan(current: Mapping[RouteKey, Sequence[Route]], wanted: Mapping[RouteKey, Sequence[Route]]) -> list[Step]:
+    """The changes that turn ``current`` into ``wanted``, for the keys of ``wanted`` only.
+
+    Routes without a gateway come first, since gateways are reached over them; what only goes, goes last, so that
+    a destination that both states can reach stays reachable throughout.
+    """
+    ranked: list[list[Step]] = [[], [], []]
+    for key, target in wanted.items():
+        if not target:
+            rank = 2
+        else:
+            rank = 1 if any(hop.gateway for route in target for hop in route.next_hops) else 0
+        ranked[rank] += _plan_group(list(current.get(key, ())), list(target))
+    return ranked[0] + ranked[1] + ranked[2]
+
+
+def _plan_group(current: list[Route], target: list[Route]) -> list[Step]:
+    """Within one key the kernel uses the first route and keeps the others in order."""
+    there = {route.payload for route in current}
+    staying = {route.payload for route in target} & there
+    leaving = [route for route in current if route.payload not in staying]
+    steps: list[Step] = []
+    if current and target and not staying:
+        # The kernel swaps the first one in a single step: no packet finds the place empty.
+        steps.append(_add(target[0], NLM_F_REPLACE))
+        leaving, target = leaving[1:], target[1:]
+        if target and target[0].key.family == AF_INET6:
+            # IPv6 would merge the new ones with those that still have to go.
+            steps += [_delete(route) for route in leaving]
+            leaving = []
+        steps += [_add(route, NLM_F_APPEND) for route in target]
+    else:
+        steps += _insert(target, staying)
+    return steps + [_delete(route) for route in leaving]
+
+
+def _insert(target: list[Route], staying: set[bytes]) -> Iterator[Step]:
+    """Add what is missing around the routes that stay, in order: before them, or by appending behind them."""
+    first = next((place for place, route in enumerate(target) if route.payload in staying), 0)
+    if first and target[0].key.family == AF_INET:
+        # Without NLM_F_APPEND the kernel puts an IPv4 route first among its key.
+        for route in reversed(target[:first]):
+            yield _add(route, 0)
+        target = target[first:]
+    appended = False
+    for route in target:
+        if route.payload not in staying:
+            appended = True
+            yield _add(route, NLM_F_APPEND)
+        elif appended:
+            yield _delete(route)
+            yield _add(route, NLM_F_APPEND)
+
+
+def _add(route: Route, flags: int) -> Step:
+    return Step(add_route(route, NLM_F_CREATE | flags), route)
+
+
+def _delete(route: Route) -> Step:
+    return Step(delete_route(route), route)
+
+
+def _entries(route: Route, names: Mapping[int, str]) -> Iterator[ListedRoute]:
+    for hop in route.next_hops or (NextHop(b"", 0),):
+        gateway = format_address(hop.gateway) if hop.gateway else ""
+        yield ListedRoute(route.network, gateway, names.get(hop.index, ""))

@@ -1,0 +1,368 @@
+"""Routes of a running container: add, delete, list, replace; each whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+from _socket import AF_INET, AF_INET6, inet_pton
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from kata_runtime.errors import ConflictError, InputError, KataError, KernelError
+from kata_runtime.netlink.link import Link
+from kata_runtime.netlink.message import NLM_F_CREATE, NLM_F_EXCL
+from kata_runtime.netlink.route import NextHop, Route, RouteKey, add_route, new_route, with_next_hops
+from kata_runtime.network.route_journal import RouteSession, apply, recover
+from kata_runtime.network.route_table import (
+    Groups,
+    ListedRoute,
+    Step,
+    Table,
+    group,
+    is_kernel_made,
+    plan,
+    read_table,
+)
+
+__all__ = ["ListedRoute", "add_routes", "delete_routes", "list_routes", "recover", "update_routes"]
+
+
+class RouteInput(Protocol):
+    """What the user asked for, as ``network.request.RouteRequest`` holds it; empty strings are absent."""
+
+    @property
+    def dest(self) -> str: ...
+    @property
+    def gateway(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def scope(self) -> int | None: ...
+
+
+class _Asked(NamedTuple):
+    """A request in the kernel's terms; ``family`` 0 is both (a bare "default")."""
+
+    request: RouteInput
+    family: int
+    destination: bytes
+    prefix_length: int
+    gateway: bytes
+    source: bytes
+    link: Link | None
+
+    def describes(self, route: Route, hop: NextHop) -> bool:
+        """Whether ``hop`` of ``route`` has every field that was given; the destination is not looked at."""
+        return (not self.gateway or hop.gateway == self.gateway) and (
+            self.link is None or hop.index == self.link.index
+        )
+
+
+def list_routes(session: RouteSession) -> list[ListedRoute]:
+    """The main table, IPv4 then IPv6, one entry a next hop; without link-local and multicast.
+
+    :raise KernelError, GuestError, ProtocolError: the guest did not answer properly.
+    """
+    return read_table(session.channel()).all_entries()
+
+
+def add_routes(session: RouteSession, requests: Sequence[RouteInput]) -> None:
+    """Add all of ``requests``, in order, or none.
+
+    :raise InputError: a value that the container's network cannot have.
+    :raise ConflictError: a route exists already, or a device is down.
+    :raise KernelError: the guest's kernel refused for a reason of its own.
+    """
+    _require_some(requests)
+    table = read_table(session.channel())
+    groups = table.groups()
+    added: dict[RouteKey, _Asked] = {}
+    steps = []
+    for request in requests:
+        asked = _resolve(request, table)
+        route = _make(asked, table)
+        if route.key in groups:
+            raise _exists(request, table.entries(groups[route.key][0])[0])
+        if route.key in added:
+            raise InputError(f"{describe(request)} is in the list twice", field="dest", hint="one route a destination")
+        added[route.key] = asked
+        steps.append(Step(add_route(route, NLM_F_CREATE | NLM_F_EXCL), route))
+    _carry_out(session, steps, {key: [] for key in added}, {key: asked.request for key, asked in added.items()})
+
+
+def delete_routes(session: RouteSession, requests: Sequence[RouteInput]) -> None:
+    """Delete every route that matches the given fields of a request; each request must match one, or none goes.
+
+    A next hop of a multipath route is deleted alone when only it matches.
+
+    :raise InputError: nothing matches, or a device does not exist.
+    :raise KernelError: the guest's kernel refused.
+    """
+    _require_some(requests)
+    table = read_table(session.channel())
+    groups = table.groups()
+    by_network: dict[tuple[int, bytes, int], list[RouteKey]] = {}
+    for key in groups:
+        by_network.setdefault(key[:3], []).append(key)
+    wanted: Groups = {}
+    for request in requests:
+        asked = _resolve(request, table)
+        networks = _networks(asked)
+        keys = [key for network in networks for key in by_network.get(network, ())]
+        matched = False
+        for key in keys:
+            remaining, hit = _without(wanted.get(key, groups[key]), asked)
+            if hit:
+                wanted[key] = remaining
+                matched = True
+        if not matched:
+            raise InputError(f"no route {describe(request)} in the container", hint="list-routes shows what is there")
+    before = {key: groups[key] for key in wanted}
+    _carry_out(session, plan(groups, wanted), before, {})
+
+
+def update_routes(session: RouteSession, requests: Sequence[RouteInput]) -> list[ListedRoute]:
+    """Replace all routes that the kernel did not make by ``requests``, or change nothing; the resulting list.
+
+    A route that is there already is not touched, one of the same destination is replaced in a single step, and
+    what is not wanted goes last.
+
+    :raise InputError, ConflictError, KernelError: as ``add_routes``.
+    """
+    table = read_table(session.channel())
+    groups = table.groups()
+    unmet = _distinct(_resolve(request, table) for request in requests)
+    by_network: dict[tuple[int, bytes, int], list[_Asked]] = {}
+    for asked in unmet:
+        by_network.setdefault((asked.family, asked.destination, asked.prefix_length), []).append(asked)
+    wanted: Groups = {}
+    met: set[int] = set()
+    for key, routes in groups.items():
+        kept = []
+        for route in routes:
+            matching = _matching(route, by_network.get(key[:3], []))
+            if matching is not None:
+                met.update(id(asked) for asked in matching)
+            if matching is not None or is_kernel_made(route):
+                kept.append(route)
+        wanted[key] = kept
+    origin: dict[RouteKey, RouteInput] = {}
+    for asked in unmet:
+        if id(asked) in met:
+            continue
+        route = _make(asked, table)
+        if wanted.get(route.key):
+            raise _exists(asked.request, table.entries(wanted[route.key][0])[0])
+        wanted[route.key] = [route]
+        origin[route.key] = asked.request
+    changed = {key: target for key, target in wanted.items() if target != groups.get(key, [])}
+    before = {key: groups.get(key, []) for key in changed}
+    _carry_out(session, plan(groups, changed), before, origin)
+    return _resulting(read_table(session.channel()), unmet)
+
+
+def describe(request: RouteInput) -> str:
+    """A request in words: ``to '10.0.0.0/8' via '172.16.0.1' on 'eth0'``."""
+    words = f"to {request.dest or 'default'!r}"
+    if request.gateway:
+        words += f" via {request.gateway!r}"
+    return f"{words} on {request.device!r}" if request.device else words
+
+
+def _carry_out(
+    session: RouteSession, steps: Sequence[Step], before: Groups, origin: Mapping[RouteKey, RouteInput]
+) -> None:
+    """Apply; turn the first refusal into a sentence about the request that it came from."""
+    refused = apply(session, [step.request for step in steps], before)
+    for place, error in refused.items():
+        request = origin.get(steps[place].route.key)
+        raise error if request is None else _explain(error, request) from error
+
+
+def _explain(error: KernelError, request: RouteInput) -> KataError:
+    match error.errno:
+        case errno.EEXIST:
+            return ConflictError(f"a route {describe(request)} exists already", hint="delete it first")
+        case errno.ENETUNREACH | errno.EHOSTUNREACH:
+            return InputError(
+                f"gateway {request.gateway!r} cannot be reached through device {request.device!r}",
+                field="gateway",
+                hint="give one in a network of the device, or add a route to it first",
+            )
+        case errno.ENETDOWN:
+            return _down(request)
+        case errno.ENODEV:
+            return _no_device(request.device)
+        case _:
+            return KernelError(f"add a route {describe(request)}", error.errno, error.extack)
+
+
+def _resolve(request: RouteInput, table: Table) -> _Asked:
+    """Addresses as bytes, the device as the container knows it."""
+    gateway = _parse_address(request.gateway, "gateway")
+    source = _parse_address(request.source, "source")
+    link = None
+    if request.device:
+        link = table.links.get(request.device)
+        if link is None:
+            raise _no_device(request.device)
+    if request.dest in ("default", ""):
+        family = _family(gateway or source)
+        destination, length = bytes(16 if family == AF_INET6 else 4), 0
+    else:
+        destination, length = parse_network(request.dest)
+        family = _family(destination)
+    for value, field in ((gateway, "gateway"), (source, "source")):
+        if value and _family(value) != family:
+            raise InputError(
+                f"{field} {getattr(request, field)!r} and dest {request.dest!r} are of different address families",
+                field=field,
+                hint=f"give an {'IPv4' if family == AF_INET else 'IPv6'} {field}",
+            )
+    return _Asked(request, family, destination, length, gateway, source, link)
+
+
+def _make(asked: _Asked, table: Table) -> Route:
+    """The route to add, after the checks that say more than an errno does."""
+    request = asked.request
+    if asked.link is None:
+        raise InputError(f"the route {describe(request)} has no device", field="device", hint="name one")
+    if not asked.link.is_up:
+        raise _down(request)
+    if asked.gateway and asked.gateway in table.addresses:
+        raise InputError(
+            f"gateway {request.gateway!r} is an address of the container itself",
+            field="gateway",
+            hint="give the address of a neighbour",
+        )
+    if asked.gateway and not any(asked.gateway):
+        raise InputError(f"gateway {request.gateway!r} is no neighbour's address", field="gateway")
+    return new_route(
+        asked.destination if asked.family else bytes(4),
+        asked.prefix_length,
+        index=asked.link.index,
+        gateway=asked.gateway,
+        source=asked.source,
+        scope=request.scope,
+    )
+
+
+def parse_network(text: str) -> tuple[bytes, int]:
+    """Destination and prefix length of ``ip/mask`` or ``ip``, host bits cleared.
+
+    :raise InputError: it is neither.
+    """
+    written, slash, mask = text.partition("/")
+    address = _parse_address(written, "dest")
+    bits = 8 * len(address)
+    if slash and not (mask.isascii() and mask.isdigit() and len(mask) <= 3 and int(mask) <= bits):
+        raise InputError(f"dest {text!r} has a wrong mask", field="dest", hint=f"0 to {bits} is possible")
+    length = int(mask) if slash else bits
+    masked = int.from_bytes(address, "big") >> (bits - length) << (bits - length)
+    return masked.to_bytes(len(address), "big"), length
+
+
+def _parse_address(text: str, field: str) -> bytes:
+    if not text and field != "dest":
+        return b""
+    try:
+        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except (OSError, ValueError):
+        raise InputError(
+            f"{field} {text!r} is no IP address", field=field, hint="such as 172.16.0.1 or fd00::1"
+        ) from None
+
+
+def _family(address: bytes) -> int:
+    return {4: AF_INET, 16: AF_INET6}.get(len(address), 0)
+
+
+def _networks(asked: _Asked) -> list[tuple[int, bytes, int]]:
+    if asked.family:
+        return [(asked.family, asked.destination, asked.prefix_length)]
+    return [(AF_INET, bytes(4), 0), (AF_INET6, bytes(16), 0)]
+
+
+def _without(routes: Iterable[Route], asked: _Asked) -> tuple[list[Route], bool]:
+    """``routes`` without the next hops that match, and whether any did."""
+    remaining: list[Route] = []
+    hit = False
+    for route in routes:
+        hops = route.next_hops or (NextHop(b"", 0),)
+        staying = [hop for hop in hops if not asked.describes(route, hop)]
+        hit = hit or len(staying) < len(hops)
+        if len(staying) == len(hops):
+            remaining.append(route)
+        elif staying:
+            remaining.append(with_next_hops(route, staying))
+    return remaining, hit
+
+
+def _matching(route: Route, candidates: Sequence[_Asked]) -> list[_Asked] | None:
+    """The requests that together are ``route``, one for each of its next hops; None when one is missing."""
+    matching = []
+    for hop in route.next_hops:
+        for asked in candidates:
+            if (
+                asked.link is not None
+                and (asked.gateway, asked.link.index) == (hop.gateway, hop.index)
+                and (not asked.source or asked.source == route.source)
+                and (asked.request.scope is None or asked.family == AF_INET6 or asked.request.scope == route.scope)
+            ):
+                matching.append(asked)
+                break
+        else:
+            return None
+    return matching or None
+
+
+def _distinct(every: Iterable[_Asked]) -> list[_Asked]:
+    """The requests of an update, none twice; a default route without any address is IPv4's."""
+    seen: set[tuple[bytes, int, bytes, int]] = set()
+    distinct = []
+    for asked in every:
+        if asked.link is None:
+            raise InputError(f"the route {describe(asked.request)} has no device", field="device", hint="name one")
+        identity = (asked.destination, asked.prefix_length, asked.gateway, asked.link.index)
+        if identity in seen:
+            raise InputError(f"the route {describe(asked.request)} is in the list twice", hint="give it once")
+        seen.add(identity)
+        distinct.append(asked._replace(family=asked.family or AF_INET))
+    return distinct
+
+
+def _resulting(table: Table, asked: Sequence[_Asked]) -> list[ListedRoute]:
+    by_network: dict[tuple[int, bytes, int], list[_Asked]] = {}
+    for one in asked:
+        by_network.setdefault((one.family, one.destination, one.prefix_length), []).append(one)
+    return [
+        entry
+        for key, routes in group(table.routes).items()
+        for route in routes
+        if not is_kernel_made(route) or _matching(route, by_network.get(key[:3], [])) is not None
+        for entry in table.entries(route)
+    ]
+
+
+def _require_some(requests: Sequence[RouteInput]) -> None:
+    if not requests:
+        raise InputError("the list of routes is empty", hint="give at least one")
+
+
+def _exists(request: RouteInput, present: ListedRoute) -> ConflictError:
+    via = f" via {present.gateway!r}" if present.gateway else ""
+    return ConflictError(
+        f"a route to {present.dest!r} exists already ({present.dest!r}{via} on {present.device!r})",
+        hint="delete it first",
+    )
+
+
+def _down(request: RouteInput) -> ConflictError:
+    return ConflictError(f"device {request.device!r} is down in the container", hint="set it up first")
+
+
+def _no_device(device: str) -> InputError:
+    return InputError(
+        f"device {device!r} does not exist in the container", field="device", hint="list-ifaces shows what is there"
+    )
