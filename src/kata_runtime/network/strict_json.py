@@ -54,7 +54,7 @@ def _syntax_error(text: str, exc: json.JSONDecodeError) -> InputError:
         return InputError(f"the input goes on after its JSON value at {where}", hint="give one value")
     if exc.pos >= len(text.rstrip()) or exc.msg.startswith("Unterminated string"):
         return InputError(f"the input is not JSON: it ends too early ({where})")
-    return InputError(f"the input is not JSON: {exc.msg[0].lower()}{exc.msg[1:]} at {where}")
+    return InputError(f"the input is not JSON: {exc.msg[0].lower()}{exc.msg[1:].removesuffix(' at')} at {where}")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -1,0 +1,280 @@
+"""Every command with its options and operands, as a table; and the reading of argv by it.
+
+argparse would do, but its import and the building of thirteen parsers cost as much as the interpreter's own start, on
+commands that clients run many times a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from kata_runtime.errors import UsageError
+
+PROGRAM = "kata-runtime"
+
+
+class Option(NamedTuple):
+    """``metavar`` is None for a flag; ``many`` keeps every value given instead of refusing the second."""
+
+    name: str
+    metavar: str | None
+    help: str
+    short: str = ""
+    many: bool = False
+    choices: tuple[str, ...] = ()
+
+
+class Command(NamedTuple):
+    """``operands`` in order: ``[X]`` may be absent, ``X...`` is everything after the one before, untouched."""
+
+    words: tuple[str, ...]
+    operands: tuple[str, ...]
+    summary: str
+    options: tuple[Option, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For example ``kata-network add-iface``."""
+        return " ".join(self.words)
+
+    @property
+    def usage(self) -> str:
+        """The command as it is typed."""
+        shown = [f"[{_spelled(option)}]{'...' if option.many else ''}" for option in self.options]
+        return " ".join((PROGRAM, *self.words, *shown, *self.operands))
+
+
+class Call(NamedTuple):
+    """A command line that follows the grammar; absent options are absent from the mappings."""
+
+    command: Command
+    settings: Mapping[str, str]
+    options: Mapping[str, Sequence[str]]
+    operands: Sequence[str]
+
+    def value(self, name: str) -> str | None:
+        """The value of an option given once, ``""`` of a flag, None where it is absent."""
+        values = self.options.get(name)
+        return values[0] if values else None
+
+
+class Help(NamedTuple):
+    """Somebody asked what there is: of one command, of a group such as ``kata-network``, or of all (no words)."""
+
+    words: tuple[str, ...]
+
+
+class Version(NamedTuple):
+    """Somebody asked for the version."""
+
+
+GLOBAL_OPTIONS = (
+    Option("--root", "DIR", "where sandboxes keep their state (default: /run/kata-runtime)"),
+    Option("--kata-config", "FILE", "configuration.toml to use (or the environment's KATA_CONF_FILE)"),
+    Option("--log", "FILE", "append a log of what was done to FILE"),
+    Option("--log-format", "FORMAT", "text or json, one record a line (default: text)", choices=("text", "json")),
+    Option("--debug", None, "log in detail; without --log to standard error"),
+)
+
+_ID = "<container-id>"
+COMMANDS = (
+    Command(("kata-network", "add-iface"), (_ID, "FILE"), "add a host NIC to a running container"),
+    Command(("kata-network", "list-ifaces"), (_ID,), "list the NICs that were added"),
+    Command(("kata-network", "del-iface"), (_ID, "FILE"), "remove a NIC that was added"),
+    Command(("kata-network", "add-route"), (_ID, "FILE"), "add routes, all or none"),
+    Command(("kata-network", "del-route"), (_ID, "FILE"), "delete the routes that match, all or none"),
+    Command(("kata-network", "list-routes"), (_ID,), "list the main routing table"),
+    Command(("kata-network", "update-routes"), (_ID, "FILE"), "replace all routes that the kernel did not make"),
+    Command(
+        ("kata-ipvs", "ipvsadm"),
+        (_ID,),
+        "change or list virtual servers as ipvsadm does",
+        (
+            Option("--parameters", "ARGUMENTS", "one command of ipvsadm, quoted as one word"),
+            Option("--restore", "FILE", "apply rules, one a line, all or none (- is standard input)"),
+            Option("--replace", None, "with --restore: the rules become the whole table"),
+            Option("--format", "FORMAT", "text as ipvsadm prints it, or json (default: text)", choices=("text", "json")),
+        ),
+    ),
+    Command(
+        ("kata-ipvs", "cleanup"),
+        (_ID,),
+        "delete connection-tracking entries",
+        (Option("--parameters", "ARGUMENTS", "-d|--orig-dst IP -p|--protonum tcp|udp, quoted as one word"),),
+    ),
+    Command(
+        ("image", "build"),
+        (),
+        "build the guest kernel and initrd",
+        (
+            Option("--destination", "DIR", "where they go (default: /var/lib/kata-runtime/image)"),
+            Option("--include", "PACKAGE", "add a distribution package to the guest", many=True),
+            Option("--kernel", "FILE", "use this kernel"),
+            Option("--modules", "DIR", "use these kernel modules"),
+        ),
+    ),
+    Command(
+        ("run",),
+        ("[ID]",),
+        "boot a sandbox with its pause container",
+        (Option("--detach", None, "return when the agent answers (required)", "-d"),),
+    ),
+    Command(
+        ("list",),
+        (),
+        "list sandboxes",
+        (
+            Option("--format", "FORMAT", "table or json (default: table)", "-f", choices=("table", "json")),
+            Option("--quiet", None, "only the IDs", "-q"),
+        ),
+    ),
+    Command(("state",), ("ID",), "the state of a container as OCI JSON"),
+    Command(("exec",), ("ID", "CMD", "ARG..."), "run a command in a container"),
+    Command(("kill",), ("ID", "[SIGNAL]"), "send a signal to a container (default: TERM)"),
+    Command(
+        ("delete",),
+        ("ID",),
+        "remove a stopped container and every trace of it",
+        (Option("--force", None, "kill it first if it runs", "-f"),),
+    ),
+    Command(("kata-check",), (), "can this host run sandboxes, and if not, what would help"),
+    Command(
+        ("kata-env",), (), "with what sandboxes run here", (Option("--json", None, "as JSON instead of a table"),)
+    ),
+)
+
+
+def parse(argv: Sequence[str]) -> Call | Help | Version:
+    """What the words after the program's name ask for.
+
+    :raise UsageError: they do not follow the grammar.
+    """
+    reader = _Reader(argv)
+    settings: dict[str, list[str]] = {}
+    while (word := reader.peek()) is not None and word.startswith("-") and word != "-":
+        if word in ("-h", "--help"):
+            return Help(())
+        if word in ("-v", "--version"):
+            return Version()
+        reader.option(GLOBAL_OPTIONS, settings, "")
+    command = _command(reader)
+    if isinstance(command, Help):
+        return command
+    options: dict[str, list[str]] = {}
+    operands: list[str] = []
+    while (word := reader.peek()) is not None:
+        if _takes_rest(command, len(operands)):
+            operands += reader.rest()
+        elif word == "--":
+            reader.next()
+            operands += reader.rest()
+        elif word in ("-h", "--help"):
+            return Help(command.words)
+        elif word.startswith("-") and word != "-":
+            reader.option(command.options, options, command.name)
+        else:
+            operands.append(reader.next())
+    _check_operands(command, operands)
+    return Call(command, {name: values[0] for name, values in settings.items()}, options, operands)
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The hint that names the known word closest to a misspelt one."""
+    from difflib import get_close_matches
+
+    matches = get_close_matches(word[:64], known, n=1)
+    return f"did you mean {matches[0]}?" if matches else None
+
+
+class _Reader:
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
+        self._next = 0
+
+    def peek(self) -> str | None:
+        return self._words[self._next] if self._next < len(self._words) else None
+
+    def next(self) -> str:
+        self._next += 1
+        return self._words[self._next - 1]
+
+    def rest(self) -> Sequence[str]:
+        start, self._next = self._next, len(self._words)
+        return self._words[start:]
+
+    def option(self, table: Sequence[Option], found: dict[str, list[str]], command: str) -> None:
+        """Read one option, and its value where it takes one, into ``found``."""
+        name, equals, value = self.next().partition("=")
+        option = next((option for option in table if name == option.name or name == option.short), None)
+        if option is None:
+            raise _unknown_option(name, table, command)
+        where = f"{command}: " if command else ""
+        if option.metavar is None:
+            if equals:
+                raise UsageError(f"{where}{name} takes no value, not {ascii(value)}")
+        elif not equals:
+            if self.peek() is None:
+                raise UsageError(f"{where}{name} needs a value", hint=option.help)
+            value = self.next()
+        if option.choices and value not in option.choices:
+            raise UsageError(f"{where}{name} is {ascii(value)}", hint=f"it must be {' or '.join(option.choices)}")
+        if option.name in found and not option.many:
+            raise UsageError(f"{where}{name} is given twice", hint="give it once")
+        found.setdefault(option.name, []).append(value)
+
+
+def _command(reader: _Reader) -> Command | Help:
+    word = reader.peek()
+    if word is None:
+        raise UsageError("no command is given", hint=f"{PROGRAM} --help lists the commands")
+    reader.next()
+    group = [command for command in COMMANDS if command.words[0] == word]
+    if not group:
+        hint = nearest(word, [command.words[0] for command in COMMANDS])
+        raise UsageError(f"there is no command {ascii(word)}", hint=hint or f"{PROGRAM} --help lists the commands")
+    if len(group[0].words) == 1:
+        return group[0]
+    names = [command.words[1] for command in group]
+    second = reader.peek()
+    if second in ("-h", "--help"):
+        return Help((word,))
+    if second is None:
+        raise UsageError(f"{word} needs a command", hint=f"it has {', '.join(names)}")
+    reader.next()
+    for command in group:
+        if command.words[1] == second:
+            return command
+    raise UsageError(
+        f"{word} has no command {ascii(second)}", hint=nearest(second, names) or f"it has {', '.join(names)}"
+    )
+
+
+def _unknown_option(name: str, table: Sequence[Option], command: str) -> UsageError:
+    if not command:
+        hint = nearest(name, [option.name for option in table])
+        return UsageError(f"there is no option {ascii(name)}", hint=hint or f"{PROGRAM} --help lists the options")
+    if any(name == option.name for option in GLOBAL_OPTIONS):
+        return UsageError(f"{command} has no option {name}", hint=f"it goes before the command: {PROGRAM} {name} ...")
+    hint = nearest(name, [option.name for option in table])
+    return UsageError(
+        f"{command} has no option {ascii(name)}", hint=hint or f"{PROGRAM} {command} --help lists its options"
+    )
+
+
+def _takes_rest(command: Command, count: int) -> bool:
+    """Whether the words from here on belong to somebody else (``exec ID CMD [ARG...]``)."""
+    return bool(command.operands) and command.operands[-1].endswith("...") and count >= len(command.operands) - 2
+
+
+def _check_operands(command: Command, operands: Sequence[str]) -> None:
+    needed = [name for name in command.operands if name[0] != "[" and not name.endswith("...")]
+    if len(operands) < len(needed):
+        raise UsageError(f"{command.name} lacks {needed[len(operands)]}", hint=f"usage: {command.usage}")
+    if len(operands) > len(command.operands) and not _takes_rest(command, len(operands)):
+        surplus = ascii(operands[len(command.operands)])
+        raise UsageError(f"{command.name} does not take {surplus}", hint=f"usage: {command.usage}")
+
+
+def _spelled(option: Option) -> str:
+    return option.name if option.metavar is None else f"{option.name} {option.metavar}"

@@ -1,0 +1,84 @@
+"""The texts behind ``--help``; loaded only when somebody asks."""
+
+from __future__ import annotations
+
+from kata_runtime.cli.grammar import COMMANDS, GLOBAL_OPTIONS, PROGRAM, Command, Option
+
+_NIC = """\
+FILE (- is standard input) holds one JSON object:
+  {"device": "tap_test",          host TAP, or the label of a vhost-user NIC
+   "name": "eth-test",            name in the container
+   "IPAddresses": [{"address": "172.16.0.3", "mask": "16"}],    optional, IPv4 and IPv6
+   "hwAddr": "02:42:20:6f:a3:69",
+   "mtu": 1500,                   46-9600
+   "vhostUserSocket": "/run/vhost/socket",    optional
+   "queues": 2}                   optional, queue pairs, 0-256
+
+Prints the NIC with its place, "pciAddr"; null when it fails."""
+_ROUTE = """\
+FILE (- is standard input) holds one JSON object or a list of them:
+  {"dest": "default",             or an address, or address/prefix length
+   "gateway": "172.16.0.1",       needed with default
+   "device": "eth-test"}          name in the container
+"""
+_DETAILS = {
+    "kata-network add-iface": _NIC,
+    "kata-network list-ifaces": 'Prints [{"name":"eth-test","mac":"02:42:20:6f:a3:69","ip":["172.16.0.3/16"],"mtu":1500}], null for none.',
+    "kata-network del-iface": """\
+FILE (- is standard input) holds one JSON object; only its name is used:
+  {"name": "eth-test"}
+
+Prints null; when it fails and the NIC is still there, the NIC. The host's TAP stays.""",
+    "kata-network add-route": _ROUTE + "\nPrints the routes as given; null when it fails.",
+    "kata-network del-route": _ROUTE
+    + "\nOnly dest is needed. Every route that matches all fields given goes. Prints the fields as given.",
+    "kata-network list-routes": 'Prints [{"dest":"172.16.0.0/16","gateway":"","device":"eth-test"}], null for none.',
+    "kata-network update-routes": _ROUTE
+    + '\nnull is an empty list; "Source" and "Scope" are honoured. Prints the resulting routes, null for none.',
+    "kata-ipvs ipvsadm": """\
+Give --parameters or --restore:
+  kata-runtime kata-ipvs ipvsadm --parameters "--add-service --tcp-service 172.17.0.7:80 --scheduler rr" 6ec7a98
+  kata-runtime kata-ipvs ipvsadm --parameters "--add-server -t 172.17.0.7:80 -r 10.0.0.2:80 -w 2" 6ec7a98
+  kata-runtime kata-ipvs ipvsadm --parameters "--list" 6ec7a98
+  kata-runtime kata-ipvs ipvsadm --restore rules.txt 6ec7a98
+Addresses and ports are numeric; forwarding of a single command defaults to NAT.""",
+    "kata-ipvs cleanup": """\
+  kata-runtime kata-ipvs cleanup --parameters "--orig-dst 172.17.0.7 --protonum tcp" 6ec7a98
+Reports the number of deleted entries on standard error; none is success.""",
+    "exec": "Input, output, exit status and signals pass through. Words after ID belong to CMD, also those with a dash.",
+    "kill": "SIGNAL is a name (TERM, SIGKILL) or a number.",
+}
+
+
+def help_text(words: tuple[str, ...]) -> str:
+    """What ``--help`` prints for a command, a group of commands, or (no words) the program."""
+    commands = [command for command in COMMANDS if command.words[: len(words)] == words]
+    if len(commands) == 1 and commands[0].words == words:
+        return _of_command(commands[0])
+    before = " ".join((PROGRAM, *words))
+    lines = [f"usage: {before if words else before + ' [OPTION...]'} COMMAND ...", "", "commands:"]
+    width = max(len(command.name) for command in commands)
+    lines += [f"  {command.name:{width}}  {command.summary}" for command in commands]
+    if not words:
+        lines += ["", "options:", *_of_options(GLOBAL_OPTIONS), "  --version  the version"]
+        lines += ["", "A <container-id> is a full ID or any unambiguous beginning of one."]
+    lines += ["", f"{before} COMMAND --help tells more of one command."]
+    return "\n".join(lines)
+
+
+def _of_command(command: Command) -> str:
+    lines = [f"usage: {command.usage}", "", command.summary[0].upper() + command.summary[1:] + "."]
+    if command.name in _DETAILS:
+        lines += ["", _DETAILS[command.name]]
+    if command.options:
+        lines += ["", "options:", *_of_options(command.options)]
+    return "\n".join(lines)
+
+
+def _of_options(options: tuple[Option, ...]) -> list[str]:
+    names = [
+        (f"{option.short}, " if option.short else "") + option.name + (f" {option.metavar}" if option.metavar else "")
+        for option in options
+    ]
+    width = max(map(len, names))
+    return [f"  {name:{width}}  {option.help}" for name, option in zip(names, options, strict=True)]

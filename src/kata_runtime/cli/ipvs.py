@@ -1,0 +1,56 @@
+"""kata-ipvs: virtual servers and tracked connections of a running container."""
+
+from __future__ import annotations
+
+from kata_runtime.cli.grammar import Call
+from kata_runtime.cli.sessions import session_of
+from kata_runtime.cli.streams import read_input, tell, write_text
+from kata_runtime.errors import UsageError
+
+# A batch of the configured 20,000 rules has about 2 MB.
+_RULES_LIMIT = 64 * 1024 * 1024  # bytes
+
+
+def run(call: Call) -> int:
+    """Do one kata-ipvs command."""
+    if call.command.words[1] == "cleanup":
+        return _cleanup(call)
+    parameters = call.value("--parameters")
+    restore = call.value("--restore")
+    if (parameters is None) == (restore is None):
+        given = "neither --parameters nor --restore" if parameters is None else "both --parameters and --restore"
+        raise UsageError(f"kata-ipvs ipvsadm has {given}", hint="give one of the two")
+    if restore is not None:
+        return _restore(call, restore)
+    if call.value("--replace") is not None:
+        raise UsageError("kata-ipvs ipvsadm has --replace without --restore")
+    return _single(call, parameters or "")
+
+
+def _single(call: Call, parameters: str) -> int:
+    from kata_runtime.ipvs.command import run_ipvsadm
+
+    with session_of(call) as session:
+        run_ipvsadm(session, parameters, output=write_text, fmt=call.value("--format") or "text")
+    return 0
+
+
+def _restore(call: Call, path: str) -> int:
+    from kata_runtime.ipvs.command import run_restore
+
+    rules = read_input(path, _RULES_LIMIT)
+    with session_of(call) as session:
+        run_restore(session, path, rules, replace=call.value("--replace") is not None)
+    return 0
+
+
+def _cleanup(call: Call) -> int:
+    from kata_runtime.ipvs.command import run_cleanup
+
+    parameters = call.value("--parameters")
+    if parameters is None:
+        raise UsageError("kata-ipvs cleanup lacks --parameters", hint=f"usage: {call.command.usage}")
+    with session_of(call) as session:
+        count = run_cleanup(session, parameters)
+    tell(f"{count} connection-tracking {'entry' if count == 1 else 'entries'} deleted")
+    return 0

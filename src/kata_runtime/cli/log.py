@@ -1,0 +1,60 @@
+"""The log that --log and --debug ask for; nothing else imports ``logging``, which costs a command more than its work."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+
+from kata_runtime.cli.grammar import Call
+from kata_runtime.errors import HostError
+
+LOGGER = logging.getLogger("kata_runtime")
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "pid": record.process,
+            "name": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def start_log(call: Call) -> None:
+    """Let the package's logger write where the call's options say.
+
+    :raise HostError: the log file cannot be opened.
+    """
+    path = call.settings.get("--log")
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
+    except OSError as exc:
+        reason = os.strerror(exc.errno or 0)
+        raise HostError(f"cannot open the log {ascii(path)}: {reason}", errno=exc.errno or 0) from exc
+    if call.settings.get("--log-format") == "json":
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.DEBUG if "--debug" in call.settings else logging.INFO)
+    LOGGER.propagate = False
+    LOGGER.info("%s %s", call.command.name, " ".join(map(ascii, call.operands)))
+
+
+def log_end(status: int) -> None:
+    """Record how the command ended; call it while its exception, if any, is being handled."""
+    import sys
+
+    failed = sys.exc_info()[1]
+    if failed is None:
+        LOGGER.info("exit status %d", status)
+    elif LOGGER.isEnabledFor(logging.DEBUG):
+        LOGGER.error("exit status %d: %s", status, failed, exc_info=True)
+    else:
+        LOGGER.error("exit status %d: %s", status, failed)

@@ -1,0 +1,114 @@
+"""From argv to an exit status: 0 done, 1 failed, 2 not a command line, 128+N ended by signal N."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from kata_runtime.cli.grammar import Call, Help, Version, parse
+from kata_runtime.cli.streams import OutputClosed, occupy_standard_descriptors, tell, write_line
+from kata_runtime.errors import KataError, UsageError
+
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A signal asked the command to end; the steps done so far are undone on its way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line asks; the return value is the exit status."""
+    occupy_standard_descriptors()
+    for number in _ENDING_SIGNALS:
+        signal.signal(number, _interrupt)
+    logged = False
+    status = 1
+    try:
+        asked = parse(sys.argv[1:] if argv is None else argv)
+        if isinstance(asked, Call):
+            logged = "--log" in asked.settings or "--debug" in asked.settings
+            if logged:
+                from kata_runtime.cli.log import start_log
+
+                start_log(asked)
+        status = _answer(asked)
+    except (Exception, Interrupted) as exc:
+        status = _report(exc)
+        if logged:
+            from kata_runtime.cli.log import log_end
+
+            log_end(status)
+    else:
+        if logged:
+            from kata_runtime.cli.log import log_end
+
+            log_end(status)
+    return status
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # A second signal ends the process at once; the next command on the sandbox then finishes the undoing.
+    for ending in _ENDING_SIGNALS:
+        signal.signal(ending, signal.SIG_DFL)
+    raise Interrupted(number)
+
+
+def _answer(asked: Call | Help | Version) -> int:
+    if isinstance(asked, Help):
+        from kata_runtime.cli.help import help_text
+
+        write_line(help_text(asked.words))
+        return 0
+    if isinstance(asked, Version):
+        from importlib.metadata import version
+
+        write_line(f"kata-runtime {version('kata-runtime')}")
+        return 0
+    return _dispatch(asked)
+
+
+def _dispatch(call: Call) -> int:
+    match call.command.words[0]:
+        case "kata-network":
+            from kata_runtime.cli import network
+
+            return network.run(call)
+        case "kata-ipvs":
+            from kata_runtime.cli import ipvs
+
+            return ipvs.run(call)
+        case "kata-check" | "kata-env":
+            from kata_runtime.cli import check
+
+            return check.run(call)
+        case "image":
+            from kata_runtime.cli import image
+
+            return image.run(call)
+        case _:
+            from kata_runtime.cli import lifecycle
+
+            return lifecycle.run(call)
+
+
+def _report(exc: BaseException) -> int:
+    """Tell the user in one line what ended the command; the exit status for it."""
+    if isinstance(exc, OutputClosed):
+        return 1
+    if isinstance(exc, Interrupted):
+        tell(f"ended by {signal.Signals(exc.number).name}; what was begun is undone")
+        return 128 + exc.number
+    if isinstance(exc, UsageError):
+        tell(str(exc))
+        return 2
+    if isinstance(exc, KataError):
+        tell(str(exc))
+        return 1
+    tell(f"internal error: {type(exc).__name__}: {exc}; run it again with --debug --log FILE and report what FILE holds")
+    return 1

@@ -1,0 +1,91 @@
+"""Standard input, output and error of a command, and the file that it is given."""
+
+from __future__ import annotations
+
+import os
+
+from kata_runtime.errors import HostError, InputError
+
+DEFAULT_LIMIT = 16 * 1024 * 1024  # bytes
+_CHUNK = 256 * 1024
+
+
+class OutputClosed(Exception):
+    """Nobody reads standard output any more."""
+
+
+def occupy_standard_descriptors() -> None:
+    """Keep a socket or file opened later from becoming descriptor 0, 1 or 2 that the caller left closed."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Opens the lowest free descriptor; read-only, so that writing a result still fails and is noticed.
+            os.open(os.devnull, os.O_RDONLY)
+
+
+def read_input(path: str, limit: int = DEFAULT_LIMIT) -> bytes:
+    """Everything in a file, or in standard input for ``-``.
+
+    :raise InputError: larger than ``limit`` bytes.
+    :raise HostError: it cannot be read.
+    """
+    name = "standard input" if path == "-" else path
+    parts: list[bytes] = []
+    size = 0
+    try:
+        descriptor = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while part := os.read(descriptor, _CHUNK):
+                size += len(part)
+                if size > limit:
+                    raise InputError(f"{name} is larger than {limit >> 20} MiB")
+                parts.append(part)
+        finally:
+            if descriptor:
+                os.close(descriptor)
+    except OSError as exc:
+        raise HostError(f"cannot read {name}: {os.strerror(exc.errno or 0)}", errno=exc.errno or 0) from exc
+    except ValueError as exc:
+        raise InputError(f"the file name {ascii(path)} holds a NUL character") from exc
+    return b"".join(parts)
+
+
+def write_text(text: str) -> None:
+    """Write to standard output, all of it and at once.
+
+    :raise OutputClosed: nobody reads it.
+    :raise HostError: it cannot be written.
+    """
+    data = memoryview(text.encode("utf-8", "backslashreplace"))
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError as exc:
+        raise OutputClosed from exc
+    except OSError as exc:
+        reason = os.strerror(exc.errno or 0)
+        raise HostError(f"cannot write the result to standard output: {reason}", errno=exc.errno or 0) from exc
+
+
+def write_line(text: str) -> None:
+    """Write one line to standard output; raises as write_text."""
+    write_text(f"{text}\n")
+
+
+def tell(message: str) -> None:
+    """Write one line for people to standard error; whether it arrives does not matter."""
+    line = one_line(f"kata-runtime: {message}")
+    try:
+        os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        return
+
+
+def one_line(text: str) -> str:
+    """The text with everything escaped that could break the line or command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text.rstrip("\n")
+    )
