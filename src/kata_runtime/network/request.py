@@ -5,7 +5,6 @@ Keys are read without regard to case. Keys that upstream's clients send and that
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6
 from typing import NamedTuple
 
 from kata_runtime.errors import InputError
@@ -18,7 +17,6 @@ from kata_runtime.network.values import (
     interface_name,
     mac_address,
     mtu_of,
-    network_of,
     nic_address,
     packed_address,
     prefix_length,
@@ -33,11 +31,10 @@ _NIC_KEYS = ("device", "name", "IPAddresses", "hwAddr", "mtu", "vhostUserSocket"
 _NIC_IGNORED = ("RawFlags", "PciPath", "pciAddr", "LinkType", "Family", "Source", "Scope")
 _ADDRESS_KEYS = ("address", "mask")
 _ADDRESS_IGNORED = ("Family",)
-_ROUTE_KEYS = ("dest", "gateway", "device", "Source", "Scope", "Family")
-_ROUTE_IGNORED = ("RawFlags", "PciPath", "LinkType")
+_ROUTE_KEYS = ("dest", "gateway", "device", "Source", "Scope")
+_ROUTE_IGNORED = ("Family", "RawFlags", "PciPath", "LinkType")
 
 _DEFAULT_WORDS = ("default", "")
-_NO_ADDRESS = {AF_INET: bytes(4), AF_INET6: bytes(16)}
 
 
 class NicRequest(NamedTuple):
@@ -53,22 +50,13 @@ class NicRequest(NamedTuple):
 
 
 class RouteRequest(NamedTuple):
-    """A route to add, or the fields that a route to delete must match.
-
-    The first five are as given, ``""`` or None where absent. ``family`` is 2, 10, or 0 (either: only when deleting
-    ``default`` without naming a gateway); ``network`` has its host bits cleared and is empty with family 0.
-    """
+    """A route to add, or the fields that a route to delete must match: checked, spelled as given, ``""`` if absent."""
 
     dest: str
     gateway: str
     device: str
     source: str
     scope: int | None
-    family: int
-    network: bytes
-    prefix_length: int
-    gateway_bytes: bytes | None
-    source_bytes: bytes | None
 
 
 def read_nic_request(data: bytes) -> NicRequest:
@@ -76,15 +64,15 @@ def read_nic_request(data: bytes) -> NicRequest:
 
     :raise InputError: not JSON, or a field is missing, unknown or outside its limits.
     """
-    fields = _known_fields(_object_of(read_json(data), "a NIC"), "NIC", _NIC_KEYS, _NIC_IGNORED)
+    fields = _known_fields(_object_of(read_json(data), "a NIC"), "a NIC", _NIC_KEYS, _NIC_IGNORED)
     socket = fields.get("vhostUserSocket")
     queues = fields.get("queues")
     return NicRequest(
-        device=interface_name(_required(fields, "device", "NIC"), "device"),
-        name=interface_name(_required(fields, "name", "NIC"), "name"),
+        device=interface_name(_required(fields, "device", "the NIC"), "device"),
+        name=interface_name(_required(fields, "name", "the NIC"), "name"),
         addresses=_addresses(fields.get("IPAddresses")),
-        mac=mac_address(_required(fields, "hwAddr", "NIC"), "hwAddr"),
-        mtu=mtu_of(_required(fields, "mtu", "NIC"), "mtu"),
+        mac=mac_address(_required(fields, "hwAddr", "the NIC"), "hwAddr"),
+        mtu=mtu_of(_required(fields, "mtu", "the NIC"), "mtu"),
         vhost_user_socket="" if socket is None else vhost_user_socket(socket, "vhostUserSocket"),
         queues=0 if queues is None else queues_of(queues, "queues"),
     )
@@ -95,8 +83,8 @@ def read_nic_name(data: bytes) -> str:
 
     :raise InputError: not JSON, an unknown key, or a name that is missing or impossible.
     """
-    fields = _known_fields(_object_of(read_json(data), "a NIC"), "NIC", _NIC_KEYS, _NIC_IGNORED)
-    return interface_name(_required(fields, "name", "NIC"), "name")
+    fields = _known_fields(_object_of(read_json(data), "a NIC"), "a NIC", _NIC_KEYS, _NIC_IGNORED)
+    return interface_name(_required(fields, "name", "the NIC"), "name")
 
 
 def read_route_requests(data: bytes) -> list[RouteRequest]:
@@ -194,22 +182,11 @@ def _addresses(value: object) -> tuple[IpAddress, ...]:
     return tuple(found.values())
 
 
-class _Route(NamedTuple):
-    """The fields that all route commands read alike."""
-
-    fields: dict[str, object]
-    dest: str
-    packed: bytes | None  # None: the default route, whose family the other fields tell
-    prefix_length: int
-    gateway: str
-    gateway_bytes: bytes | None
-    device: str
-
-
-def _route(given: dict[str, object], field: str) -> _Route:
-    fields = _known_fields(given, f"{field}route", _ROUTE_KEYS, _ROUTE_IGNORED)
-    dest = text_of(_required(fields, "dest", f"{field}route"), f"{field}dest")
-    packed, length = _destination(dest, f"{field}dest")
+def _route(given: dict[str, object], field: str) -> RouteRequest:
+    """The fields of one route; which of them must be there is the command's business."""
+    fields = _known_fields(given, f"{field}a route", _ROUTE_KEYS, _ROUTE_IGNORED)
+    dest = text_of(_required(fields, "dest", f"{field}the route"), f"{field}dest")
+    packed = _destination(dest, f"{field}dest")
     gateway = _optional_text(fields, "gateway", field)
     gateway_bytes = host_address(gateway, f"{field}gateway") if gateway else None
     device = _optional_text(fields, "device", field)
@@ -221,7 +198,19 @@ def _route(given: dict[str, object], field: str) -> _Route:
             field="gateway",
             hint="both must be IPv4 or both IPv6",
         )
-    return _Route(fields, dest, packed, length, gateway, gateway_bytes, device)
+    source = _optional_text(fields, "Source", field)
+    if source:
+        source_bytes = host_address(source, f"{field}Source")
+        leader = packed or gateway_bytes
+        if leader is not None and len(source_bytes) != len(leader):
+            raise InputError(
+                f"{field}Source {source} is not of the family of the route",
+                field="Source",
+                hint="dest, gateway and Source must all be IPv4 or all IPv6",
+            )
+    scope = fields.get("Scope")
+    number = None if scope is None else integer_of(scope, f"{field}Scope", 0, 255)
+    return RouteRequest(dest, gateway, device, source, number)
 
 
 def _optional_text(fields: dict[str, object], key: str, field: str) -> str:
@@ -229,70 +218,38 @@ def _optional_text(fields: dict[str, object], key: str, field: str) -> str:
     return "" if value is None else text_of(value, f"{field}{key}")
 
 
-def _destination(dest: str, field: str) -> tuple[bytes | None, int]:
+def _destination(dest: str, field: str) -> bytes | None:
+    """The address in a destination; None is the default route, whose family the other fields tell."""
     if dest in _DEFAULT_WORDS:
-        return None, 0
+        return None
     address, slash, mask = dest.partition("/")
     packed = packed_address(address)
     if packed is None:
         hint = "it must be an address, address/prefix length, or 'default'"
         raise InputError(f"{field} is {shown(dest)}", field="dest", hint=hint)
-    if not slash:
-        return packed, 8 * len(packed)
-    try:
-        return packed, prefix_length(mask, field, family_of(packed), 0)
-    except InputError as exc:
-        raise InputError(f"{field} is {shown(dest)}", field="dest", hint=str(exc.hint)) from exc
-
-
-def _complete(route: _Route, family: int, source: str, source_bytes: bytes | None, scope: int | None) -> RouteRequest:
-    packed = route.packed if route.packed is not None else _NO_ADDRESS.get(family, b"")
-    network = network_of(packed, route.prefix_length) if packed else b""
-    return RouteRequest(
-        dest=route.dest,
-        gateway=route.gateway,
-        device=route.device,
-        source=source,
-        scope=scope,
-        family=family,
-        network=network,
-        prefix_length=route.prefix_length,
-        gateway_bytes=route.gateway_bytes,
-        source_bytes=source_bytes,
-    )
+    if slash:
+        try:
+            prefix_length(mask, field, family_of(packed), 0)
+        except InputError as exc:
+            hint = f"its prefix length must be 0-{8 * len(packed)}"
+            raise InputError(f"{field} is {shown(dest)}", field="dest", hint=hint) from exc
+    return packed
 
 
 def _route_to_add(given: dict[str, object], field: str) -> RouteRequest:
-    route = _route(given, field)
-    if route.packed is None and route.gateway_bytes is None:
+    route = _route_of_table(given, field)
+    if route.dest in _DEFAULT_WORDS and not route.gateway:
         raise InputError(f"{field}dest {shown(route.dest)} needs a gateway", field="gateway")
-    return _route_of_fields(route, field)
+    return route
 
 
 def _route_of_table(given: dict[str, object], field: str) -> RouteRequest:
-    return _route_of_fields(_route(given, field), field)
-
-
-def _route_of_fields(route: _Route, field: str) -> RouteRequest:
+    route = _route(given, field)
     if not route.device:
-        raise InputError(f"{field}route lacks 'device'", field="device")
-    source = _optional_text(route.fields, "Source", field)
-    source_bytes = host_address(source, f"{field}Source") if source else None
-    leader = route.packed or route.gateway_bytes or source_bytes
-    # A default route through a device alone shows its family nowhere but in upstream's Family.
-    family = family_of(leader) if leader else AF_INET6 if route.fields.get("Family") == AF_INET6 else AF_INET
-    if source_bytes is not None and family_of(source_bytes) != family:
-        raise InputError(
-            f"{field}Source {source} is not of the family of the route",
-            field="Source",
-            hint="dest, gateway and Source must all be IPv4 or all IPv6",
-        )
-    scope = route.fields.get("Scope")
-    number = None if scope is None else integer_of(scope, f"{field}Scope", 0, 255)
-    return _complete(route, family, source, source_bytes, number)
+        raise InputError(f"{field}the route lacks 'device'", field="device")
+    return route
 
 
 def _route_to_delete(given: dict[str, object], field: str) -> RouteRequest:
-    route = _route(given, field)
-    leader = route.packed or route.gateway_bytes
-    return _complete(route, family_of(leader) if leader else 0, "", None, None)
+    # A route is deleted by what the contract names; upstream's further fields carry no meaning there.
+    return _route(given, field)._replace(source="", scope=None)

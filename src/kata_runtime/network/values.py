@@ -169,13 +169,6 @@ def nic_address(address: object, mask: object, field: str) -> IpAddress:
     return IpAddress(family, packed, prefix_length(mask, f"{field}.mask", family, 1), str(address))
 
 
-def network_of(packed: bytes, length: int) -> bytes:
-    """The address with its host bits cleared."""
-    bits = 8 * len(packed)
-    mask = (1 << bits) - (1 << (bits - length))
-    return (int.from_bytes(packed, "big") & mask).to_bytes(len(packed), "big")
-
-
 def vhost_user_socket(value: object, field: str) -> str:
     """Path of the socket that a vhost-user back end listens on; ``""`` is none."""
     path = text_of(value, field)

@@ -1,0 +1,144 @@
+"""kata-check and kata-env: can this host run sandboxes, and with what."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from kata_runtime.cli.answers import compact
+from kata_runtime.cli.grammar import Call
+from kata_runtime.cli.lifecycle import table
+from kata_runtime.cli.settings import config_path_of, root_of
+from kata_runtime.cli.streams import tell, write_line, write_text
+from kata_runtime.errors import KataError
+from kata_runtime.sandbox.config import Config, load_config
+from kata_runtime.vmm.accelerator import kvm_obstacle
+
+_PROGRAM_DEADLINE = 10.0  # seconds
+_PYTHON_MIN = (3, 11)
+
+
+class Verdict(StrEnum):
+    """What a finding means for running a sandbox."""
+
+    OK = "ok"
+    SLOWER = "slower"  # it runs, with less speed or function
+    FAIL = "fail"
+
+
+class Finding(NamedTuple):
+    """One fact about this host; ``remedy`` says what would be better, empty where all is well."""
+
+    name: str
+    verdict: Verdict
+    value: str
+    remedy: str = ""
+
+
+def run(call: Call) -> int:
+    """Print the findings; kata-check fails where one of them prevents a sandbox from running."""
+    findings = find(load_config(config_path_of(call), tell), Path(root_of(call)))
+    if call.command.words[0] == "kata-env":
+        if call.value("--json") is not None:
+            write_line(compact({finding.name: _as_json(finding) for finding in findings}))
+        else:
+            write_text(table([(finding.name, finding.value) for finding in findings]))
+        return 0
+    write_text(table([(finding.verdict, finding.name, finding.value) for finding in findings]))
+    for finding in findings:
+        if finding.remedy:
+            tell(f"{finding.name}: {finding.remedy}")
+    failed = [finding.name for finding in findings if finding.verdict is Verdict.FAIL]
+    if failed:
+        raise KataError(f"this host cannot run sandboxes: see {', '.join(failed)}")
+    return 0
+
+
+def find(config: Config, root: Path) -> list[Finding]:
+    """Look at everything a sandbox needs, changing nothing."""
+    return [
+        _python(),
+        _privilege(),
+        _qemu(config.path),
+        _kvm(),
+        _device("/dev/net/tun", Verdict.FAIL, "modprobe tun"),
+        _device("/dev/vhost-net", Verdict.SLOWER, "modprobe vhost_net makes NICs faster"),
+        _file("kernel", config.kernel),
+        _file("initrd", config.initrd),
+        _root(root),
+        _memory(config.default_memory),
+    ]
+
+
+def _as_json(finding: Finding) -> dict[str, str]:
+    return {"verdict": finding.verdict, "value": finding.value, "remedy": finding.remedy}
+
+
+def _python() -> Finding:
+    fits = tuple(map(int, platform.python_version_tuple()[:2])) >= _PYTHON_MIN
+    remedy = "" if fits else f"install Python {'.'.join(map(str, _PYTHON_MIN))} or newer"
+    return Finding("python", Verdict.OK if fits else Verdict.FAIL, platform.python_version(), remedy)
+
+
+def _privilege() -> Finding:
+    if os.geteuid() == 0:
+        return Finding("privilege", Verdict.OK, "root")
+    return Finding("privilege", Verdict.FAIL, f"user {os.geteuid()}", "run as root: opening a TAP needs it")
+
+
+def _qemu(path: str) -> Finding:
+    found = shutil.which(path)
+    if found is None:
+        return Finding("qemu", Verdict.FAIL, f"no {path}", "apt-get install qemu-system-x86, or set path in the configuration")
+    try:
+        ran = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=_PROGRAM_DEADLINE, check=True)
+    except (OSError, subprocess.SubprocessError) as exc:
+        return Finding("qemu", Verdict.FAIL, f"{found}: {exc}", "reinstall qemu-system-x86")
+    return Finding("qemu", Verdict.OK, f"{found}: {ran.stdout.partition(chr(10))[0]}")
+
+
+def _kvm() -> Finding:
+    obstacle = kvm_obstacle()
+    if obstacle is None:
+        return Finding("kvm", Verdict.OK, "/dev/kvm opens; the first sandbox proves it by booting")
+    return Finding("kvm", Verdict.SLOWER, obstacle, "without KVM sandboxes run on QEMU's translator, about ten times slower")
+
+
+def _device(path: str, missing: Verdict, remedy: str) -> Finding:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as exc:
+        return Finding(path, missing, os.strerror(exc.errno or 0), remedy)
+    return Finding(path, Verdict.OK, "opens")
+
+
+def _file(name: str, path: str) -> Finding:
+    try:
+        size = os.stat(path).st_size
+    except OSError as exc:
+        return Finding(name, Verdict.FAIL, f"{path}: {os.strerror(exc.errno or 0)}", "kata-runtime image build")
+    return Finding(name, Verdict.OK, f"{path}: {size / 1e6:.1f} MB")
+
+
+def _root(root: Path) -> Finding:
+    nearest = next(parent for parent in (root, *root.absolute().parents) if parent.exists())
+    if os.access(nearest, os.W_OK | os.X_OK):
+        return Finding("root", Verdict.OK, str(root))
+    return Finding("root", Verdict.FAIL, f"{nearest} is not writable", "give another --root, or run as root")
+
+
+def _memory(needed: int) -> Finding:
+    available = 0
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) // 1024
+    value = f"{available} MiB available, {needed} MiB for a sandbox"
+    if available >= needed:
+        return Finding("memory", Verdict.OK, value)
+    return Finding("memory", Verdict.FAIL, value, "free memory, or lower default_memory in the configuration")

@@ -1,0 +1,28 @@
+"""image build: the guest kernel and initrd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kata_runtime.cli.grammar import Call
+from kata_runtime.cli.streams import tell, write_line
+
+DEFAULT_DESTINATION = "/var/lib/kata-runtime/image"
+
+
+def run(call: Call) -> int:
+    """Build the image, show progress on standard error, print where it lies."""
+    from kata_runtime.guest.image import build_image
+
+    destination = Path(call.value("--destination") or DEFAULT_DESTINATION)
+    kernel = call.value("--kernel")
+    modules = call.value("--modules")
+    build_image(
+        destination,
+        include=tuple(call.options.get("--include", ())),
+        kernel=Path(kernel) if kernel else None,
+        modules=Path(modules) if modules else None,
+        progress=tell,
+    )
+    write_line(str(destination))
+    return 0

@@ -1,0 +1,107 @@
+"""run, list, state, exec, kill and delete: the life of a sandbox."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from kata_runtime.cli.grammar import Call
+from kata_runtime.cli.settings import config_path_of, root_of
+from kata_runtime.cli.streams import tell, write_line, write_text
+from kata_runtime.errors import UsageError
+
+
+def run(call: Call) -> int:
+    """Do one life-cycle command."""
+    return _COMMANDS[call.command.words[0]](call)
+
+
+def signal_of(text: str) -> int:
+    """The number of a signal given as ``TERM``, ``SIGTERM`` or ``15``.
+
+    :raise UsageError: there is none of that name or number.
+    """
+    name = text.upper()
+    try:
+        if name.isascii() and name.isdecimal():
+            return signal.Signals(int(name)).value
+        return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
+    except (KeyError, ValueError) as exc:
+        raise UsageError(f"there is no signal {ascii(text)}", hint="give a name such as TERM or a number") from exc
+
+
+def _run(call: Call) -> int:
+    from kata_runtime.sandbox import lifecycle
+    from kata_runtime.sandbox.config import load_config
+
+    if call.value("--detach") is None:
+        raise UsageError("run needs --detach", hint="a sandbox always runs in the background")
+    config = load_config(config_path_of(call), tell)
+    wanted = call.operands[0] if call.operands else None
+    write_line(lifecycle.run(config, wanted, Path(root_of(call)), tell))
+    return 0
+
+
+def _list(call: Call) -> int:
+    from kata_runtime.cli.answers import compact
+    from kata_runtime.sandbox import lifecycle
+
+    states = lifecycle.list_sandboxes(Path(root_of(call)))
+    if call.value("--quiet") is not None:
+        write_text("".join(f"{state['id']}\n" for state in states))
+    elif call.value("--format") == "json":
+        write_line(compact(states))
+    else:
+        rows = [("ID", "PID", "STATUS", "BUNDLE")]
+        rows += [(str(s["id"]), str(s["pid"]), str(s["status"]), str(s["bundle"])) for s in states]
+        write_text(table(rows))
+    return 0
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Lines with columns as wide as their widest cell and three spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "   ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _state(call: Call) -> int:
+    from kata_runtime.cli.answers import compact
+    from kata_runtime.sandbox import lifecycle
+
+    write_line(compact(lifecycle.state(Path(root_of(call)), call.operands[0])))
+    return 0
+
+
+def _exec(call: Call) -> int:
+    from kata_runtime.sandbox import lifecycle
+
+    return lifecycle.execute(Path(root_of(call)), call.operands[0], list(call.operands[1:]))
+
+
+def _kill(call: Call) -> int:
+    number = signal_of(call.operands[1]) if len(call.operands) > 1 else signal.SIGTERM.value
+    from kata_runtime.sandbox import lifecycle
+
+    lifecycle.kill(Path(root_of(call)), call.operands[0], number)
+    return 0
+
+
+def _delete(call: Call) -> int:
+    from kata_runtime.sandbox import lifecycle
+
+    lifecycle.delete(Path(root_of(call)), call.operands[0], call.value("--force") is not None)
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Call], int]] = {
+    "run": _run,
+    "list": _list,
+    "state": _state,
+    "exec": _exec,
+    "kill": _kill,
+    "delete": _delete,
+}
