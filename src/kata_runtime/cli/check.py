@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kata_runtime.cli.answers import compact
-from kata_runtime.cli.grammar import Call
+from kata_runtime.cli.grammar import PROGRAM, Call
 from kata_runtime.cli.lifecycle import table
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import tell, write_line, write_text
@@ -94,9 +94,12 @@ def _privilege() -> Finding:
 def _qemu(path: str) -> Finding:
     found = shutil.which(path)
     if found is None:
-        return Finding("qemu", Verdict.FAIL, f"no {path}", "apt-get install qemu-system-x86, or set path in the configuration")
+        remedy = "apt-get install qemu-system-x86, or set path in the configuration"
+        return Finding("qemu", Verdict.FAIL, f"no {path}", remedy)
     try:
-        ran = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=_PROGRAM_DEADLINE, check=True)
+        ran = subprocess.run(
+            [found, "--version"], capture_output=True, text=True, timeout=_PROGRAM_DEADLINE, check=True
+        )
     except (OSError, subprocess.SubprocessError) as exc:
         return Finding("qemu", Verdict.FAIL, f"{found}: {exc}", "reinstall qemu-system-x86")
     return Finding("qemu", Verdict.OK, f"{found}: {ran.stdout.partition(chr(10))[0]}")
@@ -106,7 +109,7 @@ def _kvm() -> Finding:
     obstacle = kvm_obstacle()
     if obstacle is None:
         return Finding("kvm", Verdict.OK, "/dev/kvm opens; the first sandbox proves it by booting")
-    return Finding("kvm", Verdict.SLOWER, obstacle, "without KVM sandboxes run on QEMU's translator, about ten times slower")
+    return Finding("kvm", Verdict.SLOWER, obstacle, "with KVM sandboxes start and run several times faster")
 
 
 def _device(path: str, missing: Verdict, remedy: str) -> Finding:
@@ -121,7 +124,7 @@ def _file(name: str, path: str) -> Finding:
     try:
         size = os.stat(path).st_size
     except OSError as exc:
-        return Finding(name, Verdict.FAIL, f"{path}: {os.strerror(exc.errno or 0)}", "kata-runtime image build")
+        return Finding(name, Verdict.FAIL, f"{path}: {os.strerror(exc.errno or 0)}", f"{PROGRAM} image build")
     return Finding(name, Verdict.OK, f"{path}: {size / 1e6:.1f} MB")
 
 

@@ -26,7 +26,7 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """``operands`` in order: ``[X]`` may be absent, ``X...`` is everything after the one before, untouched."""
+    """``operands`` in order: ``[X]`` may be absent; before ``[X...]`` everything from the second last on is taken untouched."""
 
     words: tuple[str, ...]
     operands: tuple[str, ...]
@@ -73,7 +73,9 @@ GLOBAL_OPTIONS = (
     Option("--root", "DIR", "where sandboxes keep their state (default: /run/kata-runtime)"),
     Option("--kata-config", "FILE", "configuration.toml to use (or the environment's KATA_CONF_FILE)"),
     Option("--log", "FILE", "append a log of what was done to FILE"),
-    Option("--log-format", "FORMAT", "text or json, one record a line (default: text)", choices=("text", "json")),
+    Option(
+        "--log-format", "FORMAT", "text or json, one record a line (default: text)", choices=("text", "json")
+    ),
     Option("--debug", None, "log in detail; without --log to standard error"),
 )
 
@@ -85,7 +87,9 @@ COMMANDS = (
     Command(("kata-network", "add-route"), (_ID, "FILE"), "add routes, all or none"),
     Command(("kata-network", "del-route"), (_ID, "FILE"), "delete the routes that match, all or none"),
     Command(("kata-network", "list-routes"), (_ID,), "list the main routing table"),
-    Command(("kata-network", "update-routes"), (_ID, "FILE"), "replace all routes that the kernel did not make"),
+    Command(
+        ("kata-network", "update-routes"), (_ID, "FILE"), "replace all routes that the kernel did not make"
+    ),
     Command(
         ("kata-ipvs", "ipvsadm"),
         (_ID,),
@@ -94,7 +98,12 @@ COMMANDS = (
             Option("--parameters", "ARGUMENTS", "one command of ipvsadm, quoted as one word"),
             Option("--restore", "FILE", "apply rules, one a line, all or none (- is standard input)"),
             Option("--replace", None, "with --restore: the rules become the whole table"),
-            Option("--format", "FORMAT", "text as ipvsadm prints it, or json (default: text)", choices=("text", "json")),
+            Option(
+                "--format",
+                "FORMAT",
+                "text as ipvsadm prints it, or json (default: text)",
+                choices=("text", "json"),
+            ),
         ),
     ),
     Command(
@@ -130,7 +139,7 @@ COMMANDS = (
         ),
     ),
     Command(("state",), ("ID",), "the state of a container as OCI JSON"),
-    Command(("exec",), ("ID", "CMD", "ARG..."), "run a command in a container"),
+    Command(("exec",), ("ID", "CMD", "[ARG...]"), "run a command in a container"),
     Command(("kill",), ("ID", "[SIGNAL]"), "send a signal to a container (default: TERM)"),
     Command(
         ("delete",),
@@ -140,7 +149,10 @@ COMMANDS = (
     ),
     Command(("kata-check",), (), "can this host run sandboxes, and if not, what would help"),
     Command(
-        ("kata-env",), (), "with what sandboxes run here", (Option("--json", None, "as JSON instead of a table"),)
+        ("kata-env",),
+        (),
+        "with what sandboxes run here",
+        (Option("--json", None, "as JSON instead of a table"),),
     ),
 )
 
@@ -218,9 +230,11 @@ class _Reader:
                 raise UsageError(f"{where}{name} needs a value", hint=option.help)
             value = self.next()
         if option.choices and value not in option.choices:
-            raise UsageError(f"{where}{name} is {ascii(value)}", hint=f"it must be {' or '.join(option.choices)}")
+            raise UsageError(
+                f"{where}{name} is {ascii(value)}", hint=f"it must be {' or '.join(option.choices)}"
+            )
         if option.name in found and not option.many:
-            raise UsageError(f"{where}{name} is given twice", hint="give it once")
+            raise UsageError(f"{where}{option.name} is given twice", hint="give it once")
         found.setdefault(option.name, []).append(value)
 
 
@@ -232,7 +246,9 @@ def _command(reader: _Reader) -> Command | Help:
     group = [command for command in COMMANDS if command.words[0] == word]
     if not group:
         hint = nearest(word, [command.words[0] for command in COMMANDS])
-        raise UsageError(f"there is no command {ascii(word)}", hint=hint or f"{PROGRAM} --help lists the commands")
+        raise UsageError(
+            f"there is no command {ascii(word)}", hint=hint or f"{PROGRAM} --help lists the commands"
+        )
     if len(group[0].words) == 1:
         return group[0]
     names = [command.words[1] for command in group]
@@ -253,9 +269,13 @@ def _command(reader: _Reader) -> Command | Help:
 def _unknown_option(name: str, table: Sequence[Option], command: str) -> UsageError:
     if not command:
         hint = nearest(name, [option.name for option in table])
-        return UsageError(f"there is no option {ascii(name)}", hint=hint or f"{PROGRAM} --help lists the options")
+        return UsageError(
+            f"there is no option {ascii(name)}", hint=hint or f"{PROGRAM} --help lists the options"
+        )
     if any(name == option.name for option in GLOBAL_OPTIONS):
-        return UsageError(f"{command} has no option {name}", hint=f"it goes before the command: {PROGRAM} {name} ...")
+        return UsageError(
+            f"{command} has no option {name}", hint=f"it goes before the command: {PROGRAM} {name} ..."
+        )
     hint = nearest(name, [option.name for option in table])
     return UsageError(
         f"{command} has no option {ascii(name)}", hint=hint or f"{PROGRAM} {command} --help lists its options"
@@ -264,11 +284,15 @@ def _unknown_option(name: str, table: Sequence[Option], command: str) -> UsageEr
 
 def _takes_rest(command: Command, count: int) -> bool:
     """Whether the words from here on belong to somebody else (``exec ID CMD [ARG...]``)."""
-    return bool(command.operands) and command.operands[-1].endswith("...") and count >= len(command.operands) - 2
+    return (
+        bool(command.operands)
+        and command.operands[-1].endswith("...]")
+        and count >= len(command.operands) - 2
+    )
 
 
 def _check_operands(command: Command, operands: Sequence[str]) -> None:
-    needed = [name for name in command.operands if name[0] != "[" and not name.endswith("...")]
+    needed = [name for name in command.operands if name[0] != "["]
     if len(operands) < len(needed):
         raise UsageError(f"{command.name} lacks {needed[len(operands)]}", hint=f"usage: {command.usage}")
     if len(operands) > len(command.operands) and not _takes_rest(command, len(operands)):

@@ -6,15 +6,13 @@ from pathlib import Path
 
 from kata_runtime.cli.grammar import Call
 from kata_runtime.cli.streams import tell, write_line
-
-DEFAULT_DESTINATION = "/var/lib/kata-runtime/image"
+from kata_runtime.guest.image import DEFAULT_DESTINATION, build_image
 
 
 def run(call: Call) -> int:
     """Build the image, show progress on standard error, print where it lies."""
-    from kata_runtime.guest.image import build_image
-
-    destination = Path(call.value("--destination") or DEFAULT_DESTINATION)
+    given = call.value("--destination")
+    destination = Path(given) if given else DEFAULT_DESTINATION
     kernel = call.value("--kernel")
     modules = call.value("--modules")
     build_image(

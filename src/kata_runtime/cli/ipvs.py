@@ -18,7 +18,9 @@ def run(call: Call) -> int:
     parameters = call.value("--parameters")
     restore = call.value("--restore")
     if (parameters is None) == (restore is None):
-        given = "neither --parameters nor --restore" if parameters is None else "both --parameters and --restore"
+        given = (
+            "neither --parameters nor --restore" if parameters is None else "both --parameters and --restore"
+        )
         raise UsageError(f"kata-ipvs ipvsadm has {given}", hint="give one of the two")
     if restore is not None:
         return _restore(call, restore)

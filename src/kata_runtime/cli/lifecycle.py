@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kata_runtime.cli.grammar import Call
@@ -28,7 +28,9 @@ def signal_of(text: str) -> int:
             return signal.Signals(int(name)).value
         return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
     except (KeyError, ValueError) as exc:
-        raise UsageError(f"there is no signal {ascii(text)}", hint="give a name such as TERM or a number") from exc
+        raise UsageError(
+            f"there is no signal {ascii(text)}", hint="give a name such as TERM or a number"
+        ) from exc
 
 
 def _run(call: Call) -> int:
@@ -59,11 +61,12 @@ def _list(call: Call) -> int:
     return 0
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
     """Lines with columns as wide as their widest cell and three spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        "   ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "   ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
     ]
     return "".join(f"{line}\n" for line in lines)
 

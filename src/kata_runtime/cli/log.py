@@ -47,14 +47,10 @@ def start_log(call: Call) -> None:
     LOGGER.info("%s %s", call.command.name, " ".join(map(ascii, call.operands)))
 
 
-def log_end(status: int) -> None:
-    """Record how the command ended; call it while its exception, if any, is being handled."""
-    import sys
-
-    failed = sys.exc_info()[1]
+def log_end(status: int, failed: BaseException | None) -> None:
+    """Record how the command ended, with the traceback of its failure where details are wanted."""
     if failed is None:
         LOGGER.info("exit status %d", status)
-    elif LOGGER.isEnabledFor(logging.DEBUG):
-        LOGGER.error("exit status %d: %s", status, failed, exc_info=True)
-    else:
-        LOGGER.error("exit status %d: %s", status, failed)
+        return
+    details = failed if LOGGER.isEnabledFor(logging.DEBUG) else None
+    LOGGER.error("exit status %d: %s", status, failed, exc_info=details)

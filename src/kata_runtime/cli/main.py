@@ -5,10 +5,17 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 from kata_runtime.cli.grammar import Call, Help, Version, parse
-from kata_runtime.cli.streams import OutputClosed, occupy_standard_descriptors, tell, write_line
+from kata_runtime.cli.streams import (
+    FailedWithAnswer,
+    OutputClosed,
+    occupy_standard_descriptors,
+    tell,
+    write_line,
+)
 from kata_runtime.errors import KataError, UsageError
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -24,39 +31,62 @@ class Interrupted(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks; the return value is the exit status."""
-    occupy_standard_descriptors()
-    for number in _ENDING_SIGNALS:
-        signal.signal(number, _interrupt)
-    logged = False
-    status = 1
+    call: Call | None = None
     try:
+        occupy_standard_descriptors()
+        for number in _ENDING_SIGNALS:
+            signal.signal(number, _interrupt)
         asked = parse(sys.argv[1:] if argv is None else argv)
         if isinstance(asked, Call):
-            logged = "--log" in asked.settings or "--debug" in asked.settings
-            if logged:
-                from kata_runtime.cli.log import start_log
-
-                start_log(asked)
+            call = asked
+            _start_log(call)
         status = _answer(asked)
+        _restore_signals()
+        _end_log(call, status, None)
     except (Exception, Interrupted) as exc:
-        status = _report(exc)
-        if logged:
-            from kata_runtime.cli.log import log_end
-
-            log_end(status)
-    else:
-        if logged:
-            from kata_runtime.cli.log import log_end
-
-            log_end(status)
+        _restore_signals()
+        status = _fail(exc, call)
     return status
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     # A second signal ends the process at once; the next command on the sandbox then finishes the undoing.
-    for ending in _ENDING_SIGNALS:
-        signal.signal(ending, signal.SIG_DFL)
+    _restore_signals()
     raise Interrupted(number)
+
+
+def _restore_signals() -> None:
+    for number in _ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _start_log(call: Call) -> None:
+    if "--log" in call.settings or "--debug" in call.settings:
+        from kata_runtime.cli.log import start_log
+
+        start_log(call)
+
+
+def _end_log(call: Call | None, status: int, exc: BaseException | None) -> None:
+    if call is not None and ("--log" in call.settings or "--debug" in call.settings):
+        from kata_runtime.cli.log import log_end
+
+        log_end(status, exc)
+
+
+def _fail(exc: BaseException, call: Call | None) -> int:
+    """Print what a failed command prints; the exit status for ``exc``."""
+    answer = "null"
+    if isinstance(exc, FailedWithAnswer):
+        answer = exc.answer
+        exc = exc.reason
+    if call is not None and call.command.words[0] == "kata-network":
+        # A wrong command line has no result; a command that failed has this one, also when a signal ended it.
+        with suppress(OutputClosed, KataError):
+            write_line(answer)
+    status = _report(exc)
+    _end_log(call, status, exc)
+    return status
 
 
 def _answer(asked: Call | Help | Version) -> int:
@@ -110,5 +140,6 @@ def _report(exc: BaseException) -> int:
     if isinstance(exc, KataError):
         tell(str(exc))
         return 1
-    tell(f"internal error: {type(exc).__name__}: {exc}; run it again with --debug --log FILE and report what FILE holds")
+    advice = "run it again with --debug --log FILE and report what FILE holds"
+    tell(f"internal error: {type(exc).__name__}: {exc}; {advice}")
     return 1

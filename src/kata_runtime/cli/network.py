@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kata_runtime.cli.grammar import Call
 from kata_runtime.cli.sessions import session_of
-from kata_runtime.cli.streams import read_input, write_line
+from kata_runtime.cli.streams import FailedWithAnswer, read_input, write_line
 
 if TYPE_CHECKING:
     # The request module brings json along, which list-ifaces does not need.
@@ -15,39 +15,18 @@ if TYPE_CHECKING:
 
 
 def run(call: Call) -> int:
-    """Do one kata-network command and print its result: one line of JSON on success, ``null`` on failure.
-
-    A failed del-iface prints the NIC instead where it is still there.
-    """
-    answer = "null"
-    try:
-        answer = _COMMANDS[call.command.words[1]](call)
-    except _StillThere as exc:
-        write_line(exc.nic)
-        raise exc.reason from exc.reason.__cause__
-    except BaseException:
-        # Also when a signal ends the command: the result is then no less missing.
-        write_line("null")
-        raise
-    write_line(answer)
+    """Do one kata-network command and print its result, one line of JSON; the caller prints that of a failure."""
+    write_line(_COMMANDS[call.command.words[1]](call))
     return 0
 
 
-class _StillThere(Exception):
-    """del-iface failed for ``reason``, and the container still has ``nic`` (JSON)."""
-
-    def __init__(self, reason: BaseException, nic: str) -> None:
-        super().__init__()
-        self.reason = reason
-        self.nic = nic
-
-
 def _add_interface(call: Call) -> str:
-    from kata_runtime.cli.answers import added_nic
-    from kata_runtime.network.interfaces import add_interface
     from kata_runtime.network.request import read_nic_request
 
     request = read_nic_request(read_input(call.operands[1]))
+    from kata_runtime.cli.answers import added_nic
+    from kata_runtime.network.interfaces import add_interface
+
     with session_of(call) as session:
         added = add_interface(session, request)
     return added_nic(
@@ -75,11 +54,12 @@ def _list_interfaces(call: Call) -> str:
 
 
 def _delete_interface(call: Call) -> str:
-    from kata_runtime.cli.answers import remaining_nic
-    from kata_runtime.network.interfaces import delete_interface, find_record
     from kata_runtime.network.request import read_nic_name
 
     name = read_nic_name(read_input(call.operands[1]))
+    from kata_runtime.cli.answers import remaining_nic
+    from kata_runtime.network.interfaces import delete_interface, find_record
+
     with session_of(call) as session:
         try:
             delete_interface(session, name)
@@ -95,7 +75,7 @@ def _delete_interface(call: Call) -> str:
                 mtu=nic.mtu,
                 vhost_user_socket=nic.vhost_user_socket,
             )
-            raise _StillThere(exc, left) from exc
+            raise FailedWithAnswer(exc, left) from exc
     return "null"
 
 

@@ -14,6 +14,15 @@ class OutputClosed(Exception):
     """Nobody reads standard output any more."""
 
 
+class FailedWithAnswer(Exception):
+    """A command failed for ``reason`` and nevertheless has ``answer`` to print."""
+
+    def __init__(self, reason: BaseException, answer: str) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+        self.answer = answer
+
+
 def occupy_standard_descriptors() -> None:
     """Keep a socket or file opened later from becoming descriptor 0, 1 or 2 that the caller left closed."""
     for descriptor in range(3):
@@ -65,7 +74,9 @@ def write_text(text: str) -> None:
         raise OutputClosed from exc
     except OSError as exc:
         reason = os.strerror(exc.errno or 0)
-        raise HostError(f"cannot write the result to standard output: {reason}", errno=exc.errno or 0) from exc
+        raise HostError(
+            f"cannot write the result to standard output: {reason}", errno=exc.errno or 0
+        ) from exc
 
 
 def write_line(text: str) -> None:

