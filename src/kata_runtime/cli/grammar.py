@@ -1,7 +1,7 @@
 """Every command with its options and operands, as a table; and the reading of argv by it.
 
-argparse would do, but its import and the building of thirteen parsers cost as much as the interpreter's own start, on
-commands that clients run many times a second.
+argparse would do, but its import and the building of its parsers cost as much as the interpreter's own
+start, on commands that clients run many times a second.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """``operands`` in order: ``[X]`` may be absent; before ``[X...]`` everything from the second last on is taken untouched."""
+    """``operands`` in order: ``[X]`` may be absent; ``[X...]`` and the one before take all words untouched."""
 
     words: tuple[str, ...]
     operands: tuple[str, ...]
@@ -60,7 +60,7 @@ class Call(NamedTuple):
 
 
 class Help(NamedTuple):
-    """Somebody asked what there is: of one command, of a group such as ``kata-network``, or of all (no words)."""
+    """Somebody asked for help: of a command, of a group such as ``kata-network``, or (no words) of all."""
 
     words: tuple[str, ...]
 
@@ -224,15 +224,13 @@ class _Reader:
         where = f"{command}: " if command else ""
         if option.metavar is None:
             if equals:
-                raise UsageError(f"{where}{name} takes no value, not {ascii(value)}")
+                raise UsageError(f"{where}{name} takes no value, not {value!a}")
         elif not equals:
             if self.peek() is None:
                 raise UsageError(f"{where}{name} needs a value", hint=option.help)
             value = self.next()
         if option.choices and value not in option.choices:
-            raise UsageError(
-                f"{where}{name} is {ascii(value)}", hint=f"it must be {' or '.join(option.choices)}"
-            )
+            raise UsageError(f"{where}{name} is {value!a}", hint=f"it must be {' or '.join(option.choices)}")
         if option.name in found and not option.many:
             raise UsageError(f"{where}{option.name} is given twice", hint="give it once")
         found.setdefault(option.name, []).append(value)
@@ -246,9 +244,7 @@ def _command(reader: _Reader) -> Command | Help:
     group = [command for command in COMMANDS if command.words[0] == word]
     if not group:
         hint = nearest(word, [command.words[0] for command in COMMANDS])
-        raise UsageError(
-            f"there is no command {ascii(word)}", hint=hint or f"{PROGRAM} --help lists the commands"
-        )
+        raise UsageError(f"there is no command {word!a}", hint=hint or f"{PROGRAM} --help lists the commands")
     if len(group[0].words) == 1:
         return group[0]
     names = [command.words[1] for command in group]
@@ -262,23 +258,21 @@ def _command(reader: _Reader) -> Command | Help:
         if command.words[1] == second:
             return command
     raise UsageError(
-        f"{word} has no command {ascii(second)}", hint=nearest(second, names) or f"it has {', '.join(names)}"
+        f"{word} has no command {second!a}", hint=nearest(second, names) or f"it has {', '.join(names)}"
     )
 
 
 def _unknown_option(name: str, table: Sequence[Option], command: str) -> UsageError:
     if not command:
         hint = nearest(name, [option.name for option in table])
-        return UsageError(
-            f"there is no option {ascii(name)}", hint=hint or f"{PROGRAM} --help lists the options"
-        )
+        return UsageError(f"there is no option {name!a}", hint=hint or f"{PROGRAM} --help lists the options")
     if any(name == option.name for option in GLOBAL_OPTIONS):
         return UsageError(
             f"{command} has no option {name}", hint=f"it goes before the command: {PROGRAM} {name} ..."
         )
     hint = nearest(name, [option.name for option in table])
     return UsageError(
-        f"{command} has no option {ascii(name)}", hint=hint or f"{PROGRAM} {command} --help lists its options"
+        f"{command} has no option {name!a}", hint=hint or f"{PROGRAM} {command} --help lists its options"
     )
 
 

@@ -23,7 +23,9 @@ FILE (- is standard input) holds one JSON object or a list of them:
 """
 _DETAILS = {
     "kata-network add-iface": _NIC,
-    "kata-network list-ifaces": 'Prints [{"name":"eth-test","mac":"02:42:20:6f:a3:69","ip":["172.16.0.3/16"],"mtu":1500}], null for none.',
+    "kata-network list-ifaces": """\
+Prints the NICs in the order they were added, null for none:
+  [{"name":"eth-test","mac":"02:42:20:6f:a3:69","ip":["172.16.0.3/16"],"mtu":1500}]""",
     "kata-network del-iface": """\
 FILE (- is standard input) holds one JSON object; only its name is used:
   {"name": "eth-test"}
@@ -31,21 +33,23 @@ FILE (- is standard input) holds one JSON object; only its name is used:
 Prints null; when it fails and the NIC is still there, the NIC. The host's TAP stays.""",
     "kata-network add-route": _ROUTE + "\nPrints the routes as given; null when it fails.",
     "kata-network del-route": _ROUTE
-    + "\nOnly dest is needed. Every route that matches all fields given goes. Prints the fields as given.",
-    "kata-network list-routes": 'Prints [{"dest":"172.16.0.0/16","gateway":"","device":"eth-test"}], null for none.',
+    + "\nOnly dest is needed. Every route that matches all fields given goes. Prints them as given.",
+    "kata-network list-routes": """\
+Prints the routes, IPv4 before IPv6, null for none:
+  [{"dest":"172.16.0.0/16","gateway":"","device":"eth-test"}]""",
     "kata-network update-routes": _ROUTE
-    + '\nnull is an empty list; "Source" and "Scope" are honoured. Prints the resulting routes, null for none.',
+    + '\nnull is an empty list; "Source" and "Scope" are honoured. Prints the resulting routes.',
     "kata-ipvs ipvsadm": """\
 Give --parameters or --restore:
-  kata-runtime kata-ipvs ipvsadm --parameters "--add-service --tcp-service 172.17.0.7:80 --scheduler rr" 6ec7a98
-  kata-runtime kata-ipvs ipvsadm --parameters "--add-server -t 172.17.0.7:80 -r 10.0.0.2:80 -w 2" 6ec7a98
+  kata-runtime kata-ipvs ipvsadm --parameters "-A -t 172.17.0.7:80 -s rr" 6ec7a98
+  kata-runtime kata-ipvs ipvsadm --parameters "-a -t 172.17.0.7:80 -r 10.0.0.2:80" 6ec7a98
   kata-runtime kata-ipvs ipvsadm --parameters "--list" 6ec7a98
   kata-runtime kata-ipvs ipvsadm --restore rules.txt 6ec7a98
 Addresses and ports are numeric; forwarding of a single command defaults to NAT.""",
     "kata-ipvs cleanup": """\
   kata-runtime kata-ipvs cleanup --parameters "--orig-dst 172.17.0.7 --protonum tcp" 6ec7a98
 Reports the number of deleted entries on standard error; none is success.""",
-    "exec": "Input, output, exit status and signals pass through. Words after ID belong to CMD, also those with a dash.",
+    "exec": "Input, output, exit status and signals pass through; so do all words after ID.",
     "kill": "SIGNAL is a name (TERM, SIGKILL) or a number.",
 }
 

@@ -28,9 +28,7 @@ def signal_of(text: str) -> int:
             return signal.Signals(int(name)).value
         return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
     except (KeyError, ValueError) as exc:
-        raise UsageError(
-            f"there is no signal {ascii(text)}", hint="give a name such as TERM or a number"
-        ) from exc
+        raise UsageError(f"there is no signal {text!a}", hint="give a name such as TERM or a number") from exc
 
 
 def _run(call: Call) -> int:

@@ -1,4 +1,4 @@
-"""The log that --log and --debug ask for; nothing else imports ``logging``, which costs a command more than its work."""
+"""The log that --log and --debug ask for; other commands do without the time that ``logging`` takes to load."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def start_log(call: Call) -> None:
         handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
     except OSError as exc:
         reason = os.strerror(exc.errno or 0)
-        raise HostError(f"cannot open the log {ascii(path)}: {reason}", errno=exc.errno or 0) from exc
+        raise HostError(f"cannot open the log {path!a}: {reason}", errno=exc.errno or 0) from exc
     if call.settings.get("--log-format") == "json":
         handler.setFormatter(_JsonFormatter())
     else:

@@ -10,8 +10,8 @@ from types import FrameType
 
 from kata_runtime.cli.grammar import Call, Help, Version, parse
 from kata_runtime.cli.streams import (
-    FailedWithAnswer,
-    OutputClosed,
+    AnswerError,
+    OutputClosedError,
     occupy_standard_descriptors,
     tell,
     write_line,
@@ -77,12 +77,12 @@ def _end_log(call: Call | None, status: int, exc: BaseException | None) -> None:
 def _fail(exc: BaseException, call: Call | None) -> int:
     """Print what a failed command prints; the exit status for ``exc``."""
     answer = "null"
-    if isinstance(exc, FailedWithAnswer):
+    if isinstance(exc, AnswerError):
         answer = exc.answer
         exc = exc.reason
     if call is not None and call.command.words[0] == "kata-network":
         # A wrong command line has no result; a command that failed has this one, also when a signal ended it.
-        with suppress(OutputClosed, KataError):
+        with suppress(OutputClosedError, KataError):
             write_line(answer)
     status = _report(exc)
     _end_log(call, status, exc)
@@ -129,7 +129,7 @@ def _dispatch(call: Call) -> int:
 
 def _report(exc: BaseException) -> int:
     """Tell the user in one line what ended the command; the exit status for it."""
-    if isinstance(exc, OutputClosed):
+    if isinstance(exc, OutputClosedError):
         return 1
     if isinstance(exc, Interrupted):
         tell(f"ended by {signal.Signals(exc.number).name}; what was begun is undone")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kata_runtime.cli.grammar import Call
 from kata_runtime.cli.sessions import session_of
-from kata_runtime.cli.streams import FailedWithAnswer, read_input, write_line
+from kata_runtime.cli.streams import AnswerError, read_input, write_line
 
 if TYPE_CHECKING:
     # The request module brings json along, which list-ifaces does not need.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(call: Call) -> int:
-    """Do one kata-network command and print its result, one line of JSON; the caller prints that of a failure."""
+    """Do one kata-network command and print its result, one line of JSON; main prints that of a failure."""
     write_line(_COMMANDS[call.command.words[1]](call))
     return 0
 
@@ -75,7 +75,7 @@ def _delete_interface(call: Call) -> str:
                 mtu=nic.mtu,
                 vhost_user_socket=nic.vhost_user_socket,
             )
-            raise FailedWithAnswer(exc, left) from exc
+            raise AnswerError(exc, left) from exc
     return "null"
 
 

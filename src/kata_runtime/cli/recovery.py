@@ -35,6 +35,6 @@ def recover(session: Session) -> None:
             command.recover(session, pending)
         case _:
             raise HostError(
-                f"sandbox {session.container_id} holds unfinished work of the unknown kind {ascii(kind)}",
+                f"sandbox {session.container_id} holds unfinished work of the unknown kind {kind!a}",
                 hint="use the version of kata-runtime that began it, or delete --force the sandbox",
             )

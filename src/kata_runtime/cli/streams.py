@@ -10,11 +10,11 @@ DEFAULT_LIMIT = 16 * 1024 * 1024  # bytes
 _CHUNK = 256 * 1024
 
 
-class OutputClosed(Exception):
+class OutputClosedError(Exception):
     """Nobody reads standard output any more."""
 
 
-class FailedWithAnswer(Exception):
+class AnswerError(Exception):
     """A command failed for ``reason`` and nevertheless has ``answer`` to print."""
 
     def __init__(self, reason: BaseException, answer: str) -> None:
@@ -29,7 +29,7 @@ def occupy_standard_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # Opens the lowest free descriptor; read-only, so that writing a result still fails and is noticed.
+            # Opens the lowest free descriptor; read-only, so that writing a result still fails.
             os.open(os.devnull, os.O_RDONLY)
 
 
@@ -56,14 +56,14 @@ def read_input(path: str, limit: int = DEFAULT_LIMIT) -> bytes:
     except OSError as exc:
         raise HostError(f"cannot read {name}: {os.strerror(exc.errno or 0)}", errno=exc.errno or 0) from exc
     except ValueError as exc:
-        raise InputError(f"the file name {ascii(path)} holds a NUL character") from exc
+        raise InputError(f"the file name {path!a} holds a NUL character") from exc
     return b"".join(parts)
 
 
 def write_text(text: str) -> None:
     """Write to standard output, all of it and at once.
 
-    :raise OutputClosed: nobody reads it.
+    :raise OutputClosedError: nobody reads it.
     :raise HostError: it cannot be written.
     """
     data = memoryview(text.encode("utf-8", "backslashreplace"))
@@ -71,7 +71,7 @@ def write_text(text: str) -> None:
         while data:
             data = data[os.write(1, data) :]
     except BrokenPipeError as exc:
-        raise OutputClosed from exc
+        raise OutputClosedError from exc
     except OSError as exc:
         reason = os.strerror(exc.errno or 0)
         raise HostError(

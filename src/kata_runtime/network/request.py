@@ -1,6 +1,7 @@
 """What kata-network is asked for: JSON in, checked requests out; and the JSON that answers.
 
-Keys are read without regard to case. Keys that upstream's clients send and that carry no meaning here are ignored.
+Keys are read without regard to case. Those that upstream's clients send and that carry no meaning here are
+ignored.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ class NicRequest(NamedTuple):
 
 
 class RouteRequest(NamedTuple):
-    """A route to add, or the fields that a route to delete must match: checked, spelled as given, ``""`` if absent."""
+    """A route to add, or the fields that a route to delete must match.
+
+    Checked, spelled as given, ``""`` or None where absent; ``scope`` is the kernel's number (rtnetlink(7)).
+    """
 
     dest: str
     gateway: str

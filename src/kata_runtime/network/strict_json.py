@@ -1,4 +1,4 @@
-"""JSON (RFC 8259) as a user must write it: one value, no duplicates, nothing that only some readers understand."""
+"""JSON (RFC 8259) as a user must write it: one value, no duplicates, nothing that readers disagree about."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The values of a NIC or route description, each checked where it enters.
 
-Every function takes a decoded JSON value and the name of the field it came from, and returns the checked value or
-raises InputError with that field.
+Every function takes a decoded JSON value and the name of the field it came from, and returns the checked
+value or raises InputError with that field.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _SHOWN_LIMIT = 64
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _NAME_CHARACTERS = _LETTERS | frozenset("0123456789_-.")
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
-# Directory names under /proc/sys/net/ipv4/conf that no interface can have (sysctl_dev_name_is_allowed, include/net/ip.h).
+# Taken by directories of /proc/sys/net/ipv4/conf (sysctl_dev_name_is_allowed, include/net/ip.h).
 _KERNEL_NAMES = frozenset(("all", "default"))
 _ADDRESS_BITS = {AF_INET: 32, AF_INET6: 128}
 
 
 class IpAddress(NamedTuple):
-    """An address with its prefix length; ``family`` is 2 (AF_INET) or 10 (AF_INET6), ``packed`` in network byte order."""
+    """An address with its prefix length; ``family`` is 2 or 10 (AF_INET6), ``packed`` in network byte order."""
 
     family: int
     packed: bytes
@@ -53,7 +53,7 @@ def shown(value: object) -> str:
     if isinstance(value, list):
         return "a list"
     if isinstance(value, str) and len(value) > _SHOWN_LIMIT:
-        return f"{ascii(value[:_SHOWN_LIMIT])}... ({len(value)} characters)"
+        return f"{value[:_SHOWN_LIMIT]!a}... ({len(value)} characters)"
     return ascii(value)
 
 

