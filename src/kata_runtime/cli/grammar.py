@@ -26,7 +26,7 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """``operands`` in order: ``[X]`` may be absent; ``[X...]`` and the one before take all words untouched."""
+    """``operands`` in order: ``[X]`` may be absent; ``[X...]`` and the one before take all words as is."""
 
     words: tuple[str, ...]
     operands: tuple[str, ...]

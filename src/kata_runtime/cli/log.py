@@ -1,4 +1,4 @@
-"""The log that --log and --debug ask for; other commands do without the time that ``logging`` takes to load."""
+"""The log that --log and --debug ask for; other commands spare the time that ``logging`` takes to load."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _ADDRESS_BITS = {AF_INET: 32, AF_INET6: 128}
 
 
 class IpAddress(NamedTuple):
-    """An address with its prefix length; ``family`` is 2 or 10 (AF_INET6), ``packed`` in network byte order."""
+    """An address with its prefix length; ``family`` is 2 or 10 (AF_INET6), ``packed`` in network order."""
 
     family: int
     packed: bytes

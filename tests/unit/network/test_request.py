@@ -322,7 +322,8 @@ BAD_ROUTES: list[tuple[object, str]] = [
     ),
     (
         {**ROUTE, "Source": "2001:db8::1"},
-        "Source 2001:db8::1 is not of the family of the route; dest, gateway and Source must all be IPv4 or all IPv6",
+        "Source 2001:db8::1 is not of the family of the route; "
+        "dest, gateway and Source must all be IPv4 or all IPv6",
     ),
     ({**ROUTE, "device": "abcdefghijklmnop"}, f"device is 'abcdefghijklmnop'; {NAME_RULE}"),
     ({**ROUTE, "Scope": 256}, "Scope is 256; it must be 0-255"),
