@@ -1,0 +1,56 @@
+"""The guest's kernel and initrd: what they are, where they lie, how they are booted, and how to build them.
+
+Light to import: the builder itself is loaded by the functions that need it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DEFAULT_DESTINATION = Path("/var/lib/kata-runtime/image")
+TEST_DESTINATION = Path("/var/lib/kata-runtime/image-test")
+TEST_PACKAGES = ("conntrack", "ethtool", "iproute2", "iputils-ping", "ipvsadm", "procps")
+
+KERNEL_NAME = "vmlinuz"
+INITRD_NAME = "initrd.img"
+DESCRIPTION_NAME = "image.json"
+
+
+class Image(NamedTuple):
+    """One built image; sizes are in bytes."""
+
+    directory: Path
+    kernel: Path
+    initrd: Path
+    release: str
+    kernel_size: int
+    initrd_size: int
+
+
+def build_image(
+    destination: Path,
+    *,
+    include: Sequence[str] = (),
+    kernel: Path | None = None,
+    modules: Path | None = None,
+    progress: Callable[[str], None],
+) -> Image:
+    """Build an image from Debian packages and put it at ``destination`` in one step.
+
+    ``include`` names packages to add; ``kernel`` and ``modules`` (a ``lib/modules/RELEASE`` directory) replace the
+    distribution's. An image that is there already is replaced only by a complete one. Raises HostError, InputError.
+    """
+    from kata_runtime.guest.image.build import build
+
+    return build(destination, include=include, kernel=kernel, modules=modules, progress=progress)
+
+
+def image_is_current(directory: Path, include: Sequence[str] = ()) -> bool:
+    """True when ``directory`` holds what ``build_image`` of this version would put there for ``include``."""
+    from kata_runtime.guest.image.build import is_current
+
+    return is_current(directory, include)

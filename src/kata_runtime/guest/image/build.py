@@ -1,0 +1,203 @@
+"""Building an image: packages in, kernel, initrd and their description out, in one rename."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.errors import HostError, InputError
+from kata_runtime.guest.image import (
+    DESCRIPTION_NAME,
+    INITRD_NAME,
+    KERNEL_NAME,
+    Image,
+    modules,
+    packages,
+    userland,
+)
+from kata_runtime.guest.image.archive import Node, write_archive
+from kata_runtime.guest.image.kernel import unpack_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+_COMPRESSION_LEVEL = 19
+_DIRECTORY_MODE = 0o755
+_MODULES_ROOT = "usr/lib/modules/"
+
+
+class _Kernel(NamedTuple):
+    image: bytes
+    release: str
+    nodes: dict[str, Node]
+
+
+def build(
+    destination: Path,
+    *,
+    include: Sequence[str],
+    kernel: Path | None,
+    modules: Path | None,
+    progress: Callable[[str], None],
+) -> Image:
+    """See ``kata_runtime.guest.image.build_image``."""
+    if (kernel is None) != (modules is None):
+        raise InputError("a kernel of your own needs its modules, and the other way round")
+    packages.check_names(include)
+    try:
+        key = _key(include)
+        progress("resolving packages")
+        base = packages.resolve([*userland.BASE_PACKAGES])
+        wanted = packages.resolve([*userland.BASE_PACKAGES, *include]) if include else base
+        kernel_packages = [] if kernel else [_kernel_package()]
+        cache = packages.cache_directory()
+        packages.fetch([*wanted, *kernel_packages], cache, progress)
+        progress("reading the kernel and its modules")
+        chosen = (
+            _own_kernel(kernel, modules)
+            if kernel and modules
+            else _distribution_kernel(cache / kernel_packages[0].file_name)
+        )
+        progress("reading the packages of the userland")
+        nodes = _userland(base, wanted, include, cache) | chosen.nodes
+        progress(f"compressing {len(nodes)} files")
+        initrd = _compress(nodes)
+        versions = {package.name: package.version for package in sorted([*wanted, *kernel_packages])}
+        description = {"key": key, "release": chosen.release, "include": sorted(include), "packages": versions}
+        image = _install(destination, chosen, initrd, description)
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise HostError(f"cannot build the image {str(destination)!r}: {reason}", errno=exc.errno or 0) from exc
+    progress(f"image of Linux {image.release}: kernel {image.kernel_size >> 10} KiB, initrd {image.initrd_size >> 10} KiB")
+    return image
+
+
+def is_current(directory: Path, include: Sequence[str]) -> bool:
+    """See ``kata_runtime.guest.image.image_is_current``."""
+    try:
+        description = json.loads((directory / DESCRIPTION_NAME).read_bytes())
+        sizes = {name: (directory / name).stat().st_size for name in (KERNEL_NAME, INITRD_NAME)}
+        return bool(description["key"] == _key(include) and description["sizes"] == sizes)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _key(include: Sequence[str]) -> str:
+    """Return a hash of all in this package that decides the image's content."""
+    digest = hashlib.sha256(json.dumps(sorted(include)).encode())
+    sources = {path.name: path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))}
+    for name, data in (sources | userland.agent_sources()).items():
+        digest.update(f"{name} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def _kernel_package() -> packages.Package:
+    for package in packages.resolve([packages.KERNEL_META_PACKAGE]):
+        if packages.KERNEL_PACKAGE.fullmatch(package.name):
+            return package
+    raise HostError(f"{packages.KERNEL_META_PACKAGE} depends on no kernel", hint="name your own with --kernel and --modules")
+
+
+def _distribution_kernel(path: Path) -> _Kernel:
+    content = dict(packages.read_files(path))
+    image_path = next((name for name in content if name.startswith("boot/vmlinuz-")), None)
+    if image_path is None:
+        raise HostError(f"{path.name} holds no kernel")
+    release = image_path.removeprefix("boot/vmlinuz-")
+    root = f"lib/modules/{release}/"
+    files = {
+        name.removeprefix(root): (lambda node=node: node.data)  # type: ignore[misc]
+        for name, node in content.items()
+        if name.startswith(root)
+    }
+    return _kernel(content[image_path].data, release, files)
+
+
+def _own_kernel(kernel: Path, directory: Path) -> _Kernel:
+    tree = directory.resolve()
+    paths = {str(path.relative_to(tree)): path for path in tree.rglob("*") if path.is_file()}
+    return _kernel(kernel.read_bytes(), tree.name, {name: path.read_bytes for name, path in paths.items()})
+
+
+def _kernel(image: bytes, release: str, files: Mapping[str, Callable[[], bytes]]) -> _Kernel:
+    builtin = files[modules.BUILTIN_LIST]().decode() if modules.BUILTIN_LIST in files else ""
+    selected = modules.select_modules(files, builtin)
+    return _Kernel(unpack_kernel(image), release, modules.module_nodes(release, selected, builtin))
+
+
+def _userland(
+    base: Sequence[packages.Package], wanted: Sequence[packages.Package], include: Sequence[str], cache: Path
+) -> dict[str, Node]:
+    available: dict[str, Node] = {}
+    base_nodes: dict[str, Node] = {}
+    added: dict[str, Node] = {}
+    for package in wanted:
+        path = cache / package.file_name
+        nodes = userland.package_nodes(packages.read_files(path))
+        available |= nodes
+        if package in base:
+            base_nodes |= nodes
+        elif package.name in include or not packages.is_required(path):
+            added |= nodes
+    trimmed = userland.trim_base(base_nodes)
+    sources = {path: node.data for path, node in trimmed.items() if path.endswith(".py")}
+    sources |= {f"{userland.AGENT_ROOT}/{path}": data for path, data in userland.agent_sources().items()}
+    programs = {path: node for path, node in trimmed.items() if not path.endswith(".py")} | added
+    system = userland.system_nodes()
+    result = userland.applet_nodes(trimmed["usr/bin/busybox"]) | programs | userland.compile_python(sources) | system
+    return result | userland.library_nodes(result, available)
+
+
+def _compress(nodes: Mapping[str, Node]) -> bytes:
+    stream = io.BytesIO()
+    write_archive(stream, nodes)
+    argv = ["zstd", "--quiet", f"-{_COMPRESSION_LEVEL}", "--single-thread", "--no-progress", "--stdout"]
+    return packages.run_program(argv, stdin=stream.getvalue())
+
+
+def _install(destination: Path, kernel: _Kernel, initrd: bytes, description: dict[str, object]) -> Image:
+    contents = {KERNEL_NAME: kernel.image, INITRD_NAME: initrd}
+    description["sizes"] = {name: len(data) for name, data in contents.items()}
+    description["sha256"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    contents[DESCRIPTION_NAME] = (json.dumps(description, indent=1, sort_keys=True) + "\n").encode()
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as scratch:
+        fresh, old = Path(scratch, "new"), Path(scratch, "old")
+        fresh.mkdir()
+        fresh.chmod(_DIRECTORY_MODE)
+        for name, data in contents.items():
+            _write_durably(fresh / name, data)
+        _exchange(fresh, destination, old)
+    return Image(
+        destination, destination / KERNEL_NAME, destination / INITRD_NAME, kernel.release, len(kernel.image), len(initrd)
+    )
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    path.chmod(0o644)
+
+
+def _exchange(fresh: Path, destination: Path, old: Path) -> None:
+    """Put ``fresh`` in the place of ``destination``; a failure puts back what was there."""
+    if not destination.exists():
+        os.rename(fresh, destination)
+        return
+    if not destination.is_dir() or any(path.is_dir() for path in destination.iterdir()):
+        raise HostError(f"{str(destination)!r} is not an image directory", hint="name a new or an image's own directory")
+    os.rename(destination, old)
+    try:
+        os.rename(fresh, destination)
+    except OSError:
+        os.rename(old, destination)
+        raise

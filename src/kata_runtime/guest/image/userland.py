@@ -1,0 +1,203 @@
+"""What the guest's root file system holds besides kernel modules: busybox, Python, the agent, added packages."""
+
+from __future__ import annotations
+
+import re
+import stat
+import sys
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import HostError
+from kata_runtime.guest.image import elf
+from kata_runtime.guest.image.archive import Node, console_device, directory, regular_file, symbolic_link
+from kata_runtime.guest.image.packages import run_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+BASE_PACKAGES = ("busybox-static", "libpython3.11-stdlib", "python3.11-minimal")
+AGENT_ROOT = "usr/lib/kata-runtime"
+_PYTHON_ROOT = "usr/lib/python3.11/"
+_PYTHON_VERSION = (3, 11)
+_LIBRARY_DIRECTORIES = ("usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64")
+_LOADER = "ld-linux-x86-64.so.2"
+_PROGRAM_DIRECTORIES = ("usr/bin/", "usr/sbin/")
+_USR_MERGE = re.compile(r"(bin|sbin|lib|lib64)(/|$)")
+_DOCUMENTATION = re.compile(
+    r"usr/(include|share/(applications|apport|bash-completion|bug|doc|doc-base|icons|info|initramfs-tools|lintian|locale"
+    r"|man|menu|metainfo|pixmaps|zsh))(/|$)|etc/(init\.d|default|cron[^/]*|logrotate\.d)(/|$)|usr/lib/systemd(/|$)"
+)
+# Large, graphical, for developers, or bound to libraries that the guest has no use for.
+_UNUSED_PYTHON = re.compile(
+    r"(__phello__|_aix_support|_bootsubprocess|_osx_support|_pydecimal|antigravity|asynchat|asyncore|asyncio|bdb|cProfile"
+    r"|cgi|cgitb|chunk|code|codeop|concurrent|config-3|crypt|ctypes|curses|dbm|distutils|doctest|email|ensurepip|ftplib"
+    r"|html|http|idlelib|imaplib|imghdr|lib2to3|mailbox|mailcap|mimetypes|msilib|multiprocessing|netrc|nntplib|optparse"
+    r"|pdb|pickletools|pipes|poplib|profile|pstats|pty|pyclbr|pydoc|pydoc_data|sitecustomize|smtpd|smtplib|sndhdr"
+    r"|sqlite3|ssl|statistics|sunau|sysconfig|tabnanny|telnetlib|test|this|tkinter|tomllib|trace|tracemalloc|turtle"
+    r"|turtledemo|unittest|urllib|uu|uuid|venv|wave|webbrowser|wsgiref|xdrlib|xml|xmlrpc|zoneinfo|__pycache__"
+    r"|_sysconfigdata[^/]*|_collections_abc_test)(\.py)?(/|$)"
+    r"|lib-dynload/_?(asyncio|bz2|codecs_|crypt|ctypes|curses|dbm|decimal|hashlib|lzma|multi|nis|sqlite|ssl|test|tkinter"
+    r"|uuid|xx|zoneinfo|readline|audioop|ossaudio|elementtree|queue)"
+)
+_ENCODINGS = frozenset({"__init__", "aliases", "ascii", "latin_1", "utf_8", "idna"})
+
+_INITTAB = """\
+::sysinit:/etc/init.d/start
+::respawn:/usr/sbin/kata-agent
+::once:/etc/init.d/later
+::shutdown:/usr/bin/sync
+"""
+# Only what the agent needs comes before it; all else is done beside it.
+_START = """\
+#!/bin/sh
+mount -t devtmpfs -o mode=0755,nosuid dev /dev
+mount -t proc -o nosuid,nodev,noexec proc /proc
+mount -t sysfs -o nosuid,nodev,noexec sys /sys
+modprobe -a virtio_pci virtio_console
+mkdir -p /dev/pts /dev/shm
+mount -t devpts -o mode=0620,ptmxmode=0666,nosuid,noexec devpts /dev/pts
+mount -t tmpfs -o mode=1777,nosuid,nodev shm /dev/shm
+mount -t tmpfs -o mode=0755,nosuid,nodev run /run
+mount -t tmpfs -o mode=1777,nosuid,nodev tmp /tmp
+ip link set lo up
+"""
+_LATER = """\
+#!/bin/sh
+exec modprobe -a virtio_net ip_vs nf_conntrack_netlink
+"""
+_AGENT = """\
+#!/bin/sh
+exec /usr/bin/python3.11 -S -E -s -c "import sys; sys.path.insert(0, '/usr/lib/kata-runtime')
+from kata_runtime.guest.agent.main import main
+main()" >/dev/console 2>&1
+"""
+_COMPILE = """\
+import importlib.util, marshal, struct, sys
+for name in sys.stdin.read().splitlines():
+    with open(name + ".py", "rb") as source:
+        code = compile(source.read(), "/" + name + ".py", "exec", dont_inherit=True, optimize=0)
+    with open(name + ".pyc", "wb") as compiled:
+        compiled.write(importlib.util.MAGIC_NUMBER + struct.pack("<IQ", 1, 0) + marshal.dumps(code))
+"""
+
+
+def agent_sources() -> dict[str, bytes]:
+    """Return ``{path below AGENT_ROOT: content}`` of the agent, taken from this package."""
+    package = Path(__file__).resolve().parents[2]
+    paths = [package / "__init__.py", package / "guest/__init__.py", package / "guest/wire.py"]
+    paths += sorted((package / "guest/agent").glob("*.py"))
+    return {f"kata_runtime/{path.relative_to(package)}": path.read_bytes() for path in paths}
+
+
+def system_nodes() -> dict[str, Node]:
+    """Return the fixed skeleton: directories, links, init and its scripts, the few files of /etc."""
+    nodes = {name: directory() for name in ("dev", "etc", "proc", "root", "run", "sys", "usr", "var")}
+    nodes |= {name: symbolic_link(f"usr/{name}") for name in ("bin", "sbin", "lib", "lib64")}
+    nodes |= {"tmp": directory(0o1777), "dev/console": console_device(), "var/run": symbolic_link("../run")}
+    nodes |= {"init": symbolic_link("usr/bin/busybox")}
+    nodes |= {f"usr/lib64/{_LOADER}": symbolic_link(f"/usr/lib/x86_64-linux-gnu/{_LOADER}")}
+    scripts = {"etc/init.d/start": _START, "etc/init.d/later": _LATER, "usr/sbin/kata-agent": _AGENT}
+    nodes |= {name: regular_file(text.encode(), 0o755) for name, text in scripts.items()}
+    texts = {
+        "etc/inittab": _INITTAB,
+        "etc/hostname": "kata\n",
+        "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+        "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+        "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    }
+    return nodes | {name: regular_file(text.encode()) for name, text in texts.items()}
+
+
+def package_nodes(files: Iterable[tuple[str, Node]]) -> dict[str, Node]:
+    """Return the files of a package under their merged-/usr paths, without documentation and directories."""
+    nodes = {}
+    for path, node in files:
+        merged = f"usr/{path}" if _USR_MERGE.match(path) else path
+        if not (stat.S_ISDIR(node.mode) or _DOCUMENTATION.match(merged)):
+            nodes[merged] = node
+    return nodes
+
+
+def trim_base(nodes: Mapping[str, Node]) -> dict[str, Node]:
+    """Return of the base packages' files: busybox, the interpreter and the useful part of the library."""
+    kept = {}
+    for path, node in nodes.items():
+        if path.startswith(_PYTHON_ROOT):
+            name = path.removeprefix(_PYTHON_ROOT)
+            if _python_wanted(name):
+                kept[path] = node
+        elif path in {"usr/bin/busybox", "usr/bin/python3.11"}:
+            kept[path] = node
+    kept["usr/bin/python3"] = symbolic_link("python3.11")
+    return kept
+
+
+def _python_wanted(name: str) -> bool:
+    if name.startswith("encodings/"):
+        return PurePosixPath(name).stem in _ENCODINGS
+    return name.endswith((".py", ".so")) and not _UNUSED_PYTHON.match(name)
+
+
+def applet_nodes(busybox: Node) -> dict[str, Node]:
+    """Return a link for each of busybox's applets, which it names itself."""
+    with tempfile.TemporaryDirectory(prefix="kata-image-") as scratch:
+        program = Path(scratch, "busybox")
+        program.write_bytes(busybox.data)
+        program.chmod(0o755)
+        names = run_program([str(program), "--list-full"]).decode().split()
+    paths = [f"usr/{name}" if _USR_MERGE.match(name) else name for name in names]
+    return {path: symbolic_link("/usr/bin/busybox") for path in paths if path.startswith("usr/")}
+
+
+def compile_python(sources: Mapping[str, bytes]) -> dict[str, Node]:
+    """Return the sources compiled ahead, as the guest would otherwise spend seconds on them at each boot.
+
+    A fresh interpreter does it, since marshalled code depends on what the interpreter did before. A host with
+    another version of Python keeps the sources.
+    """
+    if sys.version_info[:2] != _PYTHON_VERSION:
+        return {path: regular_file(data) for path, data in sources.items()}
+    with tempfile.TemporaryDirectory(prefix="kata-image-") as scratch:
+        for path, data in sources.items():
+            target = Path(scratch, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        names = sorted(path.removesuffix(".py") for path in sources)
+        argv = [sys.executable, "-I", "-S", "-c", _COMPILE]
+        run_program(argv, directory=Path(scratch), stdin="\n".join(names).encode())
+        return {f"{name}.pyc": regular_file(Path(scratch, f"{name}.pyc").read_bytes()) for name in names}
+
+
+def library_nodes(nodes: Mapping[str, Node], available: Mapping[str, Node]) -> dict[str, Node]:
+    """Return from ``available`` the shared libraries that ``nodes`` are linked to, and theirs.
+
+    Raises HostError where a program lacks one; a plug-in may, as its package only suggests the library then.
+    """
+    found: dict[str, Node] = {}
+    queue = list(nodes.items())
+    while queue:
+        user, node = queue.pop()
+        for soname in elf.needed_libraries(node.data) if node.data.startswith(elf.MAGIC) else ():
+            paths = _library_paths(soname, nodes, available)
+            if paths is None and user.startswith(_PROGRAM_DIRECTORIES):
+                raise HostError(f"no package brings the library {soname} that {user} needs")
+            fresh = {path: available[path] for path in paths or () if path not in found}
+            found |= fresh
+            queue.extend(fresh.items())
+    return found
+
+
+def _library_paths(soname: str, nodes: Mapping[str, Node], available: Mapping[str, Node]) -> list[str] | None:
+    """Return the path of a library that ``nodes`` lacks and, where that is a link, of the file behind it."""
+    for where in _LIBRARY_DIRECTORIES:
+        path = f"{where}/{soname}"
+        if path in nodes:
+            return []
+        if path in available:
+            behind = str(PurePosixPath(path).parent / available[path].data.decode(errors="replace"))
+            is_link = stat.S_ISLNK(available[path].mode)
+            return [path, behind] if is_link and behind in available else [path]
+    return None
