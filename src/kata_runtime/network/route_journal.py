@@ -21,8 +21,6 @@ from kata_runtime.network.route_table import Groups, group, plan, read_routes
 
 if TYPE_CHECKING:
     from kata_runtime.sandbox.session import Session as RouteSession
-else:
-    RouteSession = object
 
 KIND = "routes"
 _FILE = "routes-undo.json"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import errno
-from _socket import AF_INET, AF_INET6, inet_pton
+from _socket import AF_INET, AF_INET6
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, InputError, KataError, KernelError
 from kata_runtime.netlink.link import Link
 from kata_runtime.netlink.message import NLM_F_CREATE, NLM_F_EXCL
 from kata_runtime.netlink.route import NextHop, Route, RouteKey, add_route, new_route, with_next_hops
-from kata_runtime.network.route_journal import RouteSession, apply, recover
+from kata_runtime.network.route_journal import apply, recover
 from kata_runtime.network.route_table import (
     Groups,
     ListedRoute,
@@ -23,28 +23,17 @@ from kata_runtime.network.route_table import (
     read_table,
 )
 
+if TYPE_CHECKING:
+    from kata_runtime.network.request import RouteRequest
+    from kata_runtime.network.route_journal import RouteSession
+
 __all__ = ["ListedRoute", "add_routes", "delete_routes", "list_routes", "recover", "update_routes"]
-
-
-class RouteInput(Protocol):
-    """What the user asked for, as ``network.request.RouteRequest`` holds it; empty strings are absent."""
-
-    @property
-    def dest(self) -> str: ...
-    @property
-    def gateway(self) -> str: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def scope(self) -> int | None: ...
 
 
 class _Asked(NamedTuple):
     """A request in the kernel's terms; ``family`` 0 is both (a bare "default")."""
 
-    request: RouteInput
+    request: RouteRequest
     family: int
     destination: bytes
     prefix_length: int
@@ -67,7 +56,7 @@ def list_routes(session: RouteSession) -> list[ListedRoute]:
     return read_table(session.channel()).all_entries()
 
 
-def add_routes(session: RouteSession, requests: Sequence[RouteInput]) -> None:
+def add_routes(session: RouteSession, requests: Sequence[RouteRequest]) -> None:
     """Add all of ``requests``, in order, or none.
 
     :raise InputError: a value that the container's network cannot have.
@@ -91,7 +80,7 @@ def add_routes(session: RouteSession, requests: Sequence[RouteInput]) -> None:
     _carry_out(session, steps, {key: [] for key in added}, {key: asked.request for key, asked in added.items()})
 
 
-def delete_routes(session: RouteSession, requests: Sequence[RouteInput]) -> None:
+def delete_routes(session: RouteSession, requests: Sequence[RouteRequest]) -> None:
     """Delete every route that matches the given fields of a request; each request must match one, or none goes.
 
     A next hop of a multipath route is deleted alone when only it matches.
@@ -122,7 +111,7 @@ def delete_routes(session: RouteSession, requests: Sequence[RouteInput]) -> None
     _carry_out(session, plan(groups, wanted), before, {})
 
 
-def update_routes(session: RouteSession, requests: Sequence[RouteInput]) -> list[ListedRoute]:
+def update_routes(session: RouteSession, requests: Sequence[RouteRequest]) -> list[ListedRoute]:
     """Replace all routes that the kernel did not make by ``requests``, or change nothing; the resulting list.
 
     A route that is there already is not touched, one of the same destination is replaced in a single step, and
@@ -147,7 +136,7 @@ def update_routes(session: RouteSession, requests: Sequence[RouteInput]) -> list
             if matching is not None or is_kernel_made(route):
                 kept.append(route)
         wanted[key] = kept
-    origin: dict[RouteKey, RouteInput] = {}
+    origin: dict[RouteKey, RouteRequest] = {}
     for asked in unmet:
         if id(asked) in met:
             continue
@@ -162,7 +151,7 @@ def update_routes(session: RouteSession, requests: Sequence[RouteInput]) -> list
     return _resulting(read_table(session.channel()), unmet)
 
 
-def describe(request: RouteInput) -> str:
+def describe(request: RouteRequest) -> str:
     """A request in words: ``to '10.0.0.0/8' via '172.16.0.1' on 'eth0'``."""
     words = f"to {request.dest or 'default'!r}"
     if request.gateway:
@@ -171,7 +160,7 @@ def describe(request: RouteInput) -> str:
 
 
 def _carry_out(
-    session: RouteSession, steps: Sequence[Step], before: Groups, origin: Mapping[RouteKey, RouteInput]
+    session: RouteSession, steps: Sequence[Step], before: Groups, origin: Mapping[RouteKey, RouteRequest]
 ) -> None:
     """Apply; turn the first refusal into a sentence about the request that it came from."""
     refused = apply(session, [step.request for step in steps], before)
@@ -180,7 +169,7 @@ def _carry_out(
         raise error if request is None else _explain(error, request) from error
 
 
-def _explain(error: KernelError, request: RouteInput) -> KataError:
+def _explain(error: KernelError, request: RouteRequest) -> KataError:
     match error.errno:
         case errno.EEXIST:
             return ConflictError(f"a route {describe(request)} exists already", hint="delete it first")
@@ -198,29 +187,22 @@ def _explain(error: KernelError, request: RouteInput) -> KataError:
             return KernelError(f"add a route {describe(request)}", error.errno, error.extack)
 
 
-def _resolve(request: RouteInput, table: Table) -> _Asked:
-    """Addresses as bytes, the device as the container knows it."""
-    gateway = _parse_address(request.gateway, "gateway")
-    source = _parse_address(request.source, "source")
+def _resolve(request: RouteRequest, table: Table) -> _Asked:
+    """The request with the device as the container knows it."""
     link = None
     if request.device:
         link = table.links.get(request.device)
         if link is None:
             raise _no_device(request.device)
-    if request.dest in ("default", ""):
-        family = _family(gateway or source)
-        destination, length = bytes(16 if family == AF_INET6 else 4), 0
-    else:
-        destination, length = parse_network(request.dest)
-        family = _family(destination)
-    for value, field in ((gateway, "gateway"), (source, "source")):
-        if value and _family(value) != family:
-            raise InputError(
-                f"{field} {getattr(request, field)!r} and dest {request.dest!r} are of different address families",
-                field=field,
-                hint=f"give an {'IPv4' if family == AF_INET else 'IPv6'} {field}",
-            )
-    return _Asked(request, family, destination, length, gateway, source, link)
+    return _Asked(
+        request,
+        request.family,
+        request.network,
+        request.prefix_length,
+        request.gateway_bytes or b"",
+        request.source_bytes or b"",
+        link,
+    )
 
 
 def _make(asked: _Asked, table: Table) -> Route:
@@ -239,43 +221,13 @@ def _make(asked: _Asked, table: Table) -> Route:
     if asked.gateway and not any(asked.gateway):
         raise InputError(f"gateway {request.gateway!r} is no neighbour's address", field="gateway")
     return new_route(
-        asked.destination if asked.family else bytes(4),
+        asked.destination,
         asked.prefix_length,
         index=asked.link.index,
         gateway=asked.gateway,
         source=asked.source,
         scope=request.scope,
     )
-
-
-def parse_network(text: str) -> tuple[bytes, int]:
-    """Destination and prefix length of ``ip/mask`` or ``ip``, host bits cleared.
-
-    :raise InputError: it is neither.
-    """
-    written, slash, mask = text.partition("/")
-    address = _parse_address(written, "dest")
-    bits = 8 * len(address)
-    if slash and not (mask.isascii() and mask.isdigit() and len(mask) <= 3 and int(mask) <= bits):
-        raise InputError(f"dest {text!r} has a wrong mask", field="dest", hint=f"0 to {bits} is possible")
-    length = int(mask) if slash else bits
-    masked = int.from_bytes(address, "big") >> (bits - length) << (bits - length)
-    return masked.to_bytes(len(address), "big"), length
-
-
-def _parse_address(text: str, field: str) -> bytes:
-    if not text and field != "dest":
-        return b""
-    try:
-        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
-    except (OSError, ValueError):
-        raise InputError(
-            f"{field} {text!r} is no IP address", field=field, hint="such as 172.16.0.1 or fd00::1"
-        ) from None
-
-
-def _family(address: bytes) -> int:
-    return {4: AF_INET, 16: AF_INET6}.get(len(address), 0)
 
 
 def _networks(asked: _Asked) -> list[tuple[int, bytes, int]]:
@@ -318,17 +270,17 @@ def _matching(route: Route, candidates: Sequence[_Asked]) -> list[_Asked] | None
 
 
 def _distinct(every: Iterable[_Asked]) -> list[_Asked]:
-    """The requests of an update, none twice; a default route without any address is IPv4's."""
-    seen: set[tuple[bytes, int, bytes, int]] = set()
+    """The requests of an update, none twice."""
+    seen: set[tuple[int, bytes, int, bytes, int]] = set()
     distinct = []
     for asked in every:
         if asked.link is None:
             raise InputError(f"the route {describe(asked.request)} has no device", field="device", hint="name one")
-        identity = (asked.destination, asked.prefix_length, asked.gateway, asked.link.index)
+        identity = (asked.family, asked.destination, asked.prefix_length, asked.gateway, asked.link.index)
         if identity in seen:
             raise InputError(f"the route {describe(asked.request)} is in the list twice", hint="give it once")
         seen.add(identity)
-        distinct.append(asked._replace(family=asked.family or AF_INET))
+        distinct.append(asked)
     return distinct
 
 
@@ -345,12 +297,12 @@ def _resulting(table: Table, asked: Sequence[_Asked]) -> list[ListedRoute]:
     ]
 
 
-def _require_some(requests: Sequence[RouteInput]) -> None:
+def _require_some(requests: Sequence[RouteRequest]) -> None:
     if not requests:
         raise InputError("the list of routes is empty", hint="give at least one")
 
 
-def _exists(request: RouteInput, present: ListedRoute) -> ConflictError:
+def _exists(request: RouteRequest, present: ListedRoute) -> ConflictError:
     via = f" via {present.gateway!r}" if present.gateway else ""
     return ConflictError(
         f"a route to {present.dest!r} exists already ({present.dest!r}{via} on {present.device!r})",
@@ -358,7 +310,7 @@ def _exists(request: RouteInput, present: ListedRoute) -> ConflictError:
     )
 
 
-def _down(request: RouteInput) -> ConflictError:
+def _down(request: RouteRequest) -> ConflictError:
     return ConflictError(f"device {request.device!r} is down in the container", hint="set it up first")
 
 

@@ -1,0 +1,427 @@
+"""The route commands against a real kernel in a private namespace, with iproute2 as oracle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kata_runtime.errors import ConflictError, GuestError, InputError, KataError
+from kata_runtime.network.request import RouteRequest, read_route_filters, read_route_requests, read_route_table
+from kata_runtime.network.route_table import ListedRoute
+from kata_runtime.network.routes import add_routes, delete_routes, list_routes, recover, update_routes
+
+CONNECTED = [
+    ListedRoute("172.16.0.0/16", "", "eth0"),
+    ListedRoute("172.17.0.0/16", "", "eth1"),
+    ListedRoute("fd00::/64", "", "eth0"),
+    ListedRoute("fd01::/64", "", "eth1"),
+]
+
+
+def _documents(rows: tuple[str, ...]) -> bytes:
+    keys = ("dest", "gateway", "device", "source")
+    return json.dumps([dict(zip(keys, row.split(), strict=False)) for row in rows]).replace('"-"', '""').encode()
+
+
+def wanted(*rows: str) -> list[RouteRequest]:
+    """``dest gateway device [source]`` a row, ``-`` for none, read as add-route reads its input."""
+    return read_route_requests(_documents(rows))
+
+
+def filters(*rows: str) -> list[RouteRequest]:
+    """The same, read as del-route reads it."""
+    return read_route_filters(_documents(rows))
+
+
+def table(*rows: str) -> list[RouteRequest]:
+    """The same, read as update-routes reads it."""
+    return read_route_table(_documents(rows))
+
+
+class BreakingTransport:
+    """Gives out after ``left`` answers, as a guest that dies."""
+
+    def __init__(self, inner: Any, left: int) -> None:
+        self.inner = inner
+        self.left = left
+
+    def exchange(self, family: Any, blocks: Any) -> Iterator[bytes]:
+        """Pass on what the kernel answers until the end."""
+        for answer in self.inner.exchange(family, blocks):
+            if self.left == 0:
+                raise GuestError("the guest is gone")
+            self.left -= 1
+            yield answer
+
+
+def test_list_shows_connected_routes_without_link_local(session: Any) -> None:
+    """A fresh namespace lists its connected routes, IPv4 before IPv6, and nothing else."""
+    assert list_routes(session) == CONNECTED
+
+
+def test_add_is_what_iproute2_shows(session: Any) -> None:
+    """Default routes of both families, masked host bits, a host route on lo: the kernel has them as ``ip`` would."""
+    add_routes(
+        session,
+        wanted(
+            "default 172.16.0.1 eth0",
+            "172.20.10.10/16 172.17.0.1 eth1",
+            "9.9.9.9 - lo",
+            "default fd00::1 eth0",
+            "fd77::5/64 - eth1",
+        ),
+    )
+    assert session.ip("route").split("\n") == [
+        "default via 172.16.0.1 dev eth0 ",
+        "9.9.9.9 dev lo scope link ",
+        "172.16.0.0/16 dev eth0 proto kernel scope link src 172.16.0.3 ",
+        "172.17.0.0/16 dev eth1 proto kernel scope link src 172.17.0.3 ",
+        "172.20.0.0/16 via 172.17.0.1 dev eth1 ",
+        "",
+    ]
+    assert session.ip("-6", "route").split("\n") == [
+        "fd00::/64 dev eth0 proto kernel metric 256 pref medium",
+        "fd01::/64 dev eth1 proto kernel metric 256 pref medium",
+        "fd77::/64 dev eth1 metric 1024 pref medium",
+        "default via fd00::1 dev eth0 metric 1024 pref medium",
+        "",
+    ]
+    assert session.record.pending is None
+    assert list(session.directory.iterdir()) == []
+
+
+def test_add_keeps_the_order_of_the_list(session: Any) -> None:
+    """A gateway can be reached over a route that stands before it in the same list."""
+    add_routes(session, wanted("7.7.7.7 - eth0", "default 7.7.7.7 eth0"))
+    assert list_routes(session)[:2] == [ListedRoute("default", "7.7.7.7", "eth0"), ListedRoute("7.7.7.7", "", "eth0")]
+
+
+BAD_ADDS = [
+    (
+        "12.0.0.0/8 1.2.3.4 eth1",
+        InputError,
+        "gateway '1.2.3.4' cannot be reached through device 'eth1'; "
+        "give one in a network of the device, or add a route to it first",
+    ),
+    (
+        "fd88::/64 fd66::1 eth0",
+        InputError,
+        "gateway 'fd66::1' cannot be reached through device 'eth0'; "
+        "give one in a network of the device, or add a route to it first",
+    ),
+    (
+        "172.16.9.9/16 172.17.0.1 eth1",
+        ConflictError,
+        "a route to '172.16.0.0/16' exists already ('172.16.0.0/16' on 'eth0'); delete it first",
+    ),
+    (
+        "12.0.0.0/8 172.16.0.3 eth0",
+        InputError,
+        "gateway '172.16.0.3' is an address of the container itself; give the address of a neighbour",
+    ),
+    (
+        "12.0.0.0/8 - eth2",
+        ConflictError,
+        "device 'eth2' is down in the container; set it up first",
+    ),
+    (
+        "12.0.0.0/8 - eth9",
+        InputError,
+        "device 'eth9' does not exist in the container; list-ifaces shows what is there",
+    ),
+    (
+        "10.0.0.0/8 172.16.0.2 eth0",
+        InputError,
+        "to '10.0.0.0/8' via '172.16.0.2' on 'eth0' is in the list twice; one route a destination",
+    ),
+]
+
+
+@pytest.mark.parametrize(("third", "kind", "sentence"), BAD_ADDS, ids=[row[0] for row in BAD_ADDS])
+def test_add_is_all_or_nothing(session: Any, third: str, kind: type[KataError], sentence: str) -> None:
+    """When the third of a list cannot be, the message names it and the first two are gone again."""
+    before = session.state()
+    with pytest.raises(kind) as caught:
+        add_routes(session, wanted("10.0.0.0/8 172.16.0.1 eth0", "11.0.0.0/8 172.17.0.1 eth1", third))
+    assert str(caught.value) == sentence
+    assert session.state() == before
+    assert session.record.pending is None
+
+
+RICH = """route add 50.0.0.0/8 nexthop via 172.16.0.1 dev eth0 weight 3 nexthop via 172.17.0.1 dev eth1
+route append 60.0.0.0/8 via 172.16.0.1 metric 5 src 172.16.0.3 mtu 1400 advmss 1200
+route append 60.0.0.0/8 via 172.16.0.2 metric 5 proto 77
+route append 60.0.0.0/8 via 172.16.0.9 metric 5
+route append 60.0.0.0/8 dev eth1 metric 9 scope host
+route add 61.0.0.0/8 via 1.1.1.1 dev eth0 onlink
+route add blackhole 70.0.0.0/8
+-6 route add fd50::/64 nexthop via fd00::1 dev eth0 nexthop via fd01::1 dev eth1
+-6 route add fd51::/64 via fd00::1 dev eth0 metric 7 mtu 1300 proto static
+-6 route add unreachable fd52::/64"""
+
+
+@pytest.fixture
+def rich(session: Any) -> Any:
+    """A session with routes of every kind that has to survive a failure."""
+    for line in RICH.split("\n"):
+        session.ip(*line.split())
+    return session
+
+
+def test_list_shows_each_next_hop(rich: Any) -> None:
+    """A multipath route appears once per next hop; special routes without a device show none."""
+    listed = list_routes(rich)
+    assert [route for route in listed if route.dest in ("50.0.0.0/8", "fd50::/64", "70.0.0.0/8")] == [
+        ListedRoute("50.0.0.0/8", "172.16.0.1", "eth0"),
+        ListedRoute("50.0.0.0/8", "172.17.0.1", "eth1"),
+        ListedRoute("70.0.0.0/8", "", ""),
+        ListedRoute("fd50::/64", "fd00::1", "eth0"),
+        ListedRoute("fd50::/64", "fd01::1", "eth1"),
+    ]
+
+
+def test_delete_by_destination_takes_all_metrics_and_gateways(rich: Any) -> None:
+    """``dest`` alone deletes every route to it, and nothing else."""
+    before = list_routes(rich)
+    delete_routes(rich, filters("60.0.0.0/8", "fd50::/64"))
+    assert list_routes(rich) == [route for route in before if route.dest not in ("60.0.0.0/8", "fd50::/64")]
+
+
+def test_delete_default_means_both_families(session: Any) -> None:
+    """``default`` without a gateway matches the default routes of both families; with one, only its own."""
+    routes = wanted("default 172.16.0.1 eth0", "default fd00::1 eth0")
+    add_routes(session, routes)
+    delete_routes(session, filters("default"))
+    assert list_routes(session) == CONNECTED
+    add_routes(session, routes)
+    delete_routes(session, filters("default fd00::1"))
+    assert list_routes(session) == [ListedRoute("default", "172.16.0.1", "eth0"), *CONNECTED]
+
+
+def test_delete_takes_single_next_hops(rich: Any) -> None:
+    """A gateway or device filter takes that next hop out of a multipath route and leaves the others as they were."""
+    delete_routes(rich, filters("50.0.0.0/8 172.16.0.1", "fd50::/64 - eth1", "60.0.0.0/8 172.16.0.2"))
+    assert rich.ip("route", "show", "50.0.0.0/8") == "50.0.0.0/8 via 172.17.0.1 dev eth1 \n"
+    assert rich.ip("-6", "route", "show", "fd50::/64") == "fd50::/64 via fd00::1 dev eth0 metric 1024 pref medium\n"
+    assert "172.16.0.2" not in rich.ip("route", "show", "60.0.0.0/8")
+
+
+EVERY_KIND = filters("60.0.0.0/8 172.16.0.2", "50.0.0.0/8 172.16.0.1", "61.0.0.0/8", "fd51::/64", "fd50::/64 fd00::1")
+
+
+def test_delete_without_a_match_changes_nothing(rich: Any) -> None:
+    """One request of a list that matches nothing keeps all the others' routes in place."""
+    before = rich.state()
+    with pytest.raises(InputError) as caught:
+        delete_routes(rich, [*EVERY_KIND, *filters("1.1.1.1 172.16.0.1 eth0")])
+    assert str(caught.value) == (
+        "no route to '1.1.1.1' via '172.16.0.1' on 'eth0' in the container; list-routes shows what is there"
+    )
+    assert rich.state() == before
+
+
+@pytest.mark.parametrize("answers", range(8))
+def test_a_dying_guest_leaves_all_or_nothing(rich: Any, answers: int) -> None:
+    """Whichever answer is the last before the guest dies, recovery puts every route back as it was."""
+    before = rich.state()
+    rich.transport, alive = BreakingTransport(rich.transport, answers), rich.transport
+    try:
+        delete_routes(rich, EVERY_KIND)
+        done = True
+    except GuestError:
+        done = False
+    rich.transport = alive
+    assert done == (answers >= 5)
+    if rich.record.pending is not None:
+        assert rich.record.pending == {"kind": "routes"}
+        recover(rich, rich.record.pending)
+    assert (rich.state() == before) == (not done)
+    assert rich.record.pending is None
+    assert list(rich.directory.iterdir()) == []
+
+
+def test_recovery_after_a_kill_restores_byte_for_byte(rich: Any) -> None:
+    """Routes deleted by a command that never came back are restored: metric, source, scope, protocol, multipath."""
+    before = rich.state()
+    alive = rich.transport
+    for spare in (False, True):
+        rich.transport = BreakingTransport(alive, 4)
+        with pytest.raises(GuestError):
+            delete_routes(rich, [*EVERY_KIND, *(filters("60.0.0.0/8 172.16.0.1") if spare else [])])
+        rich.transport = alive
+        assert rich.record.pending == {"kind": "routes"}
+        assert rich.state() != before
+        recover(rich, rich.record.pending)
+        assert rich.state() == before
+
+
+def test_update_changes_only_what_differs(rich: Any) -> None:
+    """Routes that stay are not touched, the default changes in one step, kernel-made ones stay, the rest goes."""
+    add_routes(rich, wanted("default 172.16.0.1 eth0", "default fd00::1 eth0"))
+    with rich.transport.subscribe(0, 7) as notifications:  # RTNLGRP_IPV4_ROUTE
+        resulting = update_routes(
+            rich,
+            table(
+                "default 172.17.0.1 eth1",
+                "8.8.8.8 7.7.7.7 eth0",
+                "7.7.7.7 - eth0",
+                "50.0.0.0/8 172.16.0.1 eth0",
+                "50.0.0.0/8 172.17.0.1 eth1",
+                "default fd00::1 eth0",
+            ),
+        )
+        first = [next(notifications) for _ in range(9)]
+    assert resulting == [
+        ListedRoute("default", "172.17.0.1", "eth1"),
+        ListedRoute("7.7.7.7", "", "eth0"),
+        ListedRoute("8.8.8.8", "7.7.7.7", "eth0"),
+        ListedRoute("50.0.0.0/8", "172.16.0.1", "eth0"),
+        ListedRoute("50.0.0.0/8", "172.17.0.1", "eth1"),
+        ListedRoute("default", "fd00::1", "eth0"),
+    ]
+    kinds = [int.from_bytes(data[4:6], "little") for data in first]
+    assert kinds == [24, 24, 24, 25, 25, 25, 25, 25, 25]
+    assert [data[17] for data in first].count(0) == 1  # the default route: one message, a replacement
+    assert set(list_routes(rich)) == {*resulting, *CONNECTED}
+
+
+def test_update_refused_half_way_changes_nothing(rich: Any) -> None:
+    """An unreachable gateway at the end of the list leaves the table as it was."""
+    add_routes(rich, wanted("default 172.16.0.1 eth0"))
+    before = rich.state()
+    with pytest.raises(InputError):
+        update_routes(rich, table("default 172.17.0.1 eth1", "11.0.0.0/8 1.2.3.4 eth0"))
+    assert rich.state() == before
+
+
+def test_update_with_nothing_leaves_the_kernels_own(rich: Any) -> None:
+    """An empty list removes all but the connected routes."""
+    assert update_routes(rich, read_route_table(b"null")) == []
+    assert list_routes(rich) == CONNECTED
+
+
+def test_two_thousand_routes(session: Any) -> None:
+    """2,000 routes in one list are added, listed and deleted whole."""
+    rows = tuple(f"10.{number >> 8}.{number & 255}.0/24 172.16.0.1 eth0" for number in range(2000))
+    add_routes(session, wanted(*rows))
+    expected = [ListedRoute(*row.split()) for row in rows]
+    assert list_routes(session) == [*expected, *CONNECTED]
+    delete_routes(session, filters(*rows))
+    assert list_routes(session) == CONNECTED
+
+
+DESTINATIONS = ("default", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "fd77::/64", "fd77::1")
+GATEWAYS = {"172.16.0.1": "eth0", "172.16.0.2": "eth0", "172.17.0.1": "eth1", "fd00::1": "eth0", "fd01::1": "eth1"}
+Entry = tuple[str, str, str]
+
+
+def _entries() -> st.SearchStrategy[Entry]:
+    """Routes that can be and some that cannot: wrong device, wrong family left out, down and unknown devices."""
+
+    def fits(entry: Entry) -> bool:
+        dest, gateway, _ = entry
+        return (dest != "default" or gateway != "") and (
+            dest == "default" or not gateway or (":" in dest) == (":" in gateway)
+        )
+
+    return st.tuples(
+        st.sampled_from(DESTINATIONS), st.sampled_from(["", *GATEWAYS]), st.sampled_from(["eth0", "eth1", "eth2", "no"])
+    ).filter(fits)
+
+
+class Model:
+    """A routing table as a dictionary: (family, dest) to (gateway, device)."""
+
+    def __init__(self) -> None:
+        self.routes: dict[tuple[bool, str], tuple[str, str]] = {}
+
+    @staticmethod
+    def _key(entry: Entry) -> tuple[bool, str]:
+        return ":" in (entry[0] + entry[1]), entry[0]
+
+    @staticmethod
+    def _possible(entry: Entry) -> bool:
+        return entry[2] in ("eth0", "eth1") and (not entry[1] or GATEWAYS[entry[1]] == entry[2])
+
+    def add(self, entries: list[Entry]) -> bool:
+        """Whether all could be added; when not, none was."""
+        added = dict(self.routes)
+        for entry in entries:
+            if not self._possible(entry) or self._key(entry) in added:
+                return False
+            added[self._key(entry)] = entry[1:]
+        self.routes = added
+        return True
+
+    def delete(self, entries: list[Entry]) -> bool:
+        """Whether each matched something."""
+        left = dict(self.routes)
+        for dest, gateway, device in entries:
+            matching = [
+                key
+                for key, value in left.items()
+                if key[1] == dest and gateway in ("", value[0]) and device in ("", value[1])
+            ]
+            if not matching:
+                return False
+            for key in matching:
+                del left[key]
+        self.routes = left
+        return True
+
+    def update(self, entries: list[Entry]) -> bool:
+        """Whether the list could replace the table; one that is there already need not be possible anew."""
+        replaced: dict[tuple[bool, str], tuple[str, str]] = {}
+        for entry in entries:
+            if not self._possible(entry) or self._key(entry) in replaced:
+                return False
+            replaced[self._key(entry)] = entry[1:]
+        self.routes = replaced
+        return True
+
+    def listed(self) -> set[ListedRoute]:
+        """What list-routes has to show."""
+        return {ListedRoute(key[1], *value) for key, value in self.routes.items()} | set(CONNECTED)
+
+
+def _run(session: Any, verb: str, entries: list[Entry]) -> bool:
+    rows = tuple(" ".join(field or "-" for field in entry) for entry in entries)
+    try:
+        if verb == "add":
+            add_routes(session, wanted(*rows))
+        elif verb == "delete":
+            delete_routes(session, filters(*rows))
+        else:
+            update_routes(session, table(*rows))
+    except KataError:
+        return False
+    return True
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    commands=st.lists(
+        st.tuples(st.sampled_from(["add", "delete", "update"]), st.lists(_entries(), min_size=1, max_size=4)),
+        min_size=1,
+        max_size=10,
+    )
+)
+def test_commands_agree_with_a_model(
+    make_session: Callable[[], AbstractContextManager[Any]], commands: list[tuple[str, list[Entry]]]
+) -> None:
+    """Random sequences of commands succeed, fail and leave routes exactly as a plain table does."""
+    model = Model()
+    with make_session() as session:
+        for verb, entries in commands:
+            expected = getattr(model, verb)(entries)
+            assert (_run(session, verb, entries), verb, entries) == (expected, verb, entries)
+            listed = list_routes(session)
+            assert len(listed) == len(set(listed))
+            assert set(listed) == model.listed()
+            assert session.record.pending is None
