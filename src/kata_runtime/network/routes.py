@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from _socket import AF_INET, AF_INET6
+from _socket import AF_INET, AF_INET6, inet_pton
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,7 +74,9 @@ def add_routes(session: RouteSession, requests: Sequence[RouteRequest]) -> None:
         if route.key in groups:
             raise _exists(request, table.entries(groups[route.key][0])[0])
         if route.key in added:
-            raise InputError(f"{describe(request)} is in the list twice", field="dest", hint="one route a destination")
+            raise InputError(
+                f"a route {describe(request)} is in the list twice", field="dest", hint="one route a destination"
+            )
         added[route.key] = asked
         steps.append(Step(add_route(route, NLM_F_CREATE | NLM_F_EXCL), route))
     _carry_out(session, steps, {key: [] for key in added}, {key: asked.request for key, asked in added.items()})
@@ -188,21 +190,28 @@ def _explain(error: KernelError, request: RouteRequest) -> KataError:
 
 
 def _resolve(request: RouteRequest, table: Table) -> _Asked:
-    """The request with the device as the container knows it."""
+    """Addresses as bytes, the device as the container knows it."""
+    gateway = _parse_address(request.gateway, "gateway")
+    source = _parse_address(request.source, "source")
     link = None
     if request.device:
         link = table.links.get(request.device)
         if link is None:
             raise _no_device(request.device)
-    return _Asked(
-        request,
-        request.family,
-        request.network,
-        request.prefix_length,
-        request.gateway_bytes or b"",
-        request.source_bytes or b"",
-        link,
-    )
+    if request.dest in ("default", ""):
+        family = _family(gateway or source)
+        destination, length = bytes(16 if family == AF_INET6 else 4), 0
+    else:
+        destination, length = parse_network(request.dest)
+        family = _family(destination)
+    for value, field in ((gateway, "gateway"), (source, "source")):
+        if value and _family(value) != family:
+            raise InputError(
+                f"{field} {getattr(request, field)!r} and dest {request.dest!r} are of different address families",
+                field=field,
+                hint=f"give an {'IPv4' if family == AF_INET else 'IPv6'} {field}",
+            )
+    return _Asked(request, family, destination, length, gateway, source, link)
 
 
 def _make(asked: _Asked, table: Table) -> Route:
@@ -228,6 +237,36 @@ def _make(asked: _Asked, table: Table) -> Route:
         source=asked.source,
         scope=request.scope,
     )
+
+
+def parse_network(text: str) -> tuple[bytes, int]:
+    """Destination and prefix length of ``ip/mask`` or ``ip``, host bits cleared.
+
+    :raise InputError: it is neither.
+    """
+    written, slash, mask = text.partition("/")
+    address = _parse_address(written, "dest")
+    bits = 8 * len(address)
+    if slash and not (mask.isascii() and mask.isdigit() and len(mask) <= 3 and int(mask) <= bits):
+        raise InputError(f"dest {text!r} has a wrong mask", field="dest", hint=f"0 to {bits} is possible")
+    length = int(mask) if slash else bits
+    masked = int.from_bytes(address, "big") >> (bits - length) << (bits - length)
+    return masked.to_bytes(len(address), "big"), length
+
+
+def _parse_address(text: str, field: str) -> bytes:
+    if not text and field != "dest":
+        return b""
+    try:
+        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except (OSError, ValueError):
+        raise InputError(
+            f"{field} {text!r} is no IP address", field=field, hint="such as 172.16.0.1 or fd00::1"
+        ) from None
+
+
+def _family(address: bytes) -> int:
+    return {4: AF_INET, 16: AF_INET6}.get(len(address), 0)
 
 
 def _networks(asked: _Asked) -> list[tuple[int, bytes, int]]:
@@ -270,12 +309,13 @@ def _matching(route: Route, candidates: Sequence[_Asked]) -> list[_Asked] | None
 
 
 def _distinct(every: Iterable[_Asked]) -> list[_Asked]:
-    """The requests of an update, none twice."""
+    """The requests of an update, none twice; a default route without any address is IPv4's."""
     seen: set[tuple[int, bytes, int, bytes, int]] = set()
     distinct = []
     for asked in every:
         if asked.link is None:
             raise InputError(f"the route {describe(asked.request)} has no device", field="device", hint="name one")
+        asked = asked._replace(family=asked.family or AF_INET)
         identity = (asked.family, asked.destination, asked.prefix_length, asked.gateway, asked.link.index)
         if identity in seen:
             raise InputError(f"the route {describe(asked.request)} is in the list twice", hint="give it once")

@@ -138,7 +138,7 @@ BAD_ADDS = [
     (
         "10.0.0.0/8 172.16.0.2 eth0",
         InputError,
-        "to '10.0.0.0/8' via '172.16.0.2' on 'eth0' is in the list twice; one route a destination",
+        "a route to '10.0.0.0/8' via '172.16.0.2' on 'eth0' is in the list twice; one route a destination",
     ),
 ]
 
