@@ -322,17 +322,17 @@ Entry = tuple[str, str, str]
 
 
 def _entries() -> st.SearchStrategy[Entry]:
-    """Routes that can be and some that cannot: wrong device, wrong family left out, down and unknown devices."""
+    """Routes that can be, and some that cannot: gateway on the wrong device, device down or unknown."""
+    devices = st.sampled_from(["eth0", "eth1", "eth1", "eth2", "no"])
 
-    def fits(entry: Entry) -> bool:
-        dest, gateway, _ = entry
-        return (dest != "default" or gateway != "") and (
-            dest == "default" or not gateway or (":" in dest) == (":" in gateway)
-        )
+    def over(dest: str) -> st.SearchStrategy[Entry]:
+        gateways = [gateway for gateway in GATEWAYS if dest == "default" or (":" in dest) == (":" in gateway)]
+        right = st.sampled_from(gateways).map(lambda gateway: (dest, gateway, GATEWAYS[gateway]))
+        wrong = st.tuples(st.just(dest), st.sampled_from(gateways), devices)
+        on_link = st.tuples(st.just(dest), st.just(""), devices)
+        return st.one_of(right, wrong) if dest == "default" else st.one_of(right, wrong, on_link)
 
-    return st.tuples(
-        st.sampled_from(DESTINATIONS), st.sampled_from(["", *GATEWAYS]), st.sampled_from(["eth0", "eth1", "eth2", "no"])
-    ).filter(fits)
+    return st.sampled_from(DESTINATIONS).flatmap(over)
 
 
 class Model:
