@@ -41,7 +41,7 @@ def build_image(
 ) -> Image:
     """Build an image from Debian packages and put it at ``destination`` in one step.
 
-    ``include`` names packages to add; ``kernel`` and ``modules`` (a ``lib/modules/RELEASE`` directory) replace the
+    ``include`` names packages to add, each with the libraries that it is linked to; ``kernel`` and ``modules`` (a ``lib/modules/RELEASE`` directory) replace the
     distribution's. An image that is there already is replaced only by a complete one. Raises HostError, InputError.
     """
     from kata_runtime.guest.image.build import build

@@ -54,8 +54,7 @@ def build(
     try:
         key = _key(include)
         progress("resolving packages")
-        base = packages.resolve([*userland.BASE_PACKAGES])
-        wanted = packages.resolve([*userland.BASE_PACKAGES, *include]) if include else base
+        wanted = packages.resolve([*userland.BASE_PACKAGES, *include])
         kernel_packages = [] if kernel else [_kernel_package()]
         cache = packages.cache_directory()
         packages.fetch([*wanted, *kernel_packages], cache, progress)
@@ -66,7 +65,7 @@ def build(
             else _distribution_kernel(cache / kernel_packages[0].file_name)
         )
         progress("reading the packages of the userland")
-        nodes = _userland(base, wanted, include, cache) | chosen.nodes
+        nodes = _userland(wanted, include, cache) | chosen.nodes
         progress(f"compressing {len(nodes)} files")
         initrd = _compress(nodes)
         versions = {package.name: package.version for package in sorted([*wanted, *kernel_packages])}
@@ -113,11 +112,15 @@ def _distribution_kernel(path: Path) -> _Kernel:
     release = image_path.removeprefix("boot/vmlinuz-")
     root = f"lib/modules/{release}/"
     files = {
-        name.removeprefix(root): (lambda node=node: node.data)  # type: ignore[misc]
+        name.removeprefix(root): partial(_content, node)
         for name, node in content.items()
         if name.startswith(root)
     }
     return _kernel(content[image_path].data, release, files)
+
+
+def _content(node: Node) -> bytes:
+    return node.data
 
 
 def _own_kernel(kernel: Path, directory: Path) -> _Kernel:
@@ -132,9 +135,7 @@ def _kernel(image: bytes, release: str, files: Mapping[str, Callable[[], bytes]]
     return _Kernel(unpack_kernel(image), release, modules.module_nodes(release, selected, builtin))
 
 
-def _userland(
-    base: Sequence[packages.Package], wanted: Sequence[packages.Package], include: Sequence[str], cache: Path
-) -> dict[str, Node]:
+def _userland(wanted: Sequence[packages.Package], include: Sequence[str], cache: Path) -> dict[str, Node]:
     available: dict[str, Node] = {}
     base_nodes: dict[str, Node] = {}
     added: dict[str, Node] = {}
@@ -142,9 +143,9 @@ def _userland(
         path = cache / package.file_name
         nodes = userland.package_nodes(packages.read_files(path))
         available |= nodes
-        if package in base:
+        if package.name in userland.BASE_PACKAGES or package.name.startswith("libpython3"):
             base_nodes |= nodes
-        elif package.name in include or not packages.is_required(path):
+        elif package.name in include:
             added |= nodes
     trimmed = userland.trim_base(base_nodes)
     sources = {path: node.data for path, node in trimmed.items() if path.endswith(".py")}

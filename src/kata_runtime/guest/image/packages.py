@@ -91,11 +91,6 @@ def fetch(packages: Iterable[Package], cache: Path, progress: Callable[[str], No
             os.replace(Path(scratch, package.file_name), cache / package.file_name)
 
 
-def is_required(path: Path) -> bool:
-    """True for a package of Debian's base system (dpkg, perl-base, ...), which an initrd does without."""
-    return run_program(["dpkg-deb", "--field", str(path), "Priority"]).strip() == b"required"
-
-
 def read_files(path: Path) -> Iterator[tuple[str, Node]]:
     """Yield path and node of everything in a package, hard links as copies; raise HostError."""
     content = run_program(["dpkg-deb", "--fsys-tarfile", str(path)])

@@ -1,0 +1,33 @@
+# make setup | demo | test | bench | check | clean: each installs what it needs first, and only what is missing.
+.POSIX:
+.SUFFIXES:
+
+PYTHON = $$(command -v /usr/bin/python3.11 || command -v python3)
+RUN = .venv/bin/python3
+export DEBIAN_FRONTEND = noninteractive
+
+setup: environment
+	@$(RUN) scripts/ensure_images.py default
+
+demo: setup
+	@$(RUN) demo/demo.py
+
+test: environment
+	@$(RUN) scripts/ensure_images.py default test
+	@$(RUN) -m pytest
+
+bench: environment
+	@$(RUN) scripts/ensure_images.py default test
+	@$(RUN) bench/bench.py
+
+check: environment
+	@$(RUN) -m pytest tests/quality
+
+environment:
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: setup demo test bench check environment clean

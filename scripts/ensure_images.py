@@ -1,0 +1,38 @@
+"""Build the images named on the command line (default, test) where they are missing or out of date."""
+
+from __future__ import annotations
+
+import sys
+
+from kata_runtime.errors import KataError
+from kata_runtime.guest.image import (
+    DEFAULT_DESTINATION,
+    TEST_DESTINATION,
+    TEST_PACKAGES,
+    build_image,
+    image_is_current,
+)
+
+_KINDS = {"default": (DEFAULT_DESTINATION, ()), "test": (TEST_DESTINATION, TEST_PACKAGES)}
+
+
+def _show(step: str) -> None:
+    print(f"image: {step}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Return the exit status."""
+    for kind in sys.argv[1:]:
+        destination, include = _KINDS[kind]
+        if image_is_current(destination, include):
+            continue
+        try:
+            build_image(destination, include=include, progress=_show)
+        except KataError as exc:
+            _show(str(exc))
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Installs missing Debian packages and makes .venv with the command in it. Does nothing when all is there already.
+set -eu
+cd "$(dirname "$0")/.."
+
+missing=
+for package in $(grep -v '^#' packages.txt); do
+    status=$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$status" = installed ] || missing="$missing $package"
+done
+# The image builder asks apt about the kernel, so the lists are needed even where nothing is missing.
+if ! apt-cache show linux-image-cloud-amd64 busybox-static >/dev/null 2>&1; then
+    apt-get --quiet=2 update </dev/null
+fi
+if [ -n "$missing" ]; then
+    echo "installing Debian packages:$missing" >&2
+    install="apt-get --quiet=2 --yes --no-install-recommends -o Dpkg::Use-Pty=0 install"
+    # Old lists name files that are gone; one update mends that.
+    # shellcheck disable=SC2086
+    $install $missing </dev/null >&2 || { apt-get --quiet=2 update </dev/null && $install $missing </dev/null >&2; }
+fi
+
+key=$(cat requirements.lock scripts/setup.sh | sha256sum | cut -c1-16)
+stamp=.venv/.made-$key-$(pwd | sha256sum | cut -c1-16)
+[ ! -e "$stamp" ] || exit 0
+
+echo "making .venv" >&2
+rm -rf .venv
+"${PYTHON:-/usr/bin/python3}" -m venv .venv
+.venv/bin/python3 -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps -r requirements.lock
+packages=$(.venv/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+printf '%s/src\n' "$(pwd)" >"$packages/kata-runtime.pth"
+# Isolated and without the site module: a command is short, and start-up would be most of its time.
+cat >.venv/bin/kata-runtime <<EOF
+#!$(pwd)/.venv/bin/python3 -IS
+import sys
+
+sys.path += ["$(pwd)/src", "$packages"]
+from kata_runtime.cli.main import main
+
+sys.exit(main())
+EOF
+chmod 755 .venv/bin/kata-runtime
+.venv/bin/python3 -m compileall -q src "$packages/qemu"
+: >"$stamp"
