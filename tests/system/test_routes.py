@@ -15,7 +15,10 @@ def _json(*rows: str) -> str:
     """``dest gateway device`` a row, ``-`` for none."""
     return json.dumps(
         [
-            {key: "" if word == "-" else word for key, word in zip(("dest", "gateway", "device"), row.split(), strict=False)}
+            {
+                key: "" if word == "-" else word
+                for key, word in zip(("dest", "gateway", "device"), row.split(), strict=False)
+            }
             for row in rows
         ]
     )
@@ -51,7 +54,9 @@ def wired(sandbox: Any, namespace: Any) -> Iterator[Any]:
     """A sandbox with eth-test (172.16.0.3/16, fd00::3/64) on a TAP whose other side is the namespace."""
     namespace.tap("tap_test")
     for address in ("172.16.0.1/16", "fd00::1/64"):
-        namespace.run("ip", "address", "add", address, "dev", "tap_test", *(("nodad",) if ":" in address else ()))
+        namespace.run(
+            "ip", "address", "add", address, "dev", "tap_test", *(("nodad",) if ":" in address else ())
+        )
     namespace.run("ip", "link", "set", "tap_test", "up")
     nic = {
         "device": "tap_test",
@@ -82,13 +87,21 @@ def test_contract_examples(wired: Any) -> None:
     )
     assert json.loads(listed) == _oracle(wired)
     done = _run(wired, "del-route", "default 172.16.0.1 eth-test")
-    assert (done.returncode, done.stdout) == (0, '[{"dest":"default","gateway":"172.16.0.1","device":"eth-test"}]\n')
+    assert (done.returncode, done.stdout) == (
+        0,
+        '[{"dest":"default","gateway":"172.16.0.1","device":"eth-test"}]\n',
+    )
     assert _listed(wired) == _oracle(wired)
 
 
 def test_both_families_and_lo(wired: Any) -> None:
     """Default routes of both families, masked host bits and a host route on lo agree with iproute2."""
-    rows = ("default 172.16.0.1 eth-test", "default fd00::1 eth-test", "172.17.10.10/24 172.16.0.1 eth-test", "9.9.9.9 - lo")
+    rows = (
+        "default 172.16.0.1 eth-test",
+        "default fd00::1 eth-test",
+        "172.17.10.10/24 172.16.0.1 eth-test",
+        "9.9.9.9 - lo",
+    )
     assert _run(wired, "add-route", *rows).returncode == 0
     assert _listed(wired) == _oracle(wired)
     assert {"dest": "172.17.10.0/24", "gateway": "172.16.0.1", "device": "eth-test"} in _oracle(wired)
@@ -105,7 +118,11 @@ def test_packets_take_the_route(wired: Any, namespace: Any, unique: Any) -> None
         namespace.run("ip", "link", "add", "toward", "type", "veth", "peer", "name", "eth0", "netns", far)
         namespace.run("ip", "address", "add", "192.168.77.1/24", "dev", "toward")
         namespace.run("ip", "link", "set", "toward", "up")
-        for words in ("address add 192.168.77.2/24 dev eth0", "link set eth0 up", "route add default via 192.168.77.1"):
+        for words in (
+            "address add 192.168.77.2/24 dev eth0",
+            "link set eth0 up",
+            "route add default via 192.168.77.1",
+        ):
             namespace.run("ip", "-n", far, *words.split())
         assert wired.guest("ping", "-c", "1", "-W", "1", "192.168.77.2").returncode != 0
         assert _run(wired, "add-route", "192.168.77.0/24 172.16.0.1 eth-test").returncode == 0
@@ -118,7 +135,10 @@ def test_packets_take_the_route(wired: Any, namespace: Any, unique: Any) -> None
 
 def test_update_replaces_all_but_the_kernels_own(wired: Any) -> None:
     """update-routes prints the resulting list; ``null`` in leaves the connected routes, ``null`` out."""
-    assert _run(wired, "add-route", "default 172.16.0.1 eth-test", "10.0.0.0/8 172.16.0.1 eth-test").returncode == 0
+    assert (
+        _run(wired, "add-route", "default 172.16.0.1 eth-test", "10.0.0.0/8 172.16.0.1 eth-test").returncode
+        == 0
+    )
     done = _run(wired, "update-routes", "- 172.16.0.2 eth-test", "11.0.0.0/8 172.16.0.1 eth-test")
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
@@ -152,7 +172,10 @@ BAD = [
         ("10.0.0.0/8 172.16.0.3 eth-test",),
         "gateway '172.16.0.3' is an address of the container itself; give the address of a neighbour",
     ),
-    (("10.0.0.0/8 - eth9",), "device 'eth9' does not exist in the container; list-ifaces shows what is there"),
+    (
+        ("10.0.0.0/8 - eth9",),
+        "device 'eth9' does not exist in the container; list-ifaces shows what is there",
+    ),
     (
         ("172.16.0.0/16 172.16.0.1 eth-test",),
         "a route to '172.16.0.0/16' exists already ('172.16.0.0/16' on 'eth-test'); delete it first",

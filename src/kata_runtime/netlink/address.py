@@ -43,16 +43,24 @@ _HEADER = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, fl
 ADDRESS_BYTES = {AF_INET: 4, AF_INET6: 16}
 
 
-class Address(NamedTuple):
+class Address(
+    NamedTuple(
+        "_Address",
+        [
+            ("index", int),
+            ("family", int),
+            ("address", bytes),
+            ("prefix_length", int),
+            ("flags", int),
+            ("scope", int),
+            ("label", str),
+        ],
+    )
+):
     """One address of interface ``index``; ``address`` in network byte order, 4 or 16 bytes."""
 
-    index: int
-    family: int
-    address: bytes
-    prefix_length: int
-    flags: int = 0
-    scope: int = RT_SCOPE_UNIVERSE
-    label: str = ""
+    # In the functional form a field may be called as the kernel calls it, though tuples have an index() method.
+    __slots__ = ()
 
     @property
     def text(self) -> str:
@@ -126,7 +134,9 @@ def unpack_address(payload: bytes) -> Address:
         raise ProtocolError(f"an address of {len(address)} bytes and {prefix_length} bits in family {family}")
     if _IFA_FLAGS in attributes:
         flags = unpack_u32(attributes[_IFA_FLAGS])  # the header holds the low 8 bits only
-    return Address(index, family, address, prefix_length, flags, scope, unpack_text(attributes.get(_IFA_LABEL, b"")))
+    return Address(
+        index, family, address, prefix_length, flags, scope, unpack_text(attributes.get(_IFA_LABEL, b""))
+    )
 
 
 def addresses_of(messages: list[Message]) -> list[Address]:

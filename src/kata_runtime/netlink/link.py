@@ -57,25 +57,77 @@ _NAME_BYTES = 16
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 
 
-class Link(NamedTuple):
+"""Network interfaces: RTM_NEWLINK, RTM_GETLINK (rtnetlink(7), include/uapi/linux/if_link.h)."""
+
+from __future__ import annotations
+
+import struct
+
+# include/uapi/linux/rtnetlink.h
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTNLGRP_LINK = 1
+_RTEXT_FILTER_SKIP_STATS = 8
+
+# include/uapi/linux/if_link.h
+_IFLA_ADDRESS = 1
+_IFLA_IFNAME = 3
+_IFLA_MTU = 4
+_IFLA_MASTER = 10
+_IFLA_OPERSTATE = 16
+_IFLA_LINKINFO = 18
+_IFLA_EXT_MASK = 29
+_IFLA_CARRIER = 33
+_IFLA_PARENT_DEV_NAME = 56
+_IFLA_INFO_KIND = 1
+_IFLA_INFO_DATA = 2
+_IFLA_TUN_TYPE = 3
+_IFLA_TUN_PERSIST = 6
+_IFLA_TUN_MULTI_QUEUE = 7
+
+# include/uapi/linux/if.h
+IFF_UP = 0x1
+IFF_LOOPBACK = 0x8
+IFF_LOWER_UP = 0x10000
+
+# include/uapi/linux/if_tun.h, IFF_TUN and IFF_TAP, as IFLA_TUN_TYPE reports them
+TUN_TYPE_TUN = 1
+TUN_TYPE_TAP = 2
+
+# include/uapi/linux/if.h, IFNAMSIZ with the NUL
+_NAME_BYTES = 16
+
+_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+
+
+class Link(
+    NamedTuple(
+        "_Link",
+        [
+            ("index", int),
+            ("name", str),
+            ("mac", str),
+            ("mtu", int),
+            ("flags", int),
+            ("operstate", int),
+            ("carrier", bool),
+            ("master", int),
+            ("kind", str),
+            ("tun_type", int | None),
+            ("tun_multi_queue", bool),
+            ("tun_persistent", bool),
+            ("parent", str),
+        ],
+    )
+):
     """An interface as the kernel describes it; ``tun_*`` mean something only when ``kind`` is "tun".
 
     ``operstate`` is RFC 2863's (6: up); ``parent`` the name of the device behind it, for example "virtio3".
     """
 
-    index: int
-    name: str
-    mac: str
-    mtu: int
-    flags: int
-    operstate: int = 0
-    carrier: bool = False
-    master: int = 0
-    kind: str = ""
-    tun_type: int | None = None
-    tun_multi_queue: bool = False
-    tun_persistent: bool = False
-    parent: str = ""
+    # In the functional form a field may be called as the kernel calls it, though tuples have an index() method.
+    __slots__ = ()
 
     @property
     def is_up(self) -> bool:

@@ -215,7 +215,9 @@ def unpack_outcome(message: Message) -> Outcome:
     attributes = parse_attributes(payload[start:])
     offset = attributes.get(_NLMSGERR_ATTR_OFFS)
     return Outcome(
-        errno, _clean(unpack_text(attributes.get(_NLMSGERR_ATTR_MSG, b""))), unpack_u32(offset) if offset else 0
+        errno,
+        _clean(unpack_text(attributes.get(_NLMSGERR_ATTR_MSG, b""))),
+        unpack_u32(offset) if offset else 0,
     )
 
 

@@ -79,7 +79,7 @@ class NextHop(NamedTuple):
     """
 
     gateway: bytes
-    index: int
+    interface: int
     weight: int = 1
     flags: int = 0
     attributes: bytes = b""
@@ -249,7 +249,7 @@ def with_next_hops(route: Route, hops: Sequence[NextHop]) -> Route:
     ]
     if len(hops) == 1:
         header[8] = hops[0].flags
-        rest += [hops[0].attributes, pack_u32(_RTA_OIF, hops[0].index)]
+        rest += [hops[0].attributes, pack_u32(_RTA_OIF, hops[0].interface)]
     else:
         rest.append(pack_attribute(_RTA_MULTIPATH, _pack_hops(hops)))
     return unpack_route(_HEADER.pack(*header) + b"".join(rest))._replace(expires=route.expires)
@@ -281,7 +281,8 @@ def _multipath(data: bytes) -> Iterator[NextHop]:
 
 def _pack_hops(hops: Sequence[NextHop]) -> bytes:
     return b"".join(
-        _NEXT_HOP.pack(_NEXT_HOP.size + len(hop.attributes), hop.flags, hop.weight - 1, hop.index) + hop.attributes
+        _NEXT_HOP.pack(_NEXT_HOP.size + len(hop.attributes), hop.flags, hop.weight - 1, hop.interface)
+        + hop.attributes
         for hop in hops
     )
 
@@ -317,7 +318,7 @@ def _expiry(family: int, attributes: dict[int, bytes]) -> int:
 
 def _words(route: Route) -> str:
     hops = " ".join(
-        (f"via {format_address(hop.gateway)} " if hop.gateway else "") + f"interface {hop.index}"
+        (f"via {format_address(hop.gateway)} " if hop.gateway else "") + f"interface {hop.interface}"
         for hop in route.next_hops[:2]
     )
     return f"{route.network} {hops}".rstrip()

@@ -1,7 +1,7 @@
 """All or nothing for changes of a routing table, also when the command is killed half-way.
 
-Before the first change the routes that share a key with it are written to a file beside the record; whoever finds
-that file named in the record puts them back.
+Before the first change the routes that share a key with it are written to a file beside the record; whoever
+finds that work pending in the record puts them back.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from kata_runtime.netlink.transport import Family, Transport
 from kata_runtime.network.route_table import Groups, group, plan, read_routes
 
 if TYPE_CHECKING:
-    from kata_runtime.sandbox.session import Session as RouteSession
+    from kata_runtime.sandbox.session import Session
 
 KIND = "routes"
 _FILE = "routes-undo.json"
 
 
-def apply(session: RouteSession, requests: Sequence[Request], before: Groups) -> dict[int, KernelError]:
+def apply(session: Session, requests: Sequence[Request], before: Groups) -> dict[int, KernelError]:
     """Carry out ``requests``; on any refusal put the routes of the keys of ``before`` back.
 
     The refusals by index: none means that all is done, one that nothing has changed.
@@ -53,7 +53,7 @@ def apply(session: RouteSession, requests: Sequence[Request], before: Groups) ->
     return refused
 
 
-def recover(session: RouteSession, pending: Mapping[str, object]) -> None:
+def recover(session: Session, pending: Mapping[str, object]) -> None:
     """Undo what a killed command left half-done.
 
     :raise HostError: the file with the former routes is unreadable.
@@ -74,12 +74,12 @@ def put_back(transport: Transport, before: Groups) -> None:
         raise GuestError(f"the former routes could not be put back: {error}") from error
 
 
-def _forget(session: RouteSession) -> None:
+def _forget(session: Session) -> None:
     _set_pending(session, None)
     (session.directory / _FILE).unlink(missing_ok=True)
 
 
-def _set_pending(session: RouteSession, pending: dict[str, object] | None) -> None:
+def _set_pending(session: Session, pending: dict[str, object] | None) -> None:
     session.record.pending = pending
     session.save(session.record)
 
@@ -108,7 +108,9 @@ def _open_private(path: str, flags: int) -> int:
 def _read_undo(path: Path) -> Groups:
     before: Groups = {}
     try:
-        for family, destination, length, tos, priority, payloads in json.loads(path.read_text(encoding="ascii")):
+        for family, destination, length, tos, priority, payloads in json.loads(
+            path.read_text(encoding="ascii")
+        ):
             key = RouteKey(family, bytes.fromhex(destination), length, tos, priority)
             routes: list[Route] = [unpack_route(bytes.fromhex(payload)) for payload in payloads]
             before[key] = routes

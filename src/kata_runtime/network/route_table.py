@@ -123,11 +123,13 @@ def group(routes: Iterable[Route]) -> Groups:
     return groups
 
 
-def plan(current: Mapping[RouteKey, Sequence[Route]], wanted: Mapping[RouteKey, Sequence[Route]]) -> list[Step]:
+def plan(
+    current: Mapping[RouteKey, Sequence[Route]], wanted: Mapping[RouteKey, Sequence[Route]]
+) -> list[Step]:
     """The changes that turn ``current`` into ``wanted``, for the keys of ``wanted`` only.
 
-    Routes without a gateway come first, since gateways are reached over them; what only goes, goes last, so that
-    a destination that both states can reach stays reachable throughout.
+    Routes without a gateway come first, since gateways are reached over them; what only goes, goes last, so
+    that a destination that both states can reach stays reachable throughout.
     """
     ranked: list[list[Step]] = [[], [], []]
     for key, target in wanted.items():
@@ -188,4 +190,4 @@ def _delete(route: Route) -> Step:
 def _entries(route: Route, names: Mapping[int, str]) -> Iterator[ListedRoute]:
     for hop in route.next_hops or (NextHop(b"", 0),):
         gateway = format_address(hop.gateway) if hop.gateway else ""
-        yield ListedRoute(route.network, gateway, names.get(hop.index, ""))
+        yield ListedRoute(route.network, gateway, names.get(hop.interface, ""))

@@ -25,7 +25,7 @@ from kata_runtime.network.route_table import (
 
 if TYPE_CHECKING:
     from kata_runtime.network.request import RouteRequest
-    from kata_runtime.network.route_journal import RouteSession
+    from kata_runtime.sandbox.session import Session
 
 __all__ = ["ListedRoute", "add_routes", "delete_routes", "list_routes", "recover", "update_routes"]
 
@@ -44,11 +44,11 @@ class _Asked(NamedTuple):
     def describes(self, route: Route, hop: NextHop) -> bool:
         """Whether ``hop`` of ``route`` has every field that was given; the destination is not looked at."""
         return (not self.gateway or hop.gateway == self.gateway) and (
-            self.link is None or hop.index == self.link.index
+            self.link is None or hop.interface == self.link.index
         )
 
 
-def list_routes(session: RouteSession) -> list[ListedRoute]:
+def list_routes(session: Session) -> list[ListedRoute]:
     """The main table, IPv4 then IPv6, one entry a next hop; without link-local and multicast.
 
     :raise KernelError, GuestError, ProtocolError: the guest did not answer properly.
@@ -56,7 +56,7 @@ def list_routes(session: RouteSession) -> list[ListedRoute]:
     return read_table(session.channel()).all_entries()
 
 
-def add_routes(session: RouteSession, requests: Sequence[RouteRequest]) -> None:
+def add_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
     """Add all of ``requests``, in order, or none.
 
     :raise InputError: a value that the container's network cannot have.
@@ -75,14 +75,18 @@ def add_routes(session: RouteSession, requests: Sequence[RouteRequest]) -> None:
             raise _exists(request, table.entries(groups[route.key][0])[0])
         if route.key in added:
             raise InputError(
-                f"a route {describe(request)} is in the list twice", field="dest", hint="one route a destination"
+                f"a route {describe(request)} is in the list twice",
+                field="dest",
+                hint="one route a destination",
             )
         added[route.key] = asked
         steps.append(Step(add_route(route, NLM_F_CREATE | NLM_F_EXCL), route))
-    _carry_out(session, steps, {key: [] for key in added}, {key: asked.request for key, asked in added.items()})
+    _carry_out(
+        session, steps, {key: [] for key in added}, {key: asked.request for key, asked in added.items()}
+    )
 
 
-def delete_routes(session: RouteSession, requests: Sequence[RouteRequest]) -> None:
+def delete_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
     """Delete every route that matches the given fields of a request; each request must match one, or none goes.
 
     A next hop of a multipath route is deleted alone when only it matches.
@@ -108,12 +112,14 @@ def delete_routes(session: RouteSession, requests: Sequence[RouteRequest]) -> No
                 wanted[key] = remaining
                 matched = True
         if not matched:
-            raise InputError(f"no route {describe(request)} in the container", hint="list-routes shows what is there")
+            raise InputError(
+                f"no route {describe(request)} in the container", hint="list-routes shows what is there"
+            )
     before = {key: groups[key] for key in wanted}
     _carry_out(session, plan(groups, wanted), before, {})
 
 
-def update_routes(session: RouteSession, requests: Sequence[RouteRequest]) -> list[ListedRoute]:
+def update_routes(session: Session, requests: Sequence[RouteRequest]) -> list[ListedRoute]:
     """Replace all routes that the kernel did not make by ``requests``, or change nothing; the resulting list.
 
     A route that is there already is not touched, one of the same destination is replaced in a single step, and
@@ -162,7 +168,7 @@ def describe(request: RouteRequest) -> str:
 
 
 def _carry_out(
-    session: RouteSession, steps: Sequence[Step], before: Groups, origin: Mapping[RouteKey, RouteRequest]
+    session: Session, steps: Sequence[Step], before: Groups, origin: Mapping[RouteKey, RouteRequest]
 ) -> None:
     """Apply; turn the first refusal into a sentence about the request that it came from."""
     refused = apply(session, [step.request for step in steps], before)
@@ -297,9 +303,13 @@ def _matching(route: Route, candidates: Sequence[_Asked]) -> list[_Asked] | None
         for asked in candidates:
             if (
                 asked.link is not None
-                and (asked.gateway, asked.link.index) == (hop.gateway, hop.index)
+                and (asked.gateway, asked.link.index) == (hop.gateway, hop.interface)
                 and (not asked.source or asked.source == route.source)
-                and (asked.request.scope is None or asked.family == AF_INET6 or asked.request.scope == route.scope)
+                and (
+                    asked.request.scope is None
+                    or asked.family == AF_INET6
+                    or asked.request.scope == route.scope
+                )
             ):
                 matching.append(asked)
                 break
@@ -312,11 +322,13 @@ def _distinct(every: Iterable[_Asked]) -> list[_Asked]:
     """The requests of an update, none twice; a default route without any address is IPv4's."""
     seen: set[tuple[int, bytes, int, bytes, int]] = set()
     distinct = []
-    for asked in every:
-        if asked.link is None:
-            raise InputError(f"the route {describe(asked.request)} has no device", field="device", hint="name one")
-        asked = asked._replace(family=asked.family or AF_INET)
-        identity = (asked.family, asked.destination, asked.prefix_length, asked.gateway, asked.link.index)
+    for given in every:
+        if given.link is None:
+            raise InputError(
+                f"the route {describe(given.request)} has no device", field="device", hint="name one"
+            )
+        asked = given._replace(family=given.family or AF_INET)
+        identity = (asked.family, asked.destination, asked.prefix_length, asked.gateway, given.link.index)
         if identity in seen:
             raise InputError(f"the route {describe(asked.request)} is in the list twice", hint="give it once")
         seen.add(identity)
@@ -356,5 +368,7 @@ def _down(request: RouteRequest) -> ConflictError:
 
 def _no_device(device: str) -> InputError:
     return InputError(
-        f"device {device!r} does not exist in the container", field="device", hint="list-ifaces shows what is there"
+        f"device {device!r} does not exist in the container",
+        field="device",
+        hint="list-ifaces shows what is there",
     )

@@ -107,7 +107,11 @@ def test_expiry_is_kept_apart() -> None:
     """The rest of an IPv6 route's life (rta_expires, 1/100 s) becomes RTA_EXPIRES when it is put back."""
     cacheinfo = m.pack_attribute(12, bytes(8) + (12345).to_bytes(4, "little") + bytes(20))
     route = unpack_route(bytes.fromhex("0a 00 00 00 fe 09 00 01 00000000") + cacheinfo)
-    assert (route.expires, route.payload[12:], route.full_payload[12:]) == (123, b"", bytes.fromhex("08001700 7b000000"))
+    assert (route.expires, route.payload[12:], route.full_payload[12:]) == (
+        123,
+        b"",
+        bytes.fromhex("08001700 7b000000"),
+    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40))))
@@ -116,19 +120,33 @@ def test_attributes_round_trip(pairs: list[tuple[int, bytes]]) -> None:
     assert list(m.iter_attributes(b"".join(m.pack_attribute(*pair) for pair in pairs))) == pairs
 
 
-@given(st.lists(st.builds(m.Message, st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.integers(0, 2**32 - 1), st.binary(max_size=40))))
+@given(
+    st.lists(
+        st.builds(
+            m.Message,
+            st.integers(0, 0xFFFF),
+            st.integers(0, 0xFFFF),
+            st.integers(0, 2**32 - 1),
+            st.binary(max_size=40),
+        )
+    )
+)
 def test_messages_round_trip(messages: list[m.Message]) -> None:
     """Packed messages are read back whole, in order."""
     assert list(m.iter_messages(b"".join(m.pack_message(*message) for message in messages))) == messages
 
 
-@given(st.integers(1, 2**31 - 1), st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)), st.integers(0, 32))
+@given(
+    st.integers(1, 2**31 - 1),
+    st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)),
+    st.integers(0, 32),
+)
 def test_addresses_round_trip(index: int, address: bytes, length: int) -> None:
     """What is asked for reads back as the same address."""
     read = unpack_address(add_address(index, address, length).payload)
     family = AF_INET if len(address) == 4 else AF_INET6
     scope = 254 if family == AF_INET and address[0] == 127 else 0
-    assert read == Address(index, family, address, length, 0 if family == AF_INET else 2, scope)
+    assert read == Address(index, family, address, length, 0 if family == AF_INET else 2, scope, "")
 
 
 def test_link_round_trip() -> None:
@@ -137,7 +155,19 @@ def test_link_round_trip() -> None:
     info = m.pack_nested(18, m.pack_text(1, "tun"), tun)
     payload = set_link(4, name="tap0", mac="02:00:00:00:00:01", mtu=1400, up=True).payload + info
     assert unpack_link(payload) == Link(
-        4, "tap0", "02:00:00:00:00:01", 1400, 1, kind="tun", tun_type=2, tun_multi_queue=True, tun_persistent=True
+        index=4,
+        name="tap0",
+        mac="02:00:00:00:00:01",
+        mtu=1400,
+        flags=1,
+        operstate=0,
+        carrier=False,
+        master=0,
+        kind="tun",
+        tun_type=2,
+        tun_multi_queue=True,
+        tun_persistent=True,
+        parent="",
     )
 
 
@@ -146,7 +176,9 @@ def test_hostile_bytes_are_a_value_or_protocol_error(data: bytes) -> None:
     """No decoder ends in anything but a value or ProtocolError."""
 
     def outcomes(raw: bytes) -> list[m.Outcome]:
-        return [m.unpack_outcome(m.Message(kind, flags, 1, raw)) for kind in (2, 3) for flags in (0, 0x200, 0x300)]
+        return [
+            m.unpack_outcome(m.Message(kind, flags, 1, raw)) for kind in (2, 3) for flags in (0, 0x200, 0x300)
+        ]
 
     decoders = (
         lambda raw: list(m.iter_messages(raw)),
@@ -235,7 +267,9 @@ def test_an_interrupted_dump_is_read_again() -> None:
     assert kernel.script == []
 
 
-@pytest.mark.parametrize("answer", [b"", _error(2, 0), m.pack_message(16, 2, 1, b""), m.pack_message(4, 0, 1, b"")])
+@pytest.mark.parametrize(
+    "answer", [b"", _error(2, 0), m.pack_message(16, 2, 1, b""), m.pack_message(4, 0, 1, b"")]
+)
 def test_answers_out_of_turn(answer: bytes) -> None:
     """No end, another sequence, lost messages: ProtocolError."""
     with pytest.raises(ProtocolError):
@@ -244,8 +278,8 @@ def test_answers_out_of_turn(answer: bytes) -> None:
 
 def test_many_requests_share_a_block() -> None:
     """Only the last message asks for its acknowledgement; failures are told by index."""
-    blocks = m.pack_message(16, 1, 1, b"1234") * 1
-    sent = blocks + m.pack_message(16, 1, 2, b"1234") + m.pack_message(16, 5, 3, b"1234")
+    sent = m.pack_message(16, 1, 1, b"1234")
+    sent += m.pack_message(16, 1, 2, b"1234") + m.pack_message(16, 5, 3, b"1234")
     answer = _error(2, errno.ENODEV) + _error(3, 0)
     failures = attempt_all(Scripted((sent, answer)), Family.ROUTE, [SET] * 3)
     assert [(index, str(error)) for index, error in failures.items()] == [(1, "set it: No such device")]
@@ -264,7 +298,9 @@ def test_blocks_stay_below_their_limit(sizes: list[int]) -> None:
             for block in blocks:
                 messages = list(m.iter_messages(block.data))
                 assert len(messages) == 1 or len(block.data) <= 64 * 1024 + 3 + HEADER
-                assert [bool(message.flags & 4) for message in messages] == [False] * (len(messages) - 1) + [True]
+                assert [bool(message.flags & 4) for message in messages] == [False] * (len(messages) - 1) + [
+                    True
+                ]
                 assert block.last_sequence == messages[-1].sequence
                 seen.extend((message.sequence, len(message.payload)) for message in messages)
                 yield _error(block.last_sequence, 0)

@@ -12,7 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kata_runtime.errors import ConflictError, GuestError, InputError, KataError
-from kata_runtime.network.request import RouteRequest, read_route_filters, read_route_requests, read_route_table
+from kata_runtime.network.request import (
+    RouteRequest,
+    read_route_filters,
+    read_route_requests,
+    read_route_table,
+)
 from kata_runtime.network.route_table import ListedRoute
 from kata_runtime.network.routes import add_routes, delete_routes, list_routes, recover, update_routes
 
@@ -26,7 +31,9 @@ CONNECTED = [
 
 def _documents(rows: tuple[str, ...]) -> bytes:
     keys = ("dest", "gateway", "device", "source")
-    return json.dumps([dict(zip(keys, row.split(), strict=False)) for row in rows]).replace('"-"', '""').encode()
+    return (
+        json.dumps([dict(zip(keys, row.split(), strict=False)) for row in rows]).replace('"-"', '""').encode()
+    )
 
 
 def wanted(*rows: str) -> list[RouteRequest]:
@@ -99,7 +106,10 @@ def test_add_is_what_iproute2_shows(session: Any) -> None:
 def test_add_keeps_the_order_of_the_list(session: Any) -> None:
     """A gateway can be reached over a route that stands before it in the same list."""
     add_routes(session, wanted("7.7.7.7 - eth0", "default 7.7.7.7 eth0"))
-    assert list_routes(session)[:2] == [ListedRoute("default", "7.7.7.7", "eth0"), ListedRoute("7.7.7.7", "", "eth0")]
+    assert list_routes(session)[:2] == [
+        ListedRoute("default", "7.7.7.7", "eth0"),
+        ListedRoute("7.7.7.7", "", "eth0"),
+    ]
 
 
 BAD_ADDS = [
@@ -208,11 +218,16 @@ def test_delete_takes_single_next_hops(rich: Any) -> None:
     """A gateway or device filter takes that next hop out of a multipath route and leaves the others as they were."""
     delete_routes(rich, filters("50.0.0.0/8 172.16.0.1", "fd50::/64 - eth1", "60.0.0.0/8 172.16.0.2"))
     assert rich.ip("route", "show", "50.0.0.0/8") == "50.0.0.0/8 via 172.17.0.1 dev eth1 \n"
-    assert rich.ip("-6", "route", "show", "fd50::/64") == "fd50::/64 via fd00::1 dev eth0 metric 1024 pref medium\n"
+    assert (
+        rich.ip("-6", "route", "show", "fd50::/64")
+        == "fd50::/64 via fd00::1 dev eth0 metric 1024 pref medium\n"
+    )
     assert "172.16.0.2" not in rich.ip("route", "show", "60.0.0.0/8")
 
 
-EVERY_KIND = filters("60.0.0.0/8 172.16.0.2", "50.0.0.0/8 172.16.0.1", "61.0.0.0/8", "fd51::/64", "fd50::/64 fd00::1")
+EVERY_KIND = filters(
+    "60.0.0.0/8 172.16.0.2", "50.0.0.0/8 172.16.0.1", "61.0.0.0/8", "fd51::/64", "fd50::/64 fd00::1"
+)
 
 
 def test_delete_without_a_match_changes_nothing(rich: Any) -> None:
@@ -317,7 +332,13 @@ def test_two_thousand_routes(session: Any) -> None:
 
 
 DESTINATIONS = ("default", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "fd77::/64", "fd77::1")
-GATEWAYS = {"172.16.0.1": "eth0", "172.16.0.2": "eth0", "172.17.0.1": "eth1", "fd00::1": "eth0", "fd01::1": "eth1"}
+GATEWAYS = {
+    "172.16.0.1": "eth0",
+    "172.16.0.2": "eth0",
+    "172.17.0.1": "eth1",
+    "fd00::1": "eth0",
+    "fd01::1": "eth1",
+}
 Entry = tuple[str, str, str]
 
 
