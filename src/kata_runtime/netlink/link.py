@@ -3,65 +3,6 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
-
-from kata_runtime.errors import InputError, ProtocolError
-from kata_runtime.netlink.message import (
-    NLM_F_DUMP,
-    Message,
-    pack_attribute,
-    pack_text,
-    pack_u32,
-    parse_attributes,
-    unpack_text,
-    unpack_u8,
-    unpack_u32,
-)
-from kata_runtime.netlink.request import Request
-
-# include/uapi/linux/rtnetlink.h
-RTM_NEWLINK = 16
-RTM_DELLINK = 17
-RTM_GETLINK = 18
-RTNLGRP_LINK = 1
-_RTEXT_FILTER_SKIP_STATS = 8
-
-# include/uapi/linux/if_link.h
-_IFLA_ADDRESS = 1
-_IFLA_IFNAME = 3
-_IFLA_MTU = 4
-_IFLA_MASTER = 10
-_IFLA_OPERSTATE = 16
-_IFLA_LINKINFO = 18
-_IFLA_EXT_MASK = 29
-_IFLA_CARRIER = 33
-_IFLA_PARENT_DEV_NAME = 56
-_IFLA_INFO_KIND = 1
-_IFLA_INFO_DATA = 2
-_IFLA_TUN_TYPE = 3
-_IFLA_TUN_PERSIST = 6
-_IFLA_TUN_MULTI_QUEUE = 7
-
-# include/uapi/linux/if.h
-IFF_UP = 0x1
-IFF_LOOPBACK = 0x8
-IFF_LOWER_UP = 0x10000
-
-# include/uapi/linux/if_tun.h, IFF_TUN and IFF_TAP, as IFLA_TUN_TYPE reports them
-TUN_TYPE_TUN = 1
-TUN_TYPE_TAP = 2
-
-# include/uapi/linux/if.h, IFNAMSIZ with the NUL
-_NAME_BYTES = 16
-
-_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
-
-
-"""Network interfaces: RTM_NEWLINK, RTM_GETLINK (rtnetlink(7), include/uapi/linux/if_link.h)."""
-
-from __future__ import annotations
-
-import struct
 
 # include/uapi/linux/rtnetlink.h
 RTM_NEWLINK = 16
