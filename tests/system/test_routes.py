@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Route = dict[str, str]
 
@@ -142,8 +144,10 @@ def test_update_replaces_all_but_the_kernels_own(wired: Any) -> None:
     done = _run(wired, "update-routes", "- 172.16.0.2 eth-test", "11.0.0.0/8 172.16.0.1 eth-test")
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
-        '[{"dest":"default","gateway":"172.16.0.2","device":"eth-test"},'
-        '{"dest":"11.0.0.0/8","gateway":"172.16.0.1","device":"eth-test"}]\n',
+        (
+            '[{"dest":"default","gateway":"172.16.0.2","device":"eth-test"},'
+            '{"dest":"11.0.0.0/8","gateway":"172.16.0.1","device":"eth-test"}]\n'
+        ),
         "",
     )
     assert _listed(wired) == _oracle(wired)
@@ -165,8 +169,10 @@ def test_two_thousand_routes(wired: Any) -> None:
 BAD = [
     (
         ("11.0.0.0/8 172.16.0.1 eth-test", "10.0.0.0/8 1.2.3.4 eth-test"),
-        "gateway '1.2.3.4' cannot be reached through device 'eth-test'; "
-        "give one in a network of the device, or add a route to it first",
+        (
+            "gateway '1.2.3.4' cannot be reached through device 'eth-test'; "
+            "give one in a network of the device, or add a route to it first"
+        ),
     ),
     (
         ("10.0.0.0/8 172.16.0.3 eth-test",),

@@ -59,7 +59,7 @@ class Address(
 ):
     """One address of interface ``index``; ``address`` in network byte order, 4 or 16 bytes."""
 
-    # In the functional form a field may be called as the kernel calls it, though tuples have an index() method.
+    # Only the functional form allows a field with the name of a method of tuples, index().
     __slots__ = ()
 
     @property

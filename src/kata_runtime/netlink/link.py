@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
+
+from kata_runtime.errors import InputError, ProtocolError
+from kata_runtime.netlink.message import (
+    NLM_F_DUMP,
+    Message,
+    pack_attribute,
+    pack_text,
+    pack_u32,
+    parse_attributes,
+    unpack_text,
+    unpack_u8,
+    unpack_u32,
+)
+from kata_runtime.netlink.request import Request
 
 # include/uapi/linux/rtnetlink.h
 RTM_NEWLINK = 16
@@ -67,7 +82,7 @@ class Link(
     ``operstate`` is RFC 2863's (6: up); ``parent`` the name of the device behind it, for example "virtio3".
     """
 
-    # In the functional form a field may be called as the kernel calls it, though tuples have an index() method.
+    # Only the functional form allows a field with the name of a method of tuples, index().
     __slots__ = ()
 
     @property

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from kata_runtime.errors import DeadlineError, HostError
 from kata_runtime.netlink.message import NLMSG_DONE, NLMSG_ERROR, align, iter_messages
-from kata_runtime.netlink.transport import Block, Family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kata_runtime.netlink.transport import Block, Family
 
 # include/uapi/linux/netlink.h; the socket module does not know them. SOL_NETLINK: include/linux/socket.h.
 _SOL_NETLINK = 270

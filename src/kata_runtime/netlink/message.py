@@ -6,10 +6,12 @@ Numbers are in the byte order of the machine: host and guest are of one architec
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # include/uapi/linux/netlink.h
 NLMSG_NOOP = 1
@@ -74,10 +76,10 @@ def align(length: int) -> int:
     return (length + 3) & ~3
 
 
-def pack_message(type: int, flags: int, sequence: int, payload: bytes) -> bytes:
+def pack_message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
     """One message, padded so that another can follow. Port 0: the kernel fills in the sender's."""
     length = _HEADER.size + len(payload)
-    return _HEADER.pack(length, type, flags, sequence, 0) + payload + bytes(align(length) - length)
+    return _HEADER.pack(length, kind, flags, sequence, 0) + payload + bytes(align(length) - length)
 
 
 def iter_messages(data: bytes) -> Iterator[Message]:
@@ -96,35 +98,35 @@ def iter_messages(data: bytes) -> Iterator[Message]:
         offset += align(length)
 
 
-def pack_attribute(type: int, payload: bytes) -> bytes:
+def pack_attribute(kind: int, payload: bytes) -> bytes:
     """One attribute, padded."""
     length = _ATTRIBUTE.size + len(payload)
-    return _ATTRIBUTE.pack(length, type) + payload + bytes(align(length) - length)
+    return _ATTRIBUTE.pack(length, kind) + payload + bytes(align(length) - length)
 
 
-def pack_nested(type: int, *attributes: bytes) -> bytes:
+def pack_nested(kind: int, *attributes: bytes) -> bytes:
     """An attribute made of packed attributes, marked with NLA_F_NESTED."""
-    return pack_attribute(type | NLA_F_NESTED, b"".join(attributes))
+    return pack_attribute(kind | NLA_F_NESTED, b"".join(attributes))
 
 
-def pack_u8(type: int, value: int) -> bytes:
+def pack_u8(kind: int, value: int) -> bytes:
     """An attribute with one byte."""
-    return pack_attribute(type, _U8.pack(value))
+    return pack_attribute(kind, _U8.pack(value))
 
 
-def pack_u16(type: int, value: int) -> bytes:
+def pack_u16(kind: int, value: int) -> bytes:
     """An attribute with a 16-bit number."""
-    return pack_attribute(type, _U16.pack(value))
+    return pack_attribute(kind, _U16.pack(value))
 
 
-def pack_u32(type: int, value: int) -> bytes:
+def pack_u32(kind: int, value: int) -> bytes:
     """An attribute with a 32-bit number."""
-    return pack_attribute(type, _U32.pack(value))
+    return pack_attribute(kind, _U32.pack(value))
 
 
-def pack_text(type: int, value: str) -> bytes:
+def pack_text(kind: int, value: str) -> bytes:
     """An attribute with a string and its NUL."""
-    return pack_attribute(type, value.encode() + b"\0")
+    return pack_attribute(kind, value.encode() + b"\0")
 
 
 def iter_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -6,8 +6,7 @@ Sequence numbers start at 1 in every exchange: a transport never mixes the answe
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import KernelError, ProtocolError
 from kata_runtime.netlink.message import (
@@ -26,6 +25,9 @@ from kata_runtime.netlink.message import (
     unpack_outcome,
 )
 from kata_runtime.netlink.transport import Block, Family, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 # A block is one send(): what a netlink socket takes at once (net.core.wmem_default is 208 KiB, of which
 # an skb costs twice its bytes), and as many messages as can all fail without overflowing the 4 MiB receive

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import struct
 from _socket import AF_INET, AF_INET6
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.netlink.address import ADDRESS_BYTES, family_of, format_address
@@ -19,6 +18,9 @@ from kata_runtime.netlink.message import (
     unpack_u32,
 )
 from kata_runtime.netlink.request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 # include/uapi/linux/rtnetlink.h
 RTM_NEWROUTE = 24
@@ -221,9 +223,9 @@ def unpack_route(payload: bytes) -> Route:
     hops = tuple(_next_hops(attributes, flags))
     header = _HEADER.pack(family, length, source_length, tos, table, protocol, scope, kind, flags)
     kept = [
-        pack_attribute(type, _pack_hops(hops) if type == _RTA_MULTIPATH else value)
-        for type, value in pairs
-        if type not in dropped
+        pack_attribute(number, _pack_hops(hops) if number == _RTA_MULTIPATH else value)
+        for number, value in pairs
+        if number not in dropped
     ]
     return Route(
         key=RouteKey(family, destination, length, tos, _number(attributes, _RTA_PRIORITY)),
@@ -243,9 +245,9 @@ def with_next_hops(route: Route, hops: Sequence[NextHop]) -> Route:
     """The same route over other next hops, at least one."""
     header = list(_HEADER.unpack_from(route.payload))
     rest = [
-        pack_attribute(type, value)
-        for type, value in iter_attributes(route.payload[_HEADER.size :])
-        if type not in _IMPLIED_BY_NH_ID and type != _RTA_NH_ID
+        pack_attribute(number, value)
+        for number, value in iter_attributes(route.payload[_HEADER.size :])
+        if number not in _IMPLIED_BY_NH_ID and number != _RTA_NH_ID
     ]
     if len(hops) == 1:
         header[8] = hops[0].flags
@@ -261,7 +263,9 @@ def _next_hops(attributes: dict[int, bytes], flags: int) -> Iterator[NextHop]:
         yield from _multipath(multipath)
     elif _RTA_OIF in attributes or _RTA_GATEWAY in attributes or _RTA_VIA in attributes:
         own = (_RTA_GATEWAY, _RTA_VIA, _RTA_ENCAP_TYPE, _RTA_ENCAP)
-        packed = b"".join(pack_attribute(type, attributes[type]) for type in own if type in attributes)
+        packed = b"".join(
+            pack_attribute(number, attributes[number]) for number in own if number in attributes
+        )
         yield NextHop(_gateway(attributes), _number(attributes, _RTA_OIF), 1, flags, packed)
 
 
@@ -274,7 +278,7 @@ def _multipath(data: bytes) -> Iterator[NextHop]:
         if not _NEXT_HOP.size <= length <= end - offset:
             raise ProtocolError(f"a next hop of {length} bytes where {end - offset} are left")
         pairs = list(iter_attributes(data[offset + _NEXT_HOP.size : offset + length]))
-        packed = b"".join(pack_attribute(type, value) for type, value in pairs)
+        packed = b"".join(pack_attribute(number, value) for number, value in pairs)
         yield NextHop(_gateway(dict(pairs)), index, hops + 1, flags & _CONFIGURED_FLAGS, packed)
         offset += align(length)
 
@@ -300,8 +304,8 @@ def _gateway(attributes: dict[int, bytes]) -> bytes:
     return via[_U16.size :]
 
 
-def _number(attributes: dict[int, bytes], type: int) -> int:
-    return unpack_u32(attributes[type]) if type in attributes else 0
+def _number(attributes: dict[int, bytes], number: int) -> int:
+    return unpack_u32(attributes[number]) if number in attributes else 0
 
 
 def _expiry(family: int, attributes: dict[int, bytes]) -> int:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import GuestError, HostError, KataError, KernelError
@@ -20,6 +18,9 @@ from kata_runtime.netlink.transport import Family, Transport
 from kata_runtime.network.route_table import Groups, group, plan, read_routes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from kata_runtime.sandbox.session import Session
 
 KIND = "routes"
@@ -56,9 +57,11 @@ def apply(session: Session, requests: Sequence[Request], before: Groups) -> dict
 def recover(session: Session, pending: Mapping[str, object]) -> None:
     """Undo what a killed command left half-done.
 
-    :raise HostError: the file with the former routes is unreadable.
+    :raise HostError: the work is not this module's, or the file with the former routes is unreadable.
     :raise GuestError: the kernel refuses to take a former route back.
     """
+    if pending.get("kind") != KIND:
+        raise HostError(f"unfinished work of the kind {pending.get('kind')!a} is none of routes")
     put_back(session.channel(), _read_undo(session.directory / _FILE))
     _forget(session)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.netlink.address import addresses_of, dump_addresses, format_address
 from kata_runtime.netlink.link import Link, dump_links, links_of
@@ -28,6 +27,9 @@ from kata_runtime.netlink.route import (
     routes_of,
 )
 from kata_runtime.netlink.transport import Family, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # Made by the kernel: with an address, from a router advertisement, from an ICMP redirect.
 _KERNEL_PROTOCOLS = frozenset({RTPROT_REDIRECT, RTPROT_KERNEL, RTPROT_RA})

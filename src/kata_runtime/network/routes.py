@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 from _socket import AF_INET, AF_INET6, inet_pton
-from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, InputError, KataError, KernelError
-from kata_runtime.netlink.link import Link
 from kata_runtime.netlink.message import NLM_F_CREATE, NLM_F_EXCL
 from kata_runtime.netlink.route import NextHop, Route, RouteKey, add_route, new_route, with_next_hops
 from kata_runtime.network.route_journal import apply, recover
@@ -24,6 +22,9 @@ from kata_runtime.network.route_table import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from kata_runtime.netlink.link import Link
     from kata_runtime.network.request import RouteRequest
     from kata_runtime.sandbox.session import Session
 
@@ -41,8 +42,8 @@ class _Asked(NamedTuple):
     source: bytes
     link: Link | None
 
-    def describes(self, route: Route, hop: NextHop) -> bool:
-        """Whether ``hop`` of ``route`` has every field that was given; the destination is not looked at."""
+    def describes(self, hop: NextHop) -> bool:
+        """Whether ``hop`` has every field that was given; the destination is not looked at."""
         return (not self.gateway or hop.gateway == self.gateway) and (
             self.link is None or hop.interface == self.link.index
         )
@@ -72,7 +73,7 @@ def add_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
         asked = _resolve(request, table)
         route = _make(asked, table)
         if route.key in groups:
-            raise _exists(request, table.entries(groups[route.key][0])[0])
+            raise _exists(table.entries(groups[route.key][0])[0])
         if route.key in added:
             raise InputError(
                 f"a route {describe(request)} is in the list twice",
@@ -150,7 +151,7 @@ def update_routes(session: Session, requests: Sequence[RouteRequest]) -> list[Li
             continue
         route = _make(asked, table)
         if wanted.get(route.key):
-            raise _exists(asked.request, table.entries(wanted[route.key][0])[0])
+            raise _exists(table.entries(wanted[route.key][0])[0])
         wanted[route.key] = [route]
         origin[route.key] = asked.request
     changed = {key: target for key, target in wanted.items() if target != groups.get(key, [])}
@@ -287,7 +288,7 @@ def _without(routes: Iterable[Route], asked: _Asked) -> tuple[list[Route], bool]
     hit = False
     for route in routes:
         hops = route.next_hops or (NextHop(b"", 0),)
-        staying = [hop for hop in hops if not asked.describes(route, hop)]
+        staying = [hop for hop in hops if not asked.describes(hop)]
         hit = hit or len(staying) < len(hops)
         if len(staying) == len(hops):
             remaining.append(route)
@@ -354,7 +355,7 @@ def _require_some(requests: Sequence[RouteRequest]) -> None:
         raise InputError("the list of routes is empty", hint="give at least one")
 
 
-def _exists(request: RouteRequest, present: ListedRoute) -> ConflictError:
+def _exists(present: ListedRoute) -> ConflictError:
     via = f" via {present.gateway!r}" if present.gateway else ""
     return ConflictError(
         f"a route to {present.dest!r} exists already ({present.dest!r}{via} on {present.device!r})",

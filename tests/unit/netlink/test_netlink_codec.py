@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
 from socket import AF_INET, AF_INET6, inet_pton
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,9 @@ from kata_runtime.netlink.link import Link, delete_link, dump_links, get_link, s
 from kata_runtime.netlink.request import Request, attempt_all, call, call_all, call_each
 from kata_runtime.netlink.route import NextHop, new_route, unpack_route, with_next_hops
 from kata_runtime.netlink.transport import Block, Family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 EXT_MASK = bytes.fromhex("0800 1d00 08000000")
 HEADER = 16

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +18,10 @@ from kata_runtime.network.request import (
 )
 from kata_runtime.network.route_table import ListedRoute
 from kata_runtime.network.routes import add_routes, delete_routes, list_routes, recover, update_routes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 CONNECTED = [
     ListedRoute("172.16.0.0/16", "", "eth0"),
@@ -73,7 +75,7 @@ def test_list_shows_connected_routes_without_link_local(session: Any) -> None:
 
 
 def test_add_is_what_iproute2_shows(session: Any) -> None:
-    """Default routes of both families, masked host bits, a host route on lo: the kernel has them as ``ip`` would."""
+    """Default routes of both families, masked host bits, a host route on lo: iproute2 shows what was asked."""
     add_routes(
         session,
         wanted(
@@ -116,14 +118,18 @@ BAD_ADDS = [
     (
         "12.0.0.0/8 1.2.3.4 eth1",
         InputError,
-        "gateway '1.2.3.4' cannot be reached through device 'eth1'; "
-        "give one in a network of the device, or add a route to it first",
+        (
+            "gateway '1.2.3.4' cannot be reached through device 'eth1'; "
+            "give one in a network of the device, or add a route to it first"
+        ),
     ),
     (
         "fd88::/64 fd66::1 eth0",
         InputError,
-        "gateway 'fd66::1' cannot be reached through device 'eth0'; "
-        "give one in a network of the device, or add a route to it first",
+        (
+            "gateway 'fd66::1' cannot be reached through device 'eth0'; "
+            "give one in a network of the device, or add a route to it first"
+        ),
     ),
     (
         "172.16.9.9/16 172.17.0.1 eth1",
@@ -215,7 +221,7 @@ def test_delete_default_means_both_families(session: Any) -> None:
 
 
 def test_delete_takes_single_next_hops(rich: Any) -> None:
-    """A gateway or device filter takes that next hop out of a multipath route and leaves the others as they were."""
+    """A gateway or device filter takes its next hop out of a multipath route and leaves the others alone."""
     delete_routes(rich, filters("50.0.0.0/8 172.16.0.1", "fd50::/64 - eth1", "60.0.0.0/8 172.16.0.2"))
     assert rich.ip("route", "show", "50.0.0.0/8") == "50.0.0.0/8 via 172.17.0.1 dev eth1 \n"
     assert (
@@ -262,7 +268,7 @@ def test_a_dying_guest_leaves_all_or_nothing(rich: Any, answers: int) -> None:
 
 
 def test_recovery_after_a_kill_restores_byte_for_byte(rich: Any) -> None:
-    """Routes deleted by a command that never came back are restored: metric, source, scope, protocol, multipath."""
+    """Routes deleted by a command that never came back are restored with all their attributes and in order."""
     before = rich.state()
     alive = rich.transport
     for spare in (False, True):
@@ -277,7 +283,7 @@ def test_recovery_after_a_kill_restores_byte_for_byte(rich: Any) -> None:
 
 
 def test_update_changes_only_what_differs(rich: Any) -> None:
-    """Routes that stay are not touched, the default changes in one step, kernel-made ones stay, the rest goes."""
+    """What stays is not touched, the default changes in one step, kernel-made routes stay, the rest goes."""
     add_routes(rich, wanted("default 172.16.0.1 eth0", "default fd00::1 eth0"))
     with rich.transport.subscribe(0, 7) as notifications:  # RTNLGRP_IPV4_ROUTE
         resulting = update_routes(
