@@ -28,7 +28,7 @@ from kata_runtime.guest.image.kernel import unpack_kernel
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-_COMPRESSION_LEVEL = 19
+_COMPRESSION_LEVEL = 15
 _DIRECTORY_MODE = 0o755
 _MODULES_ROOT = "usr/lib/modules/"
 
@@ -69,12 +69,21 @@ def build(
         progress(f"compressing {len(nodes)} files")
         initrd = _compress(nodes)
         versions = {package.name: package.version for package in sorted([*wanted, *kernel_packages])}
-        description = {"key": key, "release": chosen.release, "include": sorted(include), "packages": versions}
+        description = {
+            "key": key,
+            "release": chosen.release,
+            "include": sorted(include),
+            "packages": versions,
+        }
         image = _install(destination, chosen, initrd, description)
     except OSError as exc:
-        reason = exc.strerror or str(exc)
-        raise HostError(f"cannot build the image {str(destination)!r}: {reason}", errno=exc.errno or 0) from exc
-    progress(f"image of Linux {image.release}: kernel {image.kernel_size >> 10} KiB, initrd {image.initrd_size >> 10} KiB")
+        reason = f"{exc.strerror or exc}: {exc.filename!r}" if exc.filename else exc.strerror or str(exc)
+        raise HostError(
+            f"cannot build the image {str(destination)!r}: {reason}", errno=exc.errno or 0
+        ) from exc
+    progress(
+        f"image of Linux {image.release}: kernel {image.kernel_size >> 10} KiB, initrd {image.initrd_size >> 10} KiB"
+    )
     return image
 
 
@@ -101,7 +110,10 @@ def _kernel_package() -> packages.Package:
     for package in packages.resolve([packages.KERNEL_META_PACKAGE]):
         if packages.KERNEL_PACKAGE.fullmatch(package.name):
             return package
-    raise HostError(f"{packages.KERNEL_META_PACKAGE} depends on no kernel", hint="name your own with --kernel and --modules")
+    raise HostError(
+        f"{packages.KERNEL_META_PACKAGE} depends on no kernel",
+        hint="name your own with --kernel and --modules",
+    )
 
 
 def _distribution_kernel(path: Path) -> _Kernel:
@@ -152,7 +164,12 @@ def _userland(wanted: Sequence[packages.Package], include: Sequence[str], cache:
     sources |= {f"{userland.AGENT_ROOT}/{path}": data for path, data in userland.agent_sources().items()}
     programs = {path: node for path, node in trimmed.items() if not path.endswith(".py")} | added
     system = userland.system_nodes()
-    result = userland.applet_nodes(trimmed["usr/bin/busybox"]) | programs | userland.compile_python(sources) | system
+    result = (
+        userland.applet_nodes(trimmed["usr/bin/busybox"])
+        | programs
+        | userland.compile_python(sources)
+        | system
+    )
     return result | userland.library_nodes(result, available)
 
 
@@ -177,7 +194,12 @@ def _install(destination: Path, kernel: _Kernel, initrd: bytes, description: dic
             _write_durably(fresh / name, data)
         _exchange(fresh, destination, old)
     return Image(
-        destination, destination / KERNEL_NAME, destination / INITRD_NAME, kernel.release, len(kernel.image), len(initrd)
+        destination,
+        destination / KERNEL_NAME,
+        destination / INITRD_NAME,
+        kernel.release,
+        len(kernel.image),
+        len(initrd),
     )
 
 
@@ -195,7 +217,9 @@ def _exchange(fresh: Path, destination: Path, old: Path) -> None:
         os.rename(fresh, destination)
         return
     if not destination.is_dir() or any(path.is_dir() for path in destination.iterdir()):
-        raise HostError(f"{str(destination)!r} is not an image directory", hint="name a new or an image's own directory")
+        raise HostError(
+            f"{str(destination)!r} is not an image directory", hint="name a new or an image's own directory"
+        )
     os.rename(destination, old)
     try:
         os.rename(fresh, destination)

@@ -1,0 +1,45 @@
+"""Imports go downwards only: cli -> network, ipvs -> sandbox -> guest, vmm -> netlink -> errors."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.quality.trees import SOURCE, imports, module_of, python_files
+
+_PACKAGE = "kata_runtime"
+# Parts of one rank do not know each other.
+_RANKS = {
+    "errors": 0, "unix_socket": 1, "netlink": 2, "guest": 3, "vmm": 3, "sandbox": 4, "ipvs": 5, "network": 5,
+    "cli": 6, "__main__": 7,
+}  # fmt: skip
+_GUEST_SIDE = ("kata_runtime.guest.agent", "kata_runtime.guest.wire")
+
+
+def _part(name: str) -> str:
+    return name.split(".")[1] if "." in name else "errors"
+
+
+def test_imports_go_downwards() -> None:
+    """No module imports from its own rank's neighbours or from above, also not inside a function."""
+    wrong = [
+        f"{path.relative_to(SOURCE)}:{line} imports {name}"
+        for path in python_files("src")
+        for line, name in imports(path)
+        if name.startswith(f"{_PACKAGE}.")
+        and name != f"{_PACKAGE}.__version__"
+        and _part(name) != _part(module_of(path))
+        and _RANKS[_part(name)] >= _RANKS[_part(module_of(path))]
+    ]
+    assert wrong == []
+
+
+def test_guest_side_is_standard_library() -> None:
+    """What runs in the guest needs nothing but Python and itself."""
+    wrong = [
+        f"{path.relative_to(SOURCE)}:{line} imports {name}"
+        for path in python_files("src/kata_runtime/guest")
+        if module_of(path).startswith(_GUEST_SIDE)
+        for line, name in imports(path)
+        if name.partition(".")[0] not in sys.stdlib_module_names and not name.startswith(_GUEST_SIDE)
+    ]
+    assert wrong == []

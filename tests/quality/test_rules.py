@@ -1,0 +1,134 @@
+"""The house rules that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import TYPE_CHECKING
+
+from tests.quality.trees import ROOT, SOURCE, module_of, python_files, tracked_files, tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_MODULE_LINES = 400
+_FUNCTION_LINES = 50
+_SUPPRESSIONS = re.compile(r"#\s*(type:\s*ignore|noqa|ruff:\s*noqa|mypy:|pragma:)", re.IGNORECASE)
+_OUTSIDE_ADDRESS = re.compile(r"\b[a-z][a-z+]*://[a-z0-9-]+(\.[a-z0-9-]+)+", re.IGNORECASE)
+_ALL = ("src", "tests", "scripts", "demo", "bench")
+
+
+def _functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    yield from (
+        node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+
+
+def _calls(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            yield node.lineno, ast.unparse(node.func)
+
+
+def _place(path: Path, line: int) -> str:
+    return f"{path.relative_to(ROOT)}:{line}"
+
+
+def test_modules_are_short() -> None:
+    """No module has more than 400 lines."""
+    sizes = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in python_files(*_ALL)}
+    assert {path: size for path, size in sizes.items() if size > _MODULE_LINES} == {}
+
+
+def test_functions_are_short() -> None:
+    """No function has more than 50 lines."""
+    long = [
+        f"{_place(path, node.lineno)} {node.name}"
+        for path in python_files(*_ALL)
+        for node in _functions(path)
+        if (node.end_lineno or node.lineno) - node.lineno + 1 > _FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def test_only_the_command_line_speaks_and_exits() -> None:
+    """Below cli nothing prints to stdout, reads argv or exits; the agent's console is its stderr."""
+    banned = {"sys.exit", "exit", "quit", "os._exit", "input"}
+    below = [
+        path
+        for path in python_files("src")
+        if not module_of(path).startswith(("kata_runtime.cli", "kata_runtime.__main__"))
+    ]
+    wrong = []
+    for path in below:
+        on_host = not module_of(path).startswith("kata_runtime.guest.agent")
+        wrong += [
+            f"{_place(path, line)} {name}"
+            for line, name in _calls(path)
+            if (on_host and name in banned) or (on_host and name == "print")
+        ]
+    assert wrong == []
+
+
+def test_nothing_sleeps() -> None:
+    """Waiting is for descriptors and events, never for the clock."""
+    wrong = [
+        _place(path, line)
+        for path in python_files(*_ALL)
+        for line, name in _calls(path)
+        if name in {"time.sleep", "sleep"}
+    ]
+    assert wrong == []
+
+
+def test_nothing_is_skipped() -> None:
+    """No test is skipped or expected to fail."""
+    words = {"skip", "skipif", "xfail", "importorskip", "skipTest"}
+    wrong = [
+        _place(path, node.lineno)
+        for path in python_files("tests")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in words
+    ]
+    assert wrong == []
+
+
+def test_no_tool_is_silenced() -> None:
+    """No comment switches a checker off."""
+    wrong = [
+        _place(path, number)
+        for path in python_files(*_ALL)
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if _SUPPRESSIONS.search(line)
+    ]
+    assert wrong == []
+
+
+def test_every_test_says_what_it_proves() -> None:
+    """Each test has a docstring."""
+    wrong = [
+        f"{_place(path, node.lineno)} {node.name}"
+        for path in python_files("tests")
+        for node in _functions(path)
+        if node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
+    assert wrong == []
+
+
+def test_no_outside_addresses() -> None:
+    """Packages come from wherever the host is set up to get them: no tracked file names a server."""
+    wrong = [
+        _place(path, number)
+        for path in tracked_files()
+        if path.name != "LICENSE" and path.suffix != ".bin" and path.suffix != ".md"
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1)
+        if _OUTSIDE_ADDRESS.search(line)
+    ]
+    assert wrong == []
+
+
+def test_version_is_said_once() -> None:
+    """The package and pyproject.toml agree on the version."""
+    text = (SOURCE / "kata_runtime/__init__.py").read_text() + (ROOT / "pyproject.toml").read_text()
+    assert len(set(re.findall(r'^(?:__version__|version) = "(.*)"$', text, re.MULTILINE))) == 1

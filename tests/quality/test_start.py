@@ -1,0 +1,33 @@
+"""What a short command may load: start-up is most of its time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from tests.quality.trees import SOURCE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOO_HEAVY = (
+    "argparse", "asyncio", "concurrent.futures", "ctypes", "email", "importlib.metadata", "inspect", "ipaddress",
+    "logging", "multiprocessing", "qemu", "random", "shutil", "ssl", "subprocess", "tarfile", "tempfile", "tomllib", "urllib",
+)  # fmt: skip
+_SCRIPT = """
+import sys
+sys.path.append(sys.argv.pop(1))
+from kata_runtime.cli.main import main
+status = main()
+print(status, *sorted(sys.modules), file=sys.stderr)
+"""
+
+
+def test_list_ifaces_loads_little(tmp_path: Path) -> None:
+    """A list-ifaces that finds no container has loaded none of the modules known to be slow."""
+    argv = [sys.executable, "-I", "-S", "-c", _SCRIPT, str(SOURCE), "--root", str(tmp_path)]
+    argv += ["kata-network", "list-ifaces", "nosuch"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    status, *loaded = done.stderr.splitlines()[-1].split()
+    assert (status, sorted(set(loaded) & set(TOO_HEAVY))) == ("1", [])

@@ -1,0 +1,89 @@
+"""Building: a failure is one line and leaves the image that was there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kata_runtime.errors import HostError, InputError
+from kata_runtime.guest.image import build_image, image_is_current
+from kata_runtime.guest.image.packages import resolve
+from kata_runtime.guest.image.userland import agent_sources, compile_python
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _ignore(_step: str) -> None:
+    """Show no progress."""
+
+
+def _old_image(directory: Path) -> dict[str, bytes]:
+    directory.mkdir()
+    (directory / "vmlinuz").write_bytes(b"old kernel")
+    return _content(directory)
+
+
+def _content(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_unknown_package_leaves_the_old_image(tmp_path: Path) -> None:
+    """A package that apt does not know is named, and the old image stays."""
+    old = _old_image(tmp_path / "image")
+    with pytest.raises(HostError) as caught:
+        build_image(tmp_path / "image", include=["no-such-package-here"], progress=_ignore)
+    assert str(caught.value) == (
+        "apt-get failed: E: Unable to locate package no-such-package-here; run apt-get update and try again"
+    )
+    assert (_content(tmp_path / "image"), sorted(tmp_path.iterdir())) == (old, [tmp_path / "image"])
+
+
+@pytest.mark.parametrize("name", ["", "-o", "--yes", "a b", "Big", "x/../y", "a\n"])
+def test_hostile_package_names(tmp_path: Path, name: str) -> None:
+    """A name that could be an option or no package at all never reaches apt."""
+    with pytest.raises(InputError) as caught:
+        build_image(tmp_path / "image", include=[name], progress=_ignore)
+    assert str(caught.value) == f"{name!r} is not a Debian package name; lower case letters, digits, + . -"
+
+
+def test_kernel_needs_its_modules(tmp_path: Path) -> None:
+    """A kernel without modules is refused before anything is done."""
+    with pytest.raises(InputError) as caught:
+        build_image(tmp_path / "image", kernel=tmp_path / "vmlinuz", progress=_ignore)
+    assert str(caught.value) == "a kernel of your own needs its modules, and the other way round"
+
+
+def test_own_kernel_that_is_not_there(tmp_path: Path) -> None:
+    """A kernel file that does not exist is a readable error, and the old image stays."""
+    old = _old_image(tmp_path / "image")
+    (tmp_path / "6.1").mkdir()
+    with pytest.raises(HostError) as caught:
+        build_image(tmp_path / "image", kernel=tmp_path / "none", modules=tmp_path / "6.1", progress=_ignore)
+    assert (
+        str(caught.value)
+        == f"cannot build the image '{tmp_path}/image': No such file or directory: '{tmp_path}/none'"
+    )
+    assert _content(tmp_path / "image") == old
+
+
+def test_image_is_current_only_when_complete(tmp_path: Path) -> None:
+    """Nothing, half an image and a description that is no JSON are all out of date."""
+    assert not image_is_current(tmp_path / "none")
+    _old_image(tmp_path / "image")
+    assert not image_is_current(tmp_path / "image")
+    (tmp_path / "image/image.json").write_bytes(b"\xff{")
+    assert not image_is_current(tmp_path / "image")
+
+
+def test_closure_holds_the_c_library() -> None:
+    """Resolution starts from nothing: what this host has installed is part of the answer."""
+    names = {package.name for package in resolve(["python3.11-minimal"])}
+    assert {"libc6", "libpython3.11-minimal", "python3.11-minimal", "zlib1g"} <= names
+
+
+def test_compilation_is_reproducible() -> None:
+    """The agent compiles to the same bytes twice."""
+    sources = agent_sources()
+    assert compile_python(sources) == compile_python(sources)
