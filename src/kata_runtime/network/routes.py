@@ -88,7 +88,7 @@ def add_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
 
 
 def delete_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
-    """Delete every route that matches the given fields of a request; each request must match one, or none goes.
+    """Delete every route that matches the given fields of a request; each must match one, or none goes.
 
     A next hop of a multipath route is deleted alone when only it matches.
 
@@ -123,8 +123,8 @@ def delete_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
 def update_routes(session: Session, requests: Sequence[RouteRequest]) -> list[ListedRoute]:
     """Replace all routes that the kernel did not make by ``requests``, or change nothing; the resulting list.
 
-    A route that is there already is not touched, one of the same destination is replaced in a single step, and
-    what is not wanted goes last.
+    A route that is there already is not touched, one of the same destination is replaced in a single step,
+    and what is not wanted goes last.
 
     :raise InputError, ConflictError, KernelError: as ``add_routes``.
     """
@@ -214,7 +214,7 @@ def _resolve(request: RouteRequest, table: Table) -> _Asked:
     for value, field in ((gateway, "gateway"), (source, "source")):
         if value and _family(value) != family:
             raise InputError(
-                f"{field} {getattr(request, field)!r} and dest {request.dest!r} are of different address families",
+                f"{field} {getattr(request, field)!r} and dest {request.dest!r} are of different families",
                 field=field,
                 hint=f"give an {'IPv4' if family == AF_INET else 'IPv6'} {field}",
             )

@@ -57,7 +57,7 @@ def test_link_request_bytes() -> None:
 
 
 def test_address_request_bytes() -> None:
-    """struct ifaddrmsg: IPv4 as ``ip address add`` sends it, IPv6 with IFA_F_NODAD, loopback with host scope."""
+    """struct ifaddrmsg: IPv4 as iproute2 sends it, IPv6 with IFA_F_NODAD, loopback with host scope."""
     assert add_address(5, bytes([172, 16, 0, 3]), 16) == Request(
         "add address 172.16.0.3/16 to interface 5",
         20,
@@ -240,7 +240,7 @@ LIST = Request("list them", 18, 0x300, b"5678")
 
 
 def test_call_asks_for_an_acknowledgement_and_raises_the_kernels_sentence() -> None:
-    """NLM_F_REQUEST and NLM_F_ACK are set; errno and extack reach the error, cleaned of control characters."""
+    """NLM_F_REQUEST and NLM_F_ACK are set; errno and extack reach the error, without control characters."""
     sent = m.pack_message(16, 5, 1, b"1234")
     assert call(Scripted((sent, _error(1, 0))), Family.ROUTE, SET) == []
     with pytest.raises(KernelError) as caught:

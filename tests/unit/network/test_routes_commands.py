@@ -75,7 +75,7 @@ def test_list_shows_connected_routes_without_link_local(session: Any) -> None:
 
 
 def test_add_is_what_iproute2_shows(session: Any) -> None:
-    """Default routes of both families, masked host bits, a host route on lo: iproute2 shows what was asked."""
+    """Defaults of both families, masked host bits, a host route on lo: iproute2 shows what was asked."""
     add_routes(
         session,
         wanted(
@@ -268,7 +268,7 @@ def test_a_dying_guest_leaves_all_or_nothing(rich: Any, answers: int) -> None:
 
 
 def test_recovery_after_a_kill_restores_byte_for_byte(rich: Any) -> None:
-    """Routes deleted by a command that never came back are restored with all their attributes and in order."""
+    """Routes deleted by a command that never came back are restored with all attributes, in order."""
     before = rich.state()
     alive = rich.transport
     for spare in (False, True):

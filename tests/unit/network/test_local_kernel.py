@@ -1,0 +1,107 @@
+"""Interfaces, addresses and notifications of a real kernel, seen through the netlink codec."""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import Any
+
+import pytest
+
+from kata_runtime.errors import KernelError
+from kata_runtime.netlink.address import (
+    add_address,
+    addresses_of,
+    delete_address,
+    dump_addresses,
+    format_address,
+)
+from kata_runtime.netlink.generic import find_family
+from kata_runtime.netlink.link import RTNLGRP_LINK, dump_links, get_link, links_of, set_link, unpack_link
+from kata_runtime.netlink.message import iter_messages
+from kata_runtime.netlink.request import attempt_all, call, call_all, call_each
+from kata_runtime.netlink.transport import Family
+
+
+def _link(session: Any, name: str) -> Any:
+    return links_of(call(session.transport, Family.ROUTE, get_link(name)))[0]
+
+
+def test_links_and_addresses_are_what_iproute2_shows(session: Any) -> None:
+    """One round trip lists the interfaces and addresses that ``ip -j address`` lists."""
+    links, addresses = call_each(session.transport, Family.ROUTE, [dump_links(), dump_addresses()])
+    ours = {
+        link.name: (
+            link.index,
+            link.mac,
+            link.mtu,
+            sorted(each.text for each in addresses_of(addresses) if each.index == link.index),
+        )
+        for link in links_of(links)
+    }
+    theirs = {
+        link["ifname"]: (
+            link["ifindex"],
+            link["address"],
+            link["mtu"],
+            sorted(f"{each['local']}/{each['prefixlen']}" for each in link["addr_info"]),
+        )
+        for link in json.loads(session.ip("-j", "address"))
+    }
+    assert ours == theirs
+
+
+def test_configuring_an_interface(session: Any) -> None:
+    """Name, MAC, MTU, state and addresses reach the kernel in one batch and can be taken away again."""
+    link = _link(session, "eth2")
+    six = bytes.fromhex("fd09" + "00" * 13 + "03")
+    call_all(
+        session.transport,
+        Family.ROUTE,
+        [
+            set_link(link.index, name="eth-test", mac="02:42:20:6e:03:01", mtu=1400, up=True),
+            add_address(link.index, bytes([172, 19, 0, 3]), 16),
+            add_address(link.index, six, 64),
+        ],
+    )
+    found = _link(session, "eth-test")
+    assert (found.mac, found.mtu, found.is_up, found.kind) == ("02:42:20:6e:03:01", 1400, True, "veth")
+    shown = session.ip("-br", "address", "show", "dev", "eth-test").split()[2:]
+    assert shown == ["172.19.0.3/16", f"{format_address(six)}/64"]
+    call_all(
+        session.transport, Family.ROUTE, [delete_address(link.index, six, 64), set_link(link.index, up=False)]
+    )
+    assert session.ip("-br", "address", "show", "dev", "eth-test").split()[1:] == ["DOWN", "172.19.0.3/16"]
+
+
+def test_failures_are_told_by_index(session: Any) -> None:
+    """Of 5,000 requests in several blocks exactly the ones that the kernel refused are reported."""
+    index = _link(session, "eth2").index
+    requests = [
+        add_address(index, bytes([10, 9, number >> 8, number & 255]), 24) for number in range(256)
+    ] * 20
+    failures = attempt_all(session.transport, Family.ROUTE, requests)
+    assert list(failures) == list(range(256, 5120))
+    assert {error.errno for error in failures.values()} == {errno.EEXIST}
+
+
+def test_unknown_interface_and_family(session: Any) -> None:
+    """What does not exist is the kernel's errno with the words of the request."""
+    with pytest.raises(KernelError) as caught:
+        call(session.transport, Family.ROUTE, get_link("nosuch"))
+    assert (str(caught.value), caught.value.errno) == (
+        "look up interface 'nosuch': No such device",
+        errno.ENODEV,
+    )
+    with pytest.raises(KernelError) as caught:
+        find_family(session.transport, "nosuch")
+    assert caught.value.errno == errno.ENOENT
+    assert find_family(session.transport, "nlctrl")[:2] == ("nlctrl", 16)
+
+
+def test_notifications_follow_a_subscription(session: Any) -> None:
+    """A rename is announced to whoever has joined the link group before."""
+    with session.transport.subscribe(Family.ROUTE, RTNLGRP_LINK) as notifications:
+        session.ip("link", "set", "eth2", "name", "renamed")
+        names = [unpack_link(message.payload).name for message in iter_messages(next(notifications))]
+    assert names == ["renamed"]
