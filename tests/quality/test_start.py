@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 TOO_HEAVY = (
     "argparse", "asyncio", "concurrent.futures", "ctypes", "email", "importlib.metadata", "inspect", "ipaddress",
-    "logging", "multiprocessing", "qemu", "random", "shutil", "ssl", "subprocess", "tarfile", "tempfile", "tomllib", "urllib",
+    "logging", "multiprocessing", "qemu", "random", "shutil", "ssl", "subprocess", "tarfile", "tempfile", "tomllib",
+    "urllib.request",
 )  # fmt: skip
 _SCRIPT = """
 import sys

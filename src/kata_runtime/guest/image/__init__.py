@@ -15,6 +15,16 @@ DEFAULT_DESTINATION = Path("/var/lib/kata-runtime/image")
 TEST_DESTINATION = Path("/var/lib/kata-runtime/image-test")
 TEST_PACKAGES = ("conntrack", "ethtool", "iproute2", "iputils-ping", "ipvsadm", "procps")
 
+# Measured with QEMU's TCG on two cores, q35 and 32 root ports: 4 s to the agent, 2 s less than with "quiet" alone.
+KERNEL_PARAMETERS = (
+    "console=ttyS0", "quiet", "panic=1", "reboot=k",
+    "pcie_ports=compat",  # hot-plug is ACPI's; the ports' own services cost 0.6 s for 32 of them
+    "tsc=reliable", "no_timer_check",  # calibration against timers that QEMU emulates
+    "random.trust_cpu=on",
+    "rcupdate.rcu_expedited=1",  # a NIC goes in milliseconds, not in tens of them
+    "audit=0", "lsm=", "cryptomgr.notests", "i8042.noaux", "i8042.nokbd", "8250.nr_uarts=1",
+)  # fmt: skip
+
 KERNEL_NAME = "vmlinuz"
 INITRD_NAME = "initrd.img"
 DESCRIPTION_NAME = "image.json"
@@ -41,8 +51,9 @@ def build_image(
 ) -> Image:
     """Build an image from Debian packages and put it at ``destination`` in one step.
 
-    ``include`` names packages to add, each with the libraries that it is linked to; ``kernel`` and ``modules`` (a ``lib/modules/RELEASE`` directory) replace the
-    distribution's. An image that is there already is replaced only by a complete one. Raises HostError, InputError.
+    ``include`` names packages to add, each with the libraries that it is linked to; ``kernel`` and ``modules``
+    (a ``lib/modules/RELEASE`` directory) replace the distribution's. An image that is there already is replaced
+    only by a complete one. Raises HostError, InputError.
     """
     from kata_runtime.guest.image.build import build
 

@@ -1,6 +1,6 @@
 """The kernel's initramfs format, "newc" cpio (Documentation/driver-api/early-userspace/buffer-format.rst).
 
-Owners are root, times are zero and the order is that of the paths, so that the same files give the same bytes.
+Owners are root, times are zero, the order is that of the paths: the same files give the same bytes.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from kata_runtime.guest.image.archive import Node, write_archive
 from kata_runtime.guest.image.kernel import unpack_kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _COMPRESSION_LEVEL = 15
 _DIRECTORY_MODE = 0o755

@@ -1,4 +1,4 @@
-"""Kernel modules: which go into the guest, in what order they depend on each other, and under which aliases."""
+"""Kernel modules: which go into the guest, what they depend on, and their aliases."""
 
 from __future__ import annotations
 
