@@ -1,0 +1,133 @@
+"""configuration.toml, with the names of Kata Containers' own where these mean the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from kata_runtime.errors import HostError, InputError
+from kata_runtime.guest.image import DEFAULT_DESTINATION, INITRD_NAME, KERNEL_NAME
+from kata_runtime.vmm.command import ROOT_PORTS_MAX
+
+DEFAULT_PATH = "/etc/kata-runtime/configuration.toml"
+
+_MEMORY_MIN = 128  # MiB; with less the guest cannot unpack its initrd
+_MEMORY_MAX = 16 * 1024 * 1024
+_VCPUS_MAX = 255
+_RULES_MAX = 10_000_000
+
+
+class Config(NamedTuple):
+    """How sandboxes are made; memory in MiB."""
+
+    path: str = "qemu-system-x86_64"
+    kernel: str = str(DEFAULT_DESTINATION / KERNEL_NAME)
+    initrd: str = str(DEFAULT_DESTINATION / INITRD_NAME)
+    machine_type: str = "q35"
+    accelerator: str = "auto"
+    default_vcpus: int = 1
+    default_memory: int = 512
+    default_root_ports: int = ROOT_PORTS_MAX
+    kernel_params: str = ""
+    shared_memory: bool = True
+    enable_debug: bool = False
+    ipvs_rule_limit: int = 20_000
+
+
+# Section, key and what else than the type of the default a value must be.
+_RANGES = {
+    "default_vcpus": (-1, _VCPUS_MAX),
+    "default_memory": (_MEMORY_MIN, _MEMORY_MAX),
+    "default_root_ports": (0, ROOT_PORTS_MAX),
+    "ipvs_rule_limit": (0, _RULES_MAX),
+}
+_CHOICES = {"machine_type": ("q35",), "accelerator": ("auto", "kvm", "tcg")}
+_RUNTIME_KEYS = ("ipvs_rule_limit",)
+_SECTIONS = {
+    ("hypervisor", "qemu"): tuple(key for key in Config._fields if key not in _RUNTIME_KEYS),
+    ("runtime",): _RUNTIME_KEYS,
+}
+
+
+def load_config(path: str | None, warn: Callable[[str], None]) -> Config:
+    """The configuration in ``path``, or in the default place where there is one; ``warn`` hears of unknown keys.
+
+    :raise HostError: the file cannot be read. :raise InputError: it is wrong.
+    """
+    chosen = path or DEFAULT_PATH
+    try:
+        with open(chosen, "rb") as file:
+            text = file.read()
+    except FileNotFoundError as error:
+        if path is None:
+            return _with_counted_processors(Config())
+        raise HostError(f"cannot read the configuration {path!r}: {error.strerror}", errno=error.errno or 0) from error
+    except OSError as error:
+        raise HostError(f"cannot read the configuration {chosen!r}: {error.strerror}", errno=error.errno or 0) from error
+    import tomllib  # only here: most commands need no configuration
+
+    try:
+        document = tomllib.loads(text.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{chosen}: not TOML: {error}") from error
+    return _with_counted_processors(_read(chosen, document, warn))
+
+
+def _read(path: str, document: Mapping[str, Any], warn: Callable[[str], None]) -> Config:
+    values: dict[str, Any] = {}
+    for section, table in _tables(document):
+        known = _SECTIONS.get(section)
+        name = ".".join(section)
+        if known is None:
+            warn(f"{path}: section [{name}] means nothing here; ignored")
+            continue
+        for key, value in table.items():
+            if key not in known:
+                near = get_close_matches(key, known, 1)
+                advice = f"; did you mean {near[0]}?" if near else ""
+                warn(f"{path}: [{name}] {key} means nothing here; ignored{advice}")
+                continue
+            values[key] = _checked(path, key, value)
+    return Config(**values)
+
+
+def _tables(document: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """The sections that hold keys, two levels deep."""
+    found: list[tuple[tuple[str, ...], Mapping[str, Any]]] = []
+    loose = {key: value for key, value in document.items() if not isinstance(value, dict)}
+    if loose:
+        found.append((("",), loose))
+    for name, table in document.items():
+        if not isinstance(table, dict):
+            continue
+        direct = {key: value for key, value in table.items() if not isinstance(value, dict)}
+        if direct or not table:
+            found.append(((name,), direct))
+        found += [((name, inner), value) for inner, value in table.items() if isinstance(value, dict)]
+    return found
+
+
+def _checked(path: str, key: str, value: object) -> object:
+    wanted = type(Config._field_defaults[key])
+    if type(value) is not wanted:
+        names = {str: "a string", int: "a whole number", bool: "true or false"}
+        raise InputError(f"{path}: {key} is {value!a}", field=key, hint=f"it must be {names[wanted]}")
+    if key in _RANGES and isinstance(value, int):
+        low, high = _RANGES[key]
+        if not low <= value <= high:
+            raise InputError(f"{path}: {key} is {value}", field=key, hint=f"{low} to {high} is possible")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise InputError(f"{path}: {key} is {value!a}", field=key, hint=f"possible: {', '.join(_CHOICES[key])}")
+    if isinstance(value, str) and not value.isprintable():
+        raise InputError(f"{path}: {key} holds control characters", field=key)
+    return value
+
+
+def _with_counted_processors(config: Config) -> Config:
+    # As in Kata: 0 is the default of one, a negative number all that the host has.
+    vcpus = config.default_vcpus
+    if vcpus < 0:
+        vcpus = min(len(os.sched_getaffinity(0)), _VCPUS_MAX)
+    return config._replace(default_vcpus=max(vcpus, 1))

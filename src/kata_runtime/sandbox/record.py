@@ -1,0 +1,127 @@
+"""What the runtime knows of a sandbox, on disk: read whole, replaced whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, NamedTuple
+
+from kata_runtime.errors import HostError
+from kata_runtime.sandbox import paths
+
+VERSION = 1
+
+
+class NicRecord(NamedTuple):
+    """A NIC that kata-network added; ``addresses`` as ``172.16.0.3/16``, ``slot`` the root port from 0 on.
+
+    ``queues`` is as asked for (0: a single pair), ``vhost_user_socket`` empty for a TAP.
+    """
+
+    name: str
+    device: str
+    mac: str
+    mtu: int
+    addresses: tuple[str, ...]
+    slot: int
+    queues: int = 0
+    vhost_user_socket: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The ID of the NIC's parts in QEMU."""
+        return f"nic{self.slot}"
+
+
+class Record(NamedTuple):
+    """A sandbox.
+
+    ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it names
+    one process for ever. ``pending`` describes work that a command began and has not finished.
+    """
+
+    container_id: str
+    pid: int = 0
+    start_time: int = 0
+    created: str = ""
+    qemu: str = ""
+    accelerator: str = ""
+    vcpus: int = 1
+    root_ports: int = 32
+    kernel_parameters: str = ""
+    shared_memory: bool = False
+    ipvs_rule_limit: int = 20_000
+    nics: tuple[NicRecord, ...] = ()
+    pending: dict[str, object] | None = None
+
+
+def load_record(directory: str) -> Record:
+    """The record in a sandbox's directory.
+
+    :raise FileNotFoundError: there is none.
+    :raise HostError: it cannot be read, or was written by another version, or is damaged.
+    """
+    path = os.path.join(directory, paths.RECORD)
+    try:
+        with open(path, "rb") as file:
+            document = json.loads(file.read())
+        version = document.pop("version")
+        if version == VERSION:
+            return _record_of(document)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise HostError(f"{path} is damaged: {error}", hint="delete --force the container") from error
+    raise HostError(
+        f"{path} is of version {version!a}, this kata-runtime writes {VERSION}",
+        hint="use the version that made the container",
+    )
+
+
+def save_record(directory: str, record: Record) -> None:
+    """Replace the record in one step that survives a crash of the host.
+
+    :raise HostError: the file system refused.
+    """
+    document: dict[str, Any] = {"version": VERSION, **record._asdict()}
+    document["nics"] = [nic._asdict() for nic in record.nics]
+    path = os.path.join(directory, paths.RECORD)
+    temporary = f"{path}.new"
+    try:
+        written = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            data = memoryview(json.dumps(document).encode())
+            while data:
+                data = data[os.write(written, data) :]
+            os.fsync(written)
+        finally:
+            os.close(written)
+        os.replace(temporary, path)
+        parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
+
+
+def nic_of(document: Any) -> NicRecord:
+    """A NIC as it lies in a record or in pending work.
+
+    :raise TypeError, KeyError, ValueError: it is none.
+    """
+    fields = dict(document)
+    fields["addresses"] = tuple(fields["addresses"])
+    return NicRecord(**fields)
+
+
+def _record_of(document: dict[str, Any]) -> Record:
+    document["nics"] = tuple(nic_of(nic) for nic in document["nics"])
+    record = Record(**document)
+    # The types that a later kill or path would trust.
+    if not (isinstance(record.pid, int) and isinstance(record.start_time, int)):
+        raise ValueError("pid and start_time are not numbers")
+    return record

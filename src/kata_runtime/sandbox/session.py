@@ -1,0 +1,139 @@
+"""A command's hold on one running sandbox: locked, recovered, with its connections."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import ContainerError
+from kata_runtime.guest.channel import AgentChannel
+from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.identity import resolve
+from kata_runtime.sandbox.lock import LockFile
+from kata_runtime.sandbox.process import is_alive
+from kata_runtime.sandbox.record import Record, load_record, save_record
+
+if TYPE_CHECKING:
+    from kata_runtime.vmm.monitor import Monitor
+
+
+class Session:
+    """The sandbox as one command sees it; nobody else changes it meanwhile."""
+
+    def __init__(self, root: str, record: Record) -> None:
+        self.root = root
+        self.record = record
+        self._path = os.path.join(root, record.container_id)
+        self._channel: AgentChannel | None = None
+        self._monitor: Monitor | None = None
+
+    @property
+    def container_id(self) -> str:
+        """The full ID."""
+        return self.record.container_id
+
+    @property
+    def directory(self) -> Path:
+        """Where files about this sandbox may be put; mode 0700."""
+        return Path(self._path)
+
+    def channel(self) -> AgentChannel:
+        """The connection to the guest's agent, made on first use.
+
+        :raise ContainerError, DeadlineError, GuestError: it cannot be made.
+        """
+        if self._channel is None:
+            self._channel = AgentChannel(
+                os.path.join(self._path, paths.CONTROL),
+                os.path.join(self._path, paths.exec_socket(paths.RUNTIME_EXEC_PORT)),
+            )
+        return self._channel
+
+    def monitor(self) -> Monitor:
+        """The connection to QEMU's monitor, made on first use.
+
+        :raise QemuError, DeadlineError: it cannot be made.
+        """
+        if self._monitor is None:
+            from kata_runtime.vmm.monitor import Monitor
+
+            self._monitor = Monitor.connect(Path(self._path, paths.MONITOR))
+        return self._monitor
+
+    def save(self, record: Record) -> None:
+        """Make ``record`` what is known of the sandbox, on disk first.
+
+        :raise HostError: it cannot be written.
+        """
+        save_record(self._path, record)
+        self.record = record
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._channel is not None:
+            self._channel.close()
+        if self._monitor is not None:
+            self._monitor.close()
+
+
+@contextmanager
+def open_session(root: Path | str, container_id: str, recover: Callable[[Session], None]) -> Iterator[Session]:
+    """Hold the running sandbox that ``container_id`` means; ``recover`` first ends what another left pending.
+
+    :raise ContainerError: there is none, or several, or it is not running.
+    """
+    root = str(root)
+    full_id = resolve(root, container_id)
+    with locked(root, full_id) as record:
+        require_running(record)
+        session = Session(root, record)
+        try:
+            if record.pending is not None:
+                recover(session)
+            yield session
+        finally:
+            session.close()
+
+
+@contextmanager
+def locked(root: str, full_id: str) -> Iterator[Record]:
+    """Hold the lock of a sandbox and give its record.
+
+    :raise ContainerError: it was deleted meanwhile, or is being made.
+    """
+    directory = os.path.join(root, full_id)
+    try:
+        lock = LockFile(os.path.join(directory, paths.LOCK))
+    except FileNotFoundError:
+        raise _deleted(full_id) from None
+    try:
+        if not lock.acquire():
+            raise _deleted(full_id)
+        try:
+            record = load_record(directory)
+        except FileNotFoundError:
+            # The command that was making it ended before it wrote anything.
+            record = Record(full_id)
+        yield record
+    finally:
+        lock.close()
+
+
+def require_running(record: Record) -> None:
+    """Refuse a sandbox whose VM has ended.
+
+    :raise ContainerError: it has.
+    """
+    if not is_alive(record.pid, record.start_time):
+        raise ContainerError(
+            f"container {record.container_id} is stopped: its VM has ended",
+            container=record.container_id,
+            hint=f"'kata-runtime delete {record.container_id}' removes what is left of it",
+        )
+
+
+def _deleted(full_id: str) -> ContainerError:
+    return ContainerError(f"container {full_id} was deleted meanwhile", container=full_id)
