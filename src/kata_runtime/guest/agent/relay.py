@@ -24,6 +24,7 @@ _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 # Room for the errors of a 64 KiB block of which every message fails; SO_RCVBUFFORCE since the default
 # limit (net.core.rmem_max) is 208 KiB.
+_SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; Python names it from 3.12 on
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 _DATAGRAM_BYTES = 256 * 1024
 # The kernel answers a request before send() returns; only a block without any answer waits this long.
@@ -39,7 +40,7 @@ def open_socket(family: int) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, "netlink family not relayed")
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
     try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
         opened.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         opened.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         opened.settimeout(_ANSWER_SECONDS)
