@@ -83,8 +83,7 @@ def _forget(session: Session) -> None:
 
 
 def _set_pending(session: Session, pending: dict[str, object] | None) -> None:
-    session.record.pending = pending
-    session.save(session.record)
+    session.save(session.record._replace(pending=pending))
 
 
 def _write_undo(path: Path, before: Groups) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kata_runtime.errors import HostError, InputError
 from kata_runtime.guest.image import DEFAULT_DESTINATION, INITRD_NAME, KERNEL_NAME
 from kata_runtime.vmm.command import ROOT_PORTS_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 DEFAULT_PATH = "/etc/kata-runtime/configuration.toml"
 
@@ -63,9 +65,13 @@ def load_config(path: str | None, warn: Callable[[str], None]) -> Config:
     except FileNotFoundError as error:
         if path is None:
             return _with_counted_processors(Config())
-        raise HostError(f"cannot read the configuration {path!r}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError(
+            f"cannot read the configuration {path!r}: {error.strerror}", errno=error.errno or 0
+        ) from error
     except OSError as error:
-        raise HostError(f"cannot read the configuration {chosen!r}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError(
+            f"cannot read the configuration {chosen!r}: {error.strerror}", errno=error.errno or 0
+        ) from error
     import tomllib  # only here: most commands need no configuration
 
     try:
@@ -119,7 +125,9 @@ def _checked(path: str, key: str, value: object) -> object:
         if not low <= value <= high:
             raise InputError(f"{path}: {key} is {value}", field=key, hint=f"{low} to {high} is possible")
     if key in _CHOICES and value not in _CHOICES[key]:
-        raise InputError(f"{path}: {key} is {value!a}", field=key, hint=f"possible: {', '.join(_CHOICES[key])}")
+        raise InputError(
+            f"{path}: {key} is {value!a}", field=key, hint=f"possible: {', '.join(_CHOICES[key])}"
+        )
     if isinstance(value, str) and not value.isprintable():
         raise InputError(f"{path}: {key} holds control characters", field=key)
     return value

@@ -67,7 +67,9 @@ def resolve(root: str, text: str) -> str:
         )
     shown = ", ".join(matching[:3]) + (", ..." if len(matching) > 3 else "")
     raise ContainerError(
-        f"container {_shown(text)} is ambiguous: it could be {shown}", container=text, hint="give more of the ID"
+        f"container {_shown(text)} is ambiguous: it could be {shown}",
+        container=text,
+        hint="give more of the ID",
     )
 
 

@@ -6,10 +6,12 @@ import errno
 import os
 import select
 import signal
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from kata_runtime.errors import DeadlineError, HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 END_SECONDS = 10.0
 
@@ -63,7 +65,13 @@ def await_end(pid: int, start_time: int, seconds: float) -> None:
 
 
 def spawn(
-    argv: Sequence[str], *, user: int, groups: Sequence[int], output: int, keep: Sequence[int], started: Callable[[int], None]
+    argv: Sequence[str],
+    *,
+    user: int,
+    groups: Sequence[int],
+    output: int,
+    keep: Sequence[int],
+    started: Callable[[int], None],
 ) -> int:
     """Start ``argv`` as ``user`` in a session of its own; its pid.
 

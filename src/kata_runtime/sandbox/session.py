@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,8 @@ from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import Record, load_record, save_record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from kata_runtime.vmm.monitor import Monitor
 
 
@@ -80,7 +81,9 @@ class Session:
 
 
 @contextmanager
-def open_session(root: Path | str, container_id: str, recover: Callable[[Session], None]) -> Iterator[Session]:
+def open_session(
+    root: Path | str, container_id: str, recover: Callable[[Session], None]
+) -> Iterator[Session]:
     """Hold the running sandbox that ``container_id`` means; ``recover`` first ends what another left pending.
 
     :raise ContainerError: there is none, or several, or it is not running.

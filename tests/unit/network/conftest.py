@@ -6,12 +6,12 @@ import ctypes
 import os
 import subprocess
 from contextlib import AbstractContextManager, contextmanager
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kata_runtime.netlink.local import LocalTransport
+from kata_runtime.sandbox.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ class FakeSession:
 
     def __init__(self, directory: Path, transport: LocalTransport) -> None:
         self.directory = directory
-        self.record = SimpleNamespace(pending=None)
+        self.record = Record("fake")
         self.saved: list[object] = []
         self.transport: Any = transport
 

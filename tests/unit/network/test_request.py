@@ -140,20 +140,26 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     (
         "vhostUserSocket",
         "/run/../x",
-        "vhostUserSocket is '/run/../x': '..' cannot be a part of it; "
-        "parts are letters, digits, '-', '_' and '.', but neither '.' nor '..'",
+        (
+            "vhostUserSocket is '/run/../x': '..' cannot be a part of it; "
+            "parts are letters, digits, '-', '_' and '.', but neither '.' nor '..'"
+        ),
     ),
     (
         "vhostUserSocket",
         "/run/a b",
-        "vhostUserSocket is '/run/a b': 'a b' cannot be a part of it; "
-        "parts are letters, digits, '-', '_' and '.', but neither '.' nor '..'",
+        (
+            "vhostUserSocket is '/run/a b': 'a b' cannot be a part of it; "
+            "parts are letters, digits, '-', '_' and '.', but neither '.' nor '..'"
+        ),
     ),
     (
         "vhostUserSocket",
         "/" + "x" * 107,
-        f"vhostUserSocket has 108 bytes: '/{'x' * 63}'... (108 characters); "
-        "the kernel connects to socket paths of at most 107 bytes; use a shorter one",
+        (
+            f"vhostUserSocket has 108 bytes: '/{'x' * 63}'... (108 characters); "
+            "the kernel connects to socket paths of at most 107 bytes; use a shorter one"
+        ),
     ),
     (
         "vhostUserSocket",
@@ -322,8 +328,10 @@ BAD_ROUTES: list[tuple[object, str]] = [
     ),
     (
         {**ROUTE, "Source": "2001:db8::1"},
-        "Source 2001:db8::1 is not of the family of the route; "
-        "dest, gateway and Source must all be IPv4 or all IPv6",
+        (
+            "Source 2001:db8::1 is not of the family of the route; "
+            "dest, gateway and Source must all be IPv4 or all IPv6"
+        ),
     ),
     ({**ROUTE, "device": "abcdefghijklmnop"}, f"device is 'abcdefghijklmnop'; {NAME_RULE}"),
     ({**ROUTE, "Scope": 256}, "Scope is 256; it must be 0-255"),

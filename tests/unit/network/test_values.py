@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -21,6 +20,10 @@ from kata_runtime.network.values import (
     shown,
     vhost_user_socket,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from ipaddress import IPv4Address, IPv6Address
 
 
 def refusal(function: Callable[..., object], *arguments: object) -> str:

@@ -1,0 +1,131 @@
+"""A NIC as the guest's kernel has it: seen, awaited, configured."""
+
+from __future__ import annotations
+
+import errno
+from _socket import AF_INET6
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
+from kata_runtime.netlink.address import Address, add_address, addresses_of
+from kata_runtime.netlink.link import RTM_NEWLINK, RTNLGRP_LINK, dump_links, links_of, set_link
+from kata_runtime.netlink.message import Message, iter_messages
+from kata_runtime.netlink.request import Request, call, call_each
+from kata_runtime.netlink.transport import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kata_runtime.guest.channel import AgentChannel, Subscription
+    from kata_runtime.netlink.link import Link
+    from kata_runtime.network.request import NicRequest
+
+# From QEMU's device_add to the guest's own interface; 60 ms are usual, also without KVM.
+_ARRIVAL_SECONDS = 20.0
+
+
+class NicAddress(NamedTuple):
+    """``text`` as ``172.16.0.3/16``; ``is_automatic``: an IPv6 link-local one."""
+
+    text: str
+    is_automatic: bool
+
+
+class NicState(NamedTuple):
+    """An interface and its addresses."""
+
+    name: str
+    mac: str
+    mtu: int
+    addresses: tuple[NicAddress, ...]
+
+
+class Arrivals:
+    """Interfaces of the guest: those that were there, and then new ones."""
+
+    def __init__(self, subscription: Subscription, links_before: list[NicState]) -> None:
+        self._subscription = subscription
+        self.links_before = links_before
+
+    def wait(self, mac: str) -> int:
+        """The index of the interface with this MAC address, once the kernel announces it.
+
+        :raise DeadlineError: it does not.
+        """
+        found: list[int] = []
+
+        def is_it(datagram: bytes) -> bool:
+            found.extend(link.index for link in _links_in(datagram) if link.mac == mac)
+            return bool(found)
+
+        self._subscription.wait(is_it, _ARRIVAL_SECONDS, "the NIC's arrival in the container")
+        return found[0]
+
+
+@contextmanager
+def watch(channel: AgentChannel) -> Iterator[Arrivals]:
+    """Listen for new interfaces from now on.
+
+    :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
+    """
+    with channel.subscribe(Family.ROUTE, RTNLGRP_LINK) as subscription:
+        yield Arrivals(subscription, read_states(call(channel, Family.ROUTE, dump_links()), []))
+
+
+def read_states(links: list[Message], addresses: list[Message]) -> list[NicState]:
+    """The interfaces of a dump of links with those of a dump of addresses.
+
+    :raise ProtocolError: the bytes break the format.
+    """
+    by_index: dict[int, list[NicAddress]] = {}
+    for address in addresses_of(addresses):
+        by_index.setdefault(address.index, []).append(NicAddress(address.text, _is_link_local(address)))
+    return [
+        NicState(link.name, link.mac, link.mtu, tuple(by_index.get(link.index, ())))
+        for link in links_of(links)
+    ]
+
+
+def configure(channel: AgentChannel, index: int, request: NicRequest) -> None:
+    """Name, MTU, addresses, up: in one round trip.
+
+    :raise InputError, ConflictError, KernelError: the kernel refused one; others may be done.
+    """
+    requests = [set_link(index, name=request.name), set_link(index, mtu=request.mtu)]
+    requests += [add_address(index, address.packed, address.prefix_length) for address in request.addresses]
+    requests.append(set_link(index, up=True))
+    try:
+        call_each(channel, Family.ROUTE, requests)
+    except KernelError as error:
+        raise _explain(error, requests, request) from error
+
+
+def _explain(error: KernelError, requests: list[Request], request: NicRequest) -> Exception:
+    place = next((n for n, asked in enumerate(requests) if asked.operation == error.operation), 0)
+    reason = error.extack or str(error).rpartition(": ")[2]
+    if place == 0:
+        if error.errno == errno.EEXIST:
+            return ConflictError(f"the container has an interface {request.name!a} already")
+        return InputError(f"the container's kernel refuses the name {request.name!a}: {reason}", field="name")
+    if place == 1:
+        return InputError(f"the container's kernel refuses mtu {request.mtu}: {reason}", field="mtu")
+    if place < len(requests) - 1:
+        address = request.addresses[place - 2].with_prefix
+        return InputError(
+            f"the container's kernel refuses the address {address}: {reason}", field="IPAddresses"
+        )
+    return KernelError(f"set NIC {request.name!a} up in the container", error.errno, error.extack)
+
+
+def _links_in(datagram: bytes) -> list[Link]:
+    messages = [message for message in iter_messages(datagram) if message.type == RTM_NEWLINK]
+    try:
+        return links_of(messages)
+    except ProtocolError:
+        # An interface of another family, such as a bridge port, has other attributes.
+        return []
+
+
+def _is_link_local(address: Address) -> bool:
+    return address.family == AF_INET6 and address.address[0] == 0xFE and address.address[1] & 0xC0 == 0x80

@@ -1,0 +1,257 @@
+"""NICs of a running container: add, list, delete.
+
+A NIC lives in four places: the record, QEMU's back end, QEMU's device, the guest's kernel. The record names the
+work before it begins, and whoever finds it there ends it.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_INET6
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.errors import ConflictError, DeadlineError, HostError, InputError, KataError, LimitError
+from kata_runtime.netlink.address import dump_addresses
+from kata_runtime.netlink.link import dump_links
+from kata_runtime.netlink.request import call_each
+from kata_runtime.netlink.transport import Family
+from kata_runtime.network.guest_nic import NicState, read_states
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kata_runtime.network.request import NicRequest
+    from kata_runtime.sandbox.record import NicRecord
+    from kata_runtime.sandbox.session import Session
+
+_ADD = "interface.add"
+_DELETE = "interface.delete"
+
+# include/uapi/linux/if_ether.h ETH_MIN_MTU, include/uapi/linux/ipv6.h IPV6_MIN_MTU
+_MTU_MIN = 68
+_MTU_MIN_IPV6 = 1280
+
+
+class AddedNic(NamedTuple):
+    """Where a NIC went: ``<slot>.<function of the root port>/<slot behind it>``, hexadecimal."""
+
+    pci_address: str
+
+
+class ListedNic(NamedTuple):
+    """A NIC as the guest's kernel sees it; ``ip`` as ``172.16.0.3/16``."""
+
+    name: str
+    mac: str
+    ip: list[str]
+    mtu: int
+
+
+def list_interfaces(session: Session) -> list[ListedNic]:
+    """The NICs added by kata-network, in the order they were added, as the guest's kernel has them now.
+
+    :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
+    """
+    nics = session.record.nics
+    if not nics:
+        return []
+    answers = call_each(session.channel(), Family.ROUTE, [dump_links(), dump_addresses()])
+    states = read_states(*answers)
+    by_name = {state.name: state for state in states}
+    by_mac = {state.mac: state for state in states}
+    found = ((nic, by_name.get(nic.name) or by_mac.get(nic.mac)) for nic in nics)
+    return [_listed(nic, state) for nic, state in found if state is not None]
+
+
+def _listed(nic: NicRecord, state: NicState) -> ListedNic:
+    # The kernel gives every NIC a link-local address by itself; it is listed only when it was asked for.
+    shown = [
+        address.text
+        for address in state.addresses
+        if not address.is_automatic or address.text in nic.addresses
+    ]
+    return ListedNic(state.name, state.mac, shown, state.mtu)
+
+
+def find_record(session: Session, name: str) -> NicRecord | None:
+    """What is recorded of NIC ``name``."""
+    return next((nic for nic in session.record.nics if nic.name == name), None)
+
+
+def add_interface(session: Session, request: NicRequest) -> AddedNic:
+    """Plug a NIC into the running VM and configure it in the guest, or leave everything as it was.
+
+    :raise InputError, ConflictError, LimitError: what is asked for is not possible here.
+    :raise HostError, QemuError, GuestError, KernelError, DeadlineError: host, QEMU or guest failed.
+    """
+    from kata_runtime.network.endpoint import open_endpoint
+    from kata_runtime.network.guest_nic import configure, watch
+    from kata_runtime.vmm.command import root_port_address
+
+    _check_mtu(request)
+    nic = _place(session, request)
+    endpoint = open_endpoint(session, request)
+    try:
+        channel = session.channel()
+        with watch(channel) as arrivals:
+            _check_guest(arrivals.links_before, request)
+            _begin_addition(session, nic)
+            try:
+                endpoint.plug(session, nic)
+                configure(channel, arrivals.wait(nic.mac), request)
+            except BaseException:
+                _undo_addition(session, nic)
+                raise
+            session.save(session.record._replace(nics=(*session.record.nics, nic), pending=None))
+    finally:
+        endpoint.close()
+    return AddedNic(root_port_address(nic.slot))
+
+
+def delete_interface(session: Session, name: str) -> None:
+    """Take a NIC out of the running VM; the host's side of it stays.
+
+    :raise InputError: kata-network added none of that name.
+    :raise DeadlineError: the guest does not let go; the NIC stays recorded and can be deleted again.
+    :raise QemuError: QEMU refused or ended.
+    """
+    nic = find_record(session, name)
+    if nic is None:
+        raise InputError(
+            f"container {session.container_id} has no NIC {name!a} that was added with add-iface",
+            field="name",
+            hint="list-ifaces shows those that can be deleted",
+        )
+    session.save(session.record._replace(pending={"kind": _DELETE, "name": name}))
+    try:
+        _unplug(session, nic)
+    except KataError:
+        # The NIC is still there, or half of it: it stays in the record, and a second del-iface goes on.
+        session.save(session.record._replace(pending=None))
+        raise
+    _forget(session, nic)
+
+
+def recover(session: Session, pending: Mapping[str, object]) -> None:
+    """Undo an interrupted addition, complete an interrupted deletion.
+
+    :raise HostError: the work is none of this module's.
+    :raise QemuError, DeadlineError: QEMU or the guest does not do its part.
+    """
+    from kata_runtime.sandbox.record import nic_of
+
+    match pending:
+        case {"kind": str(kind), "nic": dict(document)} if kind == _ADD:
+            _unplug(session, nic_of(document))
+            session.save(session.record._replace(pending=None))
+        case {"kind": str(kind), "name": str(name)} if kind == _DELETE:
+            nic = find_record(session, name)
+            if nic is None:
+                session.save(session.record._replace(pending=None))
+                return
+            try:
+                _unplug(session, nic)
+            except DeadlineError:
+                # A guest that does not let go must not keep every other command from working.
+                session.save(session.record._replace(pending=None))
+            else:
+                _forget(session, nic)
+        case _:
+            raise HostError(f"unfinished work {pending.get('kind')!a} is none of interfaces")
+
+
+def _check_mtu(request: NicRequest) -> None:
+    """What the guest's kernel would refuse, before anything is touched."""
+    if request.mtu < _MTU_MIN:
+        raise InputError(
+            f"mtu {request.mtu} is too small: the container's kernel takes {_MTU_MIN} or more for Ethernet",
+            field="mtu",
+        )
+    if request.mtu < _MTU_MIN_IPV6 and any(address.family == AF_INET6 for address in request.addresses):
+        raise InputError(
+            f"mtu {request.mtu} is too small: the container's kernel takes {_MTU_MIN_IPV6} or more for IPv6",
+            field="mtu",
+        )
+
+
+def _place(session: Session, request: NicRequest) -> NicRecord:
+    """A free root port, when name and MAC are not in use."""
+    from kata_runtime.sandbox.record import NicRecord
+
+    record = session.record
+    for nic in record.nics:
+        if nic.device == request.device:
+            raise ConflictError(
+                f"device {request.device!a} serves NIC {nic.name!a} of this container already",
+                hint="a device serves one NIC",
+            )
+        if nic.name == request.name:
+            raise ConflictError(f"the container has a NIC {nic.name!a} already", hint="choose another name")
+        if nic.mac == request.mac:
+            raise ConflictError(f"hwAddr {request.mac} is that of NIC {nic.name!a} already")
+    used = {nic.slot for nic in record.nics}
+    slot = next((number for number in range(record.root_ports) if number not in used), None)
+    if slot is None:
+        raise LimitError(
+            f"the container has {len(record.nics)} NICs, and its machine has no room for another",
+            limit=record.root_ports,
+            hint="delete one, or start it with a larger default_root_ports (32 at most)",
+        )
+    return NicRecord(
+        name=request.name,
+        device=request.device,
+        mac=request.mac,
+        mtu=request.mtu,
+        addresses=tuple(address.with_prefix for address in request.addresses),
+        slot=slot,
+        queues=request.queues,
+        vhost_user_socket=request.vhost_user_socket,
+    )
+
+
+def _check_guest(states: Sequence[NicState], request: NicRequest) -> None:
+    """Names and MACs that the guest has from elsewhere."""
+    for state in states:
+        if state.name == request.name:
+            raise ConflictError(
+                f"the container has an interface {request.name!a} of its own", hint="choose another name"
+            )
+        if state.mac == request.mac:
+            raise ConflictError(
+                f"hwAddr {request.mac} is that of the container's own interface {state.name!a}"
+            )
+
+
+def _begin_addition(session: Session, nic: NicRecord) -> None:
+    """Write the intention down, unless another sandbox uses the device."""
+    from kata_runtime.sandbox.lock import global_lock
+    from kata_runtime.sandbox.neighbours import user_of_device
+
+    with global_lock(session.root):
+        other = user_of_device(session.root, session.container_id, nic.device)
+        if other is not None:
+            raise ConflictError(
+                f"device {nic.device!a} serves container {other} already",
+                hint="a device serves one container",
+            )
+        session.save(session.record._replace(pending={"kind": _ADD, "nic": nic._asdict()}))
+
+
+def _undo_addition(session: Session, nic: NicRecord) -> None:
+    """Take out what there is of the NIC; what cannot be taken out now stays pending."""
+    try:
+        _unplug(session, nic)
+        session.save(session.record._replace(pending=None))
+    except KataError:
+        # The reason why the addition failed is what the user needs; the next command tries again.
+        return
+
+
+def _unplug(session: Session, nic: NicRecord) -> None:
+    from kata_runtime.vmm.hotplug import unplug
+
+    unplug(session.monitor(), nic.identity)
+
+
+def _forget(session: Session, nic: NicRecord) -> None:
+    remaining = tuple(other for other in session.record.nics if other is not nic)
+    session.save(session.record._replace(nics=remaining, pending=None))

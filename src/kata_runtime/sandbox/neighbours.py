@@ -1,0 +1,34 @@
+"""What other sandboxes of the same root use of this host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from kata_runtime.errors import HostError
+from kata_runtime.sandbox.identity import sandbox_ids
+from kata_runtime.sandbox.process import is_alive
+from kata_runtime.sandbox.record import Record, load_record
+
+
+def user_of_device(root: str, container_id: str, device: str) -> str | None:
+    """The other running container with a NIC on ``device``, begun ones included."""
+    for other in sandbox_ids(root):
+        if other == container_id:
+            continue
+        try:
+            record = load_record(os.path.join(root, other))
+        except (FileNotFoundError, HostError):
+            # Being made, being deleted, or damaged: commands on it say so, others need not fail.
+            continue
+        if device in _devices(record) and is_alive(record.pid, record.start_time):
+            return other
+    return None
+
+
+def _devices(record: Record) -> set[object]:
+    devices: set[object] = {nic.device for nic in record.nics}
+    begun = (record.pending or {}).get("nic")
+    if isinstance(begun, Mapping):
+        devices.add(begun.get("device"))
+    return devices
