@@ -40,8 +40,7 @@ class ExecPort:
     def _handle(self, kind: int, request: int, payload: bytes) -> None:
         if kind == wire.HELLO:
             self._hang_up()
-            version = wire.VERSION.to_bytes(2, "big")
-            self._port.send(wire.HELLO, request, payload[: wire.NONCE_BYTES] + version)
+            self._port.greet(request, payload)
         elif kind == wire.EXEC:
             self._start(request, payload)
         elif self._process is None:

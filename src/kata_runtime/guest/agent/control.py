@@ -66,7 +66,7 @@ class Control:
     def _hello(self, request: int, payload: bytes) -> None:
         for old in list(self._subscriptions):
             self._close_subscription(old)
-        self._port.send(wire.HELLO, request, payload[: wire.NONCE_BYTES] + wire.VERSION.to_bytes(2, "big"))
+        self._port.greet(request, payload)
 
     def _netlink(self, request: int, payload: bytes) -> None:
         family, last, block = wire.unpack_target(payload)

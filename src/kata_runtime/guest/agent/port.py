@@ -14,6 +14,8 @@ _READ_BYTES = 64 * 1024
 # Above this the producer waits (netlink) or is not read from (a process).
 HIGH_WATER_BYTES = 512 * 1024
 
+_HELLO = bytes([wire.HELLO])
+
 
 class Port:
     """One open port.
@@ -29,7 +31,11 @@ class Port:
         self.backlog = 0
 
     def receive(self) -> tuple[list[bytes], bool]:
-        """All raw frames that have arrived, and whether the host is gone (a read of 0 bytes)."""
+        """All raw frames that have arrived, and whether the host that sent them is gone (a read of 0 bytes).
+
+        A new host's HELLO can be here before the news that it connected, which comes by another queue and a
+        kernel thread (control_work_handler): after a HELLO a read of 0 bytes means its predecessor.
+        """
         frames: list[bytes] = []
         while True:
             try:
@@ -40,7 +46,7 @@ class Port:
                 # ENODEV and the like: the port is being unplugged; for us the same as a host that left.
                 return frames, True
             if not data:
-                return frames, True
+                return frames, not any(frame[:1] == _HELLO for frame in frames)
             try:
                 frames += self._decoder.feed(data)
             except wire.FrameError:
@@ -53,6 +59,16 @@ class Port:
         self._outgoing.append(memoryview(frame))
         self.backlog += len(frame)
         self.flush()
+
+    def greet(self, request: int, payload: bytes) -> None:
+        """Answer a new client's HELLO; nothing that was meant for its predecessor follows.
+
+        The END before it closes what was half-sent.
+        """
+        self._outgoing.clear()
+        self._outgoing.append(memoryview(b"\xc0"))
+        self.backlog = 1
+        self.send(wire.HELLO, request, payload[: wire.NONCE_BYTES] + wire.VERSION.to_bytes(2, "big"))
 
     def flush(self) -> None:
         """Write until the port is full or nothing is left; writes can be partial."""
