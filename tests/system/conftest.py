@@ -1,0 +1,239 @@
+"""Real sandboxes, network namespaces and unique names; what a test leaves behind fails it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kata_runtime.cli.recovery import recover
+from kata_runtime.guest.image import INITRD_NAME, KERNEL_NAME, TEST_DESTINATION
+from kata_runtime.sandbox.process import is_alive
+from kata_runtime.sandbox.record import load_record
+from kata_runtime.sandbox.session import Session, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PROGRAM = str(Path(sys.executable).with_name("kata-runtime"))
+_SECONDS = 180
+_PREFIX = f"kt{os.getpid()}"
+Completed = subprocess.CompletedProcess[str]
+
+
+class Namespace:
+    """A network namespace of this host, with whatever the test makes in it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.prefix = ["nsenter", f"--net=/run/netns/{name}", "--"]
+
+    def run(self, *argv: str, stdin: str | None = None) -> Completed:
+        """Run a command in it that must succeed."""
+        done = self.attempt(*argv, stdin=stdin)
+        assert done.returncode == 0, (argv, done.stdout, done.stderr)
+        return done
+
+    def attempt(self, *argv: str, stdin: str | None = None) -> Completed:
+        """Run a command in it."""
+        return subprocess.run(
+            [*self.prefix, *argv], capture_output=True, text=True, timeout=_SECONDS, input=stdin, check=False
+        )
+
+    def tap(self, name: str, *addresses: str, mtu: int = 1500, options: tuple[str, ...] = ()) -> None:
+        """A TAP that is up and has these addresses."""
+        self.run("ip", "tuntap", "add", name, "mode", "tap", *options)
+        for address in addresses:
+            self.run("ip", "address", "add", address, "dev", name, *(["nodad"] if ":" in address else []))
+        self.run("ip", "link", "set", name, "mtu", str(mtu), "up")
+
+
+class Runtime:
+    """The program under a root of its own; its commands run in ``namespace`` where there is one."""
+
+    def __init__(self, root: Path, config: Path) -> None:
+        self.root = root
+        self.config = config
+        self.namespace: Namespace | None = None
+
+    def argv(self, *words: str) -> list[str]:
+        """The command line that a user would type, as a vector."""
+        prefix = [] if self.namespace is None else self.namespace.prefix
+        return [*prefix, PROGRAM, "--root", str(self.root), "--kata-config", str(self.config), *words]
+
+    def cli(self, *words: str, stdin: str | bytes | None = None) -> Completed:
+        """Run one command."""
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        done = subprocess.run(
+            self.argv(*words), capture_output=True, timeout=_SECONDS, input=data or b"", check=False
+        )
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+
+class Sandbox:
+    """A running sandbox."""
+
+    def __init__(self, runtime: Runtime, container_id: str) -> None:
+        self.runtime = runtime
+        self.id = container_id
+        self.root = runtime.root
+        self.directory = runtime.root / container_id
+
+    def cli(self, *words: str, stdin: str | bytes | None = None) -> Completed:
+        """Run one command."""
+        return self.runtime.cli(*words, stdin=stdin)
+
+    def network(self, verb: str, document: object = None) -> Completed:
+        """Run a kata-network command on it, with ``document`` as JSON on standard input."""
+        if document is None:
+            return self.cli("kata-network", verb, self.id)
+        return self.cli("kata-network", verb, self.id, "-", stdin=json.dumps(document))
+
+    def guest(self, *argv: str, stdin: str | bytes | None = None) -> Completed:
+        """Run a command in the container."""
+        return self.cli("exec", self.id, *argv, stdin=stdin)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Hold it as a command does."""
+        with open_session(self.root, self.id, recover) as session:
+            yield session
+
+    def monitor_objects(self) -> list[str]:
+        """Everything that was plugged into the machine: devices, network back ends, character devices."""
+        with self.session() as session:
+            monitor = session.monitor()
+            devices = monitor.execute("qom-list", {"path": "/machine/peripheral"})
+            chardevs = monitor.execute("query-chardev")
+            backends = monitor.execute("human-monitor-command", {"command-line": "info network"})
+        assert isinstance(devices, list)
+        assert isinstance(chardevs, list)
+        names = [str(item["name"]) for item in devices if "root-port" not in str(item["type"])]
+        return [*sorted(names), *sorted(str(item["label"]) for item in chardevs), str(backends).strip()]
+
+    def snapshot(self) -> tuple[object, ...]:
+        """All that a command could have changed: record, machine, guest."""
+        links = self.guest("ip", "-j", "link", "show").stdout
+        addresses = self.guest("ip", "-j", "address", "show").stdout
+        shown = [
+            [{key: row[key] for key in row if not key.endswith("life_time")} for row in link["addr_info"]]
+            for link in json.loads(addresses or "[]")
+            if "addr_info" in link
+        ]
+        routes = (
+            self.guest("ip", "-j", "route", "show").stdout + self.guest("ip", "-6", "route", "show").stdout
+        )
+        record = (self.directory / "record.json").read_text()
+        return (record, self.monitor_objects(), links, shown, routes)
+
+
+def nic(
+    device: str, name: str, *addresses: str, mac: str = "02:42:20:6e:03:01", mtu: int = 1500, **more: object
+) -> dict[str, object]:
+    """The JSON of add-iface; ``addresses`` as ``172.16.0.3/16``."""
+    pairs = [dict(zip(("address", "mask"), address.split("/"), strict=True)) for address in addresses]
+    document: dict[str, object] = {"device": device, "name": name}
+    if pairs:
+        document["IPAddresses"] = pairs
+    return {**document, "hwAddr": mac, "mtu": mtu, **more}
+
+
+@pytest.fixture(scope="session")
+def unique() -> Callable[[str], str]:
+    """Makes names that nothing else on this host has, of at most 15 characters for a short stem."""
+    numbers = count(1)
+    return lambda stem: f"{_PREFIX}{stem}{next(numbers)}"
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Iterator[Runtime]:
+    """A root directory for this run of the tests; whatever it still holds at the end is a failure."""
+    root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    config = root / ".configuration.toml"
+    config.write_text(
+        "[hypervisor.qemu]\n"
+        f'kernel = "{TEST_DESTINATION / KERNEL_NAME}"\n'
+        f'initrd = "{TEST_DESTINATION / INITRD_NAME}"\n'
+        'accelerator = "tcg"\n'
+        "default_memory = 384\n"
+    )
+    made = Runtime(root, config)
+    yield made
+    left = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    for name in left:
+        made.cli("delete", "--force", name)
+    shutil.rmtree(root)
+    assert left == [], "sandboxes were left behind"
+    names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    assert [line for line in names.splitlines() if line.startswith(_PREFIX)] == []
+
+
+@contextmanager
+def booted(runtime: Runtime, container_id: str) -> Iterator[Sandbox]:
+    """A sandbox that is deleted, however the block ends."""
+    done = runtime.cli("run", "--detach", container_id)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{container_id}\n", "")
+    record = load_record(str(runtime.root / container_id))
+    try:
+        yield Sandbox(runtime, container_id)
+    finally:
+        runtime.cli("delete", "--force", container_id)
+        assert not is_alive(record.pid, record.start_time)
+
+
+@pytest.fixture(scope="session")
+def shared_sandbox(runtime: Runtime, unique: Callable[[str], str]) -> Iterator[Sandbox]:
+    """The sandbox that most tests share; ``sandbox`` makes sure that none leaves anything in it."""
+    with booted(runtime, unique("shared")) as made:
+        yield made
+
+
+@pytest.fixture
+def sandbox(shared_sandbox: Sandbox) -> Iterator[Sandbox]:
+    """A running sandbox without NICs; it must be so again at the end."""
+    yield shared_sandbox
+    listed = shared_sandbox.network("list-ifaces")
+    for left in json.loads(listed.stdout or "null") or []:
+        shared_sandbox.network("del-iface", {"name": left["name"]})
+    assert (listed.returncode, listed.stdout, listed.stderr) == (0, "null\n", "")
+
+
+@pytest.fixture
+def fresh_sandbox(runtime: Runtime, unique: Callable[[str], str]) -> Iterator[Sandbox]:
+    """A sandbox of the test's own, to be broken."""
+    with booted(runtime, unique("own")) as made:
+        yield made
+
+
+@contextmanager
+def network_namespace(name: str) -> Iterator[Namespace]:
+    """A new network namespace with lo up."""
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        made = Namespace(name)
+        made.run("ip", "link", "set", "lo", "up")
+        yield made
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+@pytest.fixture
+def namespace(runtime: Runtime, unique: Callable[[str], str]) -> Iterator[Namespace]:
+    """A private network namespace in which the test's commands run."""
+    with network_namespace(unique("ns")) as made:
+        runtime.namespace = made
+        try:
+            yield made
+        finally:
+            runtime.namespace = None
