@@ -26,11 +26,7 @@ def tracked_files() -> tuple[Path, ...]:
 def python_files(*directories: str) -> list[Path]:
     """Return the tracked Python files below ``directories`` of the repository."""
     roots = [ROOT / name for name in directories]
-    return [
-        path
-        for path in tracked_files()
-        if path.suffix == ".py" and any(root in path.parents for root in roots)
-    ]
+    return [path for path in tracked_files() if path.suffix == ".py" and any(root in path.parents for root in roots)]
 
 
 @cache

@@ -68,17 +68,13 @@ class Runtime:
     def argv(self, *words: str) -> list[str]:
         """The command line that a user would type, as a vector."""
         prefix = [] if self.namespace is None else self.namespace.prefix
-        return [*prefix, PROGRAM, "--root", str(self.root), "--kata-config", str(self.config), *words]
+        return [*prefix, "env", f"KATA_CONF_FILE={self.config}", PROGRAM, "--root", str(self.root), *words]
 
     def cli(self, *words: str, stdin: str | bytes | None = None) -> Completed:
         """Run one command."""
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run(
-            self.argv(*words), capture_output=True, timeout=_SECONDS, input=data or b"", check=False
-        )
-        return subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-        )
+        done = subprocess.run(self.argv(*words), capture_output=True, timeout=_SECONDS, input=data or b"", check=False)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 class Sandbox:
@@ -124,16 +120,17 @@ class Sandbox:
 
     def snapshot(self) -> tuple[object, ...]:
         """All that a command could have changed: record, machine, guest."""
-        links = self.guest("ip", "-j", "link", "show").stdout
+        links = [
+            (link["ifname"], link["address"], link["mtu"], "UP" in link["flags"])
+            for link in json.loads(self.guest("ip", "-j", "link", "show").stdout)
+        ]
         addresses = self.guest("ip", "-j", "address", "show").stdout
         shown = [
             [{key: row[key] for key in row if not key.endswith("life_time")} for row in link["addr_info"]]
             for link in json.loads(addresses or "[]")
             if "addr_info" in link
         ]
-        routes = (
-            self.guest("ip", "-j", "route", "show").stdout + self.guest("ip", "-6", "route", "show").stdout
-        )
+        routes = self.guest("ip", "-j", "route", "show").stdout + self.guest("ip", "-6", "route", "show").stdout
         record = (self.directory / "record.json").read_text()
         return (record, self.monitor_objects(), links, shown, routes)
 

@@ -90,14 +90,12 @@ def test_order_and_second_life_of_a_name(sandbox: Sandbox, namespace: Namespace)
 
 
 def test_as_many_as_there_is_room_for(sandbox: Sandbox, namespace: Namespace) -> None:
-    """Thirty commands at once add thirty NICs that all carry packets; two more fit, the 33rd is refused."""
+    """Thirty commands at once add thirty NICs that carry packets; two more fit, the 33rd is refused."""
     for number in range(33):
         namespace.tap(f"tap{number}", f"10.9.{number}.1/24")
 
     def add(number: int) -> tuple[object, ...]:
-        document = nic(
-            f"tap{number}", f"e{number}", f"10.9.{number}.3/24", mac=f"02:00:00:00:00:{number:02x}"
-        )
+        document = nic(f"tap{number}", f"e{number}", f"10.9.{number}.3/24", mac=f"02:00:00:00:00:{number:02x}")
         done = sandbox.network("add-iface", document)
         return done.returncode, done.stderr
 

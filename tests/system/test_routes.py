@@ -56,9 +56,7 @@ def wired(sandbox: Any, namespace: Any) -> Iterator[Any]:
     """A sandbox with eth-test (172.16.0.3/16, fd00::3/64) on a TAP whose other side is the namespace."""
     namespace.tap("tap_test")
     for address in ("172.16.0.1/16", "fd00::1/64"):
-        namespace.run(
-            "ip", "address", "add", address, "dev", "tap_test", *(("nodad",) if ":" in address else ())
-        )
+        namespace.run("ip", "address", "add", address, "dev", "tap_test", *(("nodad",) if ":" in address else ()))
     namespace.run("ip", "link", "set", "tap_test", "up")
     nic = {
         "device": "tap_test",
@@ -137,10 +135,7 @@ def test_packets_take_the_route(wired: Any, namespace: Any, unique: Any) -> None
 
 def test_update_replaces_all_but_the_kernels_own(wired: Any) -> None:
     """update-routes prints the resulting list; ``null`` in leaves the connected routes, ``null`` out."""
-    assert (
-        _run(wired, "add-route", "default 172.16.0.1 eth-test", "10.0.0.0/8 172.16.0.1 eth-test").returncode
-        == 0
-    )
+    assert _run(wired, "add-route", "default 172.16.0.1 eth-test", "10.0.0.0/8 172.16.0.1 eth-test").returncode == 0
     done = _run(wired, "update-routes", "- 172.16.0.2 eth-test", "11.0.0.0/8 172.16.0.1 eth-test")
     assert (done.returncode, done.stdout, done.stderr) == (
         0,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from kata_runtime.network.values import family_of, packed_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 
 def compact(value: object) -> str:

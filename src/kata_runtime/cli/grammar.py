@@ -6,10 +6,12 @@ start, on commands that clients run many times a second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 PROGRAM = "kata-runtime"
 
@@ -73,9 +75,7 @@ GLOBAL_OPTIONS = (
     Option("--root", "DIR", "where sandboxes keep their state (default: /run/kata-runtime)"),
     Option("--kata-config", "FILE", "configuration.toml to use (or the environment's KATA_CONF_FILE)"),
     Option("--log", "FILE", "append a log of what was done to FILE"),
-    Option(
-        "--log-format", "FORMAT", "text or json, one record a line (default: text)", choices=("text", "json")
-    ),
+    Option("--log-format", "FORMAT", "text or json, one record a line (default: text)", choices=("text", "json")),
     Option("--debug", None, "log in detail; without --log to standard error"),
 )
 
@@ -87,9 +87,7 @@ COMMANDS = (
     Command(("kata-network", "add-route"), (_ID, "FILE"), "add routes, all or none"),
     Command(("kata-network", "del-route"), (_ID, "FILE"), "delete the routes that match, all or none"),
     Command(("kata-network", "list-routes"), (_ID,), "list the main routing table"),
-    Command(
-        ("kata-network", "update-routes"), (_ID, "FILE"), "replace all routes that the kernel did not make"
-    ),
+    Command(("kata-network", "update-routes"), (_ID, "FILE"), "replace all routes that the kernel did not make"),
     Command(
         ("kata-ipvs", "ipvsadm"),
         (_ID,),
@@ -257,9 +255,7 @@ def _command(reader: _Reader) -> Command | Help:
     for command in group:
         if command.words[1] == second:
             return command
-    raise UsageError(
-        f"{word} has no command {second!a}", hint=nearest(second, names) or f"it has {', '.join(names)}"
-    )
+    raise UsageError(f"{word} has no command {second!a}", hint=nearest(second, names) or f"it has {', '.join(names)}")
 
 
 def _unknown_option(name: str, table: Sequence[Option], command: str) -> UsageError:
@@ -267,22 +263,14 @@ def _unknown_option(name: str, table: Sequence[Option], command: str) -> UsageEr
         hint = nearest(name, [option.name for option in table])
         return UsageError(f"there is no option {name!a}", hint=hint or f"{PROGRAM} --help lists the options")
     if any(name == option.name for option in GLOBAL_OPTIONS):
-        return UsageError(
-            f"{command} has no option {name}", hint=f"it goes before the command: {PROGRAM} {name} ..."
-        )
+        return UsageError(f"{command} has no option {name}", hint=f"it goes before the command: {PROGRAM} {name} ...")
     hint = nearest(name, [option.name for option in table])
-    return UsageError(
-        f"{command} has no option {name!a}", hint=hint or f"{PROGRAM} {command} --help lists its options"
-    )
+    return UsageError(f"{command} has no option {name!a}", hint=hint or f"{PROGRAM} {command} --help lists its options")
 
 
 def _takes_rest(command: Command, count: int) -> bool:
     """Whether the words from here on belong to somebody else (``exec ID CMD [ARG...]``)."""
-    return (
-        bool(command.operands)
-        and command.operands[-1].endswith("...]")
-        and count >= len(command.operands) - 2
-    )
+    return bool(command.operands) and command.operands[-1].endswith("...]") and count >= len(command.operands) - 2
 
 
 def _check_operands(command: Command, operands: Sequence[str]) -> None:

@@ -81,9 +81,7 @@ def _of_command(command: Command) -> str:
 
 def _of_options(options: tuple[Option, ...]) -> list[str]:
     names = [
-        (f"{option.short}, " if option.short else "")
-        + option.name
-        + (f" {option.metavar}" if option.metavar else "")
+        (f"{option.short}, " if option.short else "") + option.name + (f" {option.metavar}" if option.metavar else "")
         for option in options
     ]
     width = max(map(len, names))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kata_runtime.cli.grammar import Call
 from kata_runtime.cli.streams import tell, write_line
 from kata_runtime.guest.image import DEFAULT_DESTINATION, build_image
+
+if TYPE_CHECKING:
+    from kata_runtime.cli.grammar import Call
 
 
 def run(call: Call) -> int:

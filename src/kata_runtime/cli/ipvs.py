@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from kata_runtime.cli.grammar import Call
+from typing import TYPE_CHECKING
+
 from kata_runtime.cli.sessions import session_of
 from kata_runtime.cli.streams import read_input, tell, write_text
 from kata_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from kata_runtime.cli.grammar import Call
 
 # A batch of the configured 20,000 rules has about 2 MB.
 _RULES_LIMIT = 64 * 1024 * 1024  # bytes
@@ -18,9 +22,7 @@ def run(call: Call) -> int:
     parameters = call.value("--parameters")
     restore = call.value("--restore")
     if (parameters is None) == (restore is None):
-        given = (
-            "neither --parameters nor --restore" if parameters is None else "both --parameters and --restore"
-        )
+        given = "neither --parameters nor --restore" if parameters is None else "both --parameters and --restore"
         raise UsageError(f"kata-ipvs ipvsadm has {given}", hint="give one of the two")
     if restore is not None:
         return _restore(call, restore)

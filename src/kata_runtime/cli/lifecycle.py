@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kata_runtime.cli.grammar import Call
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import tell, write_line, write_text
 from kata_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kata_runtime.cli.grammar import Call
 
 
 def run(call: Call) -> int:
@@ -62,10 +66,7 @@ def _list(call: Call) -> int:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Lines with columns as wide as their widest cell and three spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "   ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = ["   ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -94,7 +95,7 @@ def _kill(call: Call) -> int:
 def _delete(call: Call) -> int:
     from kata_runtime.sandbox import lifecycle
 
-    lifecycle.delete(Path(root_of(call)), call.operands[0], call.value("--force") is not None)
+    lifecycle.delete(Path(root_of(call)), call.operands[0], force=call.value("--force") is not None)
     return 0
 
 

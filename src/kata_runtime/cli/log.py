@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+from typing import TYPE_CHECKING
 
-from kata_runtime.cli.grammar import Call
 from kata_runtime.errors import HostError
+
+if TYPE_CHECKING:
+    from kata_runtime.cli.grammar import Call
 
 LOGGER = logging.getLogger("kata_runtime")
 

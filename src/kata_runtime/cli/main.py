@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
-from types import FrameType
+from typing import TYPE_CHECKING
 
 from kata_runtime.cli.grammar import Call, Help, Version, parse
 from kata_runtime.cli.streams import (
@@ -17,6 +16,10 @@ from kata_runtime.cli.streams import (
     write_line,
 )
 from kata_runtime.errors import KataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

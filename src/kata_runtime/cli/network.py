@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kata_runtime.cli.grammar import Call
 from kata_runtime.cli.sessions import session_of
 from kata_runtime.cli.streams import AnswerError, read_input, write_line
 
 if TYPE_CHECKING:
     # The request module brings json along, which list-ifaces does not need.
+    from collections.abc import Callable, Sequence
+
+    from kata_runtime.cli.grammar import Call
     from kata_runtime.network.request import RouteRequest
 
 

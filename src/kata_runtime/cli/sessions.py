@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kata_runtime.cli.grammar import Call
 from kata_runtime.cli.recovery import recover
 from kata_runtime.cli.settings import root_of
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from kata_runtime.cli.grammar import Call
     from kata_runtime.sandbox.session import Session
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from kata_runtime.cli.grammar import Call
+if TYPE_CHECKING:
+    from kata_runtime.cli.grammar import Call
 
 DEFAULT_ROOT = "/run/kata-runtime"
 

@@ -74,9 +74,7 @@ def write_text(text: str) -> None:
         raise OutputClosedError from exc
     except OSError as exc:
         reason = os.strerror(exc.errno or 0)
-        raise HostError(
-            f"cannot write the result to standard output: {reason}", errno=exc.errno or 0
-        ) from exc
+        raise HostError(f"cannot write the result to standard output: {reason}", errno=exc.errno or 0) from exc
 
 
 def write_line(text: str) -> None:
@@ -97,6 +95,4 @@ def one_line(text: str) -> str:
     """The text with everything escaped that could break the line or command a terminal."""
     if text.isprintable():
         return text
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text.rstrip("\n")
-    )
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text.rstrip("\n"))

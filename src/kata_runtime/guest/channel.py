@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import DeadlineError, GuestError, KernelError, ProtocolError
 from kata_runtime.guest import wire
 from kata_runtime.guest.port import Frame, GuestPort
-from kata_runtime.netlink.transport import Block, Family
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from kata_runtime.netlink.transport import Block, Family
 
 # So many blocks are under way at once: one that the kernel works on, others that cross the port meanwhile.
 _WINDOW_BLOCKS = 4

@@ -134,9 +134,7 @@ def unpack_address(payload: bytes) -> Address:
         raise ProtocolError(f"an address of {len(address)} bytes and {prefix_length} bits in family {family}")
     if _IFA_FLAGS in attributes:
         flags = unpack_u32(attributes[_IFA_FLAGS])  # the header holds the low 8 bits only
-    return Address(
-        index, family, address, prefix_length, flags, scope, unpack_text(attributes.get(_IFA_LABEL, b""))
-    )
+    return Address(index, family, address, prefix_length, flags, scope, unpack_text(attributes.get(_IFA_LABEL, b"")))
 
 
 def addresses_of(messages: list[Message]) -> list[Address]:

@@ -151,9 +151,9 @@ def new_route(
     if scope is None:
         scope = RT_SCOPE_UNIVERSE if gateway or family == AF_INET6 else RT_SCOPE_LINK
     priority = IPV6_DEFAULT_PRIORITY if family == AF_INET6 else 0
-    payload = _HEADER.pack(
-        family, prefix_length, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0
-    ) + pack_u32(_RTA_TABLE, RT_TABLE_MAIN)
+    payload = _HEADER.pack(family, prefix_length, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0) + pack_u32(
+        _RTA_TABLE, RT_TABLE_MAIN
+    )
     if prefix_length:
         payload += pack_attribute(_RTA_DST, destination)
     if priority:
@@ -263,9 +263,7 @@ def _next_hops(attributes: dict[int, bytes], flags: int) -> Iterator[NextHop]:
         yield from _multipath(multipath)
     elif _RTA_OIF in attributes or _RTA_GATEWAY in attributes or _RTA_VIA in attributes:
         own = (_RTA_GATEWAY, _RTA_VIA, _RTA_ENCAP_TYPE, _RTA_ENCAP)
-        packed = b"".join(
-            pack_attribute(number, attributes[number]) for number in own if number in attributes
-        )
+        packed = b"".join(pack_attribute(number, attributes[number]) for number in own if number in attributes)
         yield NextHop(_gateway(attributes), _number(attributes, _RTA_OIF), 1, flags, packed)
 
 
@@ -285,8 +283,7 @@ def _multipath(data: bytes) -> Iterator[NextHop]:
 
 def _pack_hops(hops: Sequence[NextHop]) -> bytes:
     return b"".join(
-        _NEXT_HOP.pack(_NEXT_HOP.size + len(hop.attributes), hop.flags, hop.weight - 1, hop.interface)
-        + hop.attributes
+        _NEXT_HOP.pack(_NEXT_HOP.size + len(hop.attributes), hop.flags, hop.weight - 1, hop.interface) + hop.attributes
         for hop in hops
     )
 

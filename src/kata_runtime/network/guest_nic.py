@@ -81,10 +81,7 @@ def read_states(links: list[Message], addresses: list[Message]) -> list[NicState
     by_index: dict[int, list[NicAddress]] = {}
     for address in addresses_of(addresses):
         by_index.setdefault(address.index, []).append(NicAddress(address.text, _is_link_local(address)))
-    return [
-        NicState(link.name, link.mac, link.mtu, tuple(by_index.get(link.index, ())))
-        for link in links_of(links)
-    ]
+    return [NicState(link.name, link.mac, link.mtu, tuple(by_index.get(link.index, ()))) for link in links_of(links)]
 
 
 def configure(channel: AgentChannel, index: int, request: NicRequest) -> None:
@@ -112,9 +109,7 @@ def _explain(error: KernelError, requests: list[Request], request: NicRequest) -
         return InputError(f"the container's kernel refuses mtu {request.mtu}: {reason}", field="mtu")
     if place < len(requests) - 1:
         address = request.addresses[place - 2].with_prefix
-        return InputError(
-            f"the container's kernel refuses the address {address}: {reason}", field="IPAddresses"
-        )
+        return InputError(f"the container's kernel refuses the address {address}: {reason}", field="IPAddresses")
     return KernelError(f"set NIC {request.name!a} up in the container", error.errno, error.extack)
 
 

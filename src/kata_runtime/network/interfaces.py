@@ -1,7 +1,7 @@
 """NICs of a running container: add, list, delete.
 
-A NIC lives in four places: the record, QEMU's back end, QEMU's device, the guest's kernel. The record names the
-work before it begins, and whoever finds it there ends it.
+A NIC lives in four places: the record, QEMU's back end, QEMU's device, the guest's kernel. The record names
+the work before it begins, and whoever finds it there ends it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from _socket import AF_INET6
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, DeadlineError, HostError, InputError, KataError, LimitError
-from kata_runtime.netlink.address import dump_addresses
+from kata_runtime.netlink.address import dump_addresses, format_address
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.request import call_each
 from kata_runtime.netlink.transport import Family
 from kata_runtime.network.guest_nic import NicState, read_states
+from kata_runtime.network.values import packed_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,13 +64,18 @@ def list_interfaces(session: Session) -> list[ListedNic]:
 
 
 def _listed(nic: NicRecord, state: NicState) -> ListedNic:
+    """In the order asked for, then what the guest has besides; the kernel lists IPv6 addresses newest first."""
+    asked = {_canonical(address): place for place, address in enumerate(nic.addresses)}
     # The kernel gives every NIC a link-local address by itself; it is listed only when it was asked for.
-    shown = [
-        address.text
-        for address in state.addresses
-        if not address.is_automatic or address.text in nic.addresses
-    ]
+    shown = [address.text for address in state.addresses if not address.is_automatic or address.text in asked]
+    shown.sort(key=lambda text: asked.get(text, len(asked)))
     return ListedNic(state.name, state.mac, shown, state.mtu)
+
+
+def _canonical(address: str) -> str:
+    """An address as the kernel's bytes are written, however it was spelled."""
+    text, _, length = address.partition("/")
+    return f"{format_address(packed_address(text) or b'')}/{length}"
 
 
 def find_record(session: Session, name: str) -> NicRecord | None:
@@ -89,6 +95,7 @@ def add_interface(session: Session, request: NicRequest) -> AddedNic:
 
     _check_mtu(request)
     nic = _place(session, request)
+    _refuse_foreign(session, nic)
     endpoint = open_endpoint(session, request)
     try:
         channel = session.channel()
@@ -216,24 +223,27 @@ def _check_guest(states: Sequence[NicState], request: NicRequest) -> None:
                 f"the container has an interface {request.name!a} of its own", hint="choose another name"
             )
         if state.mac == request.mac:
-            raise ConflictError(
-                f"hwAddr {request.mac} is that of the container's own interface {state.name!a}"
-            )
+            raise ConflictError(f"hwAddr {request.mac} is that of the container's own interface {state.name!a}")
 
 
 def _begin_addition(session: Session, nic: NicRecord) -> None:
-    """Write the intention down, unless another sandbox uses the device."""
+    """Write the intention down, unless another sandbox took the device meanwhile."""
     from kata_runtime.sandbox.lock import global_lock
-    from kata_runtime.sandbox.neighbours import user_of_device
 
     with global_lock(session.root):
-        other = user_of_device(session.root, session.container_id, nic.device)
-        if other is not None:
-            raise ConflictError(
-                f"device {nic.device!a} serves container {other} already",
-                hint="a device serves one container",
-            )
+        _refuse_foreign(session, nic)
         session.save(session.record._replace(pending={"kind": _ADD, "nic": nic._asdict()}))
+
+
+def _refuse_foreign(session: Session, nic: NicRecord) -> None:
+    """A TAP would be refused by the kernel, too, but not with the name of who has it."""
+    from kata_runtime.sandbox.neighbours import user_of_device
+
+    other = user_of_device(session.root, session.container_id, nic.device)
+    if other is not None:
+        raise ConflictError(
+            f"device {nic.device!a} serves container {other} already", hint="a device serves one container"
+        )
 
 
 def _undo_addition(session: Session, nic: NicRecord) -> None:

@@ -134,9 +134,7 @@ def _objects_of(value: object) -> list[tuple[dict[str, object], str]]:
         raise InputError("the list of routes is empty", hint="give at least one route")
     for index, item in enumerate(value):
         if not isinstance(item, dict):
-            raise InputError(
-                f"route {index + 1} is {shown(item)}", hint="a route is described by one JSON object"
-            )
+            raise InputError(f"route {index + 1} is {shown(item)}", hint="a route is described by one JSON object")
     return [(item, f"route {index + 1}: ") for index, item in enumerate(value)]
 
 
@@ -149,9 +147,7 @@ def _known_fields(
     for key, value in given.items():
         known = spelling.get(key.lower())
         if known is None:
-            raise InputError(
-                f"{where} has no field {shown(key)}", field=key, hint=_nearest(key, spelling, keys)
-            )
+            raise InputError(f"{where} has no field {shown(key)}", field=key, hint=_nearest(key, spelling, keys))
         fields[known] = value
     return fields
 
@@ -183,9 +179,7 @@ def _addresses(value: object) -> tuple[IpAddress, ...]:
     for index, item in enumerate(value):
         field = f"IPAddresses[{index}]"
         if not isinstance(item, dict):
-            raise InputError(
-                f"{field} is {shown(item)}", field=field, hint='it must be an object {"address","mask"}'
-            )
+            raise InputError(f"{field} is {shown(item)}", field=field, hint='it must be an object {"address","mask"}')
         fields = _known_fields(item, field, _ADDRESS_KEYS, _ADDRESS_IGNORED)
         address = nic_address(_required(fields, "address", field), _required(fields, "mask", field), field)
         if address.packed in found:

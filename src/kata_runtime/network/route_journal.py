@@ -110,9 +110,7 @@ def _open_private(path: str, flags: int) -> int:
 def _read_undo(path: Path) -> Groups:
     before: Groups = {}
     try:
-        for family, destination, length, tos, priority, payloads in json.loads(
-            path.read_text(encoding="ascii")
-        ):
+        for family, destination, length, tos, priority, payloads in json.loads(path.read_text(encoding="ascii")):
             key = RouteKey(family, bytes.fromhex(destination), length, tos, priority)
             routes: list[Route] = [unpack_route(bytes.fromhex(payload)) for payload in payloads]
             before[key] = routes

@@ -125,9 +125,7 @@ def group(routes: Iterable[Route]) -> Groups:
     return groups
 
 
-def plan(
-    current: Mapping[RouteKey, Sequence[Route]], wanted: Mapping[RouteKey, Sequence[Route]]
-) -> list[Step]:
+def plan(current: Mapping[RouteKey, Sequence[Route]], wanted: Mapping[RouteKey, Sequence[Route]]) -> list[Step]:
     """The changes that turn ``current`` into ``wanted``, for the keys of ``wanted`` only.
 
     Routes without a gateway come first, since gateways are reached over them; what only goes, goes last, so
@@ -135,10 +133,7 @@ def plan(
     """
     ranked: list[list[Step]] = [[], [], []]
     for key, target in wanted.items():
-        if not target:
-            rank = 2
-        else:
-            rank = 1 if any(hop.gateway for route in target for hop in route.next_hops) else 0
+        rank = 2 if not target else 1 if any(hop.gateway for route in target for hop in route.next_hops) else 0
         ranked[rank] += _plan_group(list(current.get(key, ())), list(target))
     return ranked[0] + ranked[1] + ranked[2]
 

@@ -82,9 +82,7 @@ def add_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
             )
         added[route.key] = asked
         steps.append(Step(add_route(route, NLM_F_CREATE | NLM_F_EXCL), route))
-    _carry_out(
-        session, steps, {key: [] for key in added}, {key: asked.request for key, asked in added.items()}
-    )
+    _carry_out(session, steps, {key: [] for key in added}, {key: asked.request for key, asked in added.items()})
 
 
 def delete_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
@@ -113,9 +111,7 @@ def delete_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
                 wanted[key] = remaining
                 matched = True
         if not matched:
-            raise InputError(
-                f"no route {describe(request)} in the container", hint="list-routes shows what is there"
-            )
+            raise InputError(f"no route {describe(request)} in the container", hint="list-routes shows what is there")
     before = {key: groups[key] for key in wanted}
     _carry_out(session, plan(groups, wanted), before, {})
 
@@ -306,11 +302,7 @@ def _matching(route: Route, candidates: Sequence[_Asked]) -> list[_Asked] | None
                 asked.link is not None
                 and (asked.gateway, asked.link.index) == (hop.gateway, hop.interface)
                 and (not asked.source or asked.source == route.source)
-                and (
-                    asked.request.scope is None
-                    or asked.family == AF_INET6
-                    or asked.request.scope == route.scope
-                )
+                and (asked.request.scope is None or asked.family == AF_INET6 or asked.request.scope == route.scope)
             ):
                 matching.append(asked)
                 break
@@ -325,9 +317,7 @@ def _distinct(every: Iterable[_Asked]) -> list[_Asked]:
     distinct = []
     for given in every:
         if given.link is None:
-            raise InputError(
-                f"the route {describe(given.request)} has no device", field="device", hint="name one"
-            )
+            raise InputError(f"the route {describe(given.request)} has no device", field="device", hint="name one")
         asked = given._replace(family=given.family or AF_INET)
         identity = (asked.family, asked.destination, asked.prefix_length, asked.gateway, given.link.index)
         if identity in seen:

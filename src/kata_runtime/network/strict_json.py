@@ -58,9 +58,7 @@ def _syntax_error(text: str, exc: json.JSONDecodeError) -> InputError:
         return InputError(f"the input goes on after its JSON value at {where}", hint="give one value")
     if exc.pos >= len(text.rstrip()) or exc.msg.startswith("Unterminated string"):
         return InputError(f"the input is not JSON: it ends too early ({where})")
-    return InputError(
-        f"the input is not JSON: {exc.msg[0].lower()}{exc.msg[1:].removesuffix(' at')} at {where}"
-    )
+    return InputError(f"the input is not JSON: {exc.msg[0].lower()}{exc.msg[1:].removesuffix(' at')} at {where}")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -70,9 +68,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
         if folded in seen:
             first = seen[folded]
             twice = "twice" if first == key else f"twice, the first time as {shown(first)}"
-            raise InputError(
-                f"the input has the key {shown(key)} {twice}", field=key, hint="keep one of them"
-            )
+            raise InputError(f"the input has the key {shown(key)} {twice}", field=key, hint="keep one of them")
         seen[folded] = key
     return dict(pairs)
 

@@ -67,9 +67,7 @@ def text_of(value: object, field: str) -> str:
 def integer_of(value: object, field: str, low: int, high: int) -> int:
     """The value if it is a whole number in ``low``..``high``."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(
-            f"{field} is {shown(value)}", field=field, hint=f"it must be a whole number, {low}-{high}"
-        )
+        raise InputError(f"{field} is {shown(value)}", field=field, hint=f"it must be a whole number, {low}-{high}")
     if not low <= value <= high:
         raise InputError(f"{field} is {value}", field=field, hint=f"it must be {low}-{high}")
     return value
@@ -100,9 +98,7 @@ def mac_address(value: object, field: str) -> str:
             f"{field} is {shown(text)}", field=field, hint="a MAC address is written like 02:42:20:6e:03:01"
         )
     if int(parts[0], 16) & 1:  # the group bit of IEEE 802
-        raise InputError(
-            f"{field} {text} is a multicast address", field=field, hint="a NIC needs a unicast one"
-        )
+        raise InputError(f"{field} {text} is a multicast address", field=field, hint="a NIC needs a unicast one")
     if not any(int(part, 16) for part in parts):
         raise InputError(f"{field} {text} is the zero address", field=field, hint="a NIC needs a unicast one")
     return text.lower()
@@ -145,15 +141,11 @@ def host_address(value: object, field: str) -> bytes:
     if packed is None:
         raise InputError(f"{field} is {shown(text)}", field=field, hint="it must be an IPv4 or IPv6 address")
     if not any(packed):
-        raise InputError(
-            f"{field} {text} is the unspecified address", field=field, hint="give a host's address"
-        )
+        raise InputError(f"{field} {text} is the unspecified address", field=field, hint="give a host's address")
     if is_multicast(packed):
         raise InputError(f"{field} {text} is a multicast address", field=field, hint="give a host's address")
     if packed == b"\xff\xff\xff\xff":
-        raise InputError(
-            f"{field} {text} is the broadcast address", field=field, hint="give a host's address"
-        )
+        raise InputError(f"{field} {text} is the broadcast address", field=field, hint="give a host's address")
     return packed
 
 
@@ -162,14 +154,10 @@ def prefix_length(value: object, field: str, family: int, low: int) -> int:
     high = _ADDRESS_BITS[family]
     number = value
     if isinstance(value, str):
-        digits = (
-            value.isascii() and value.isdecimal() and len(value) <= 3 and (value == "0" or value[0] != "0")
-        )
+        digits = value.isascii() and value.isdecimal() and len(value) <= 3 and (value == "0" or value[0] != "0")
         number = int(value) if digits else None
     if isinstance(number, bool) or not isinstance(number, int) or not low <= number <= high:
-        raise InputError(
-            f"{field} is {shown(value)}", field=field, hint=f"it must be a prefix length, {low}-{high}"
-        )
+        raise InputError(f"{field} is {shown(value)}", field=field, hint=f"it must be a prefix length, {low}-{high}")
     return number
 
 

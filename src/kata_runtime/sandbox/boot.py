@@ -7,7 +7,7 @@ import shutil
 import socket
 import stat
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -61,9 +61,7 @@ def find_qemu(path: str) -> str:
     """
     found = shutil.which(path)
     if found is None:
-        raise HostError(
-            f"there is no QEMU {path!r}", hint="install qemu-system-x86, or set path in the configuration"
-        )
+        raise HostError(f"there is no QEMU {path!r}", hint="install qemu-system-x86, or set path in the configuration")
     return os.path.realpath(found)
 
 
@@ -176,9 +174,7 @@ def _listen(directory: str, inherited: ExitStack) -> dict[str, socket.socket]:
     return listening
 
 
-def _machine(
-    config: Config, container_id: str, accelerator: str, listening: dict[str, socket.socket]
-) -> VmConfig:
+def _machine(config: Config, container_id: str, accelerator: str, listening: dict[str, socket.socket]) -> VmConfig:
     ports = [Port(wire.CONTROL_PORT, listening[paths.CONTROL].fileno())]
     ports += [
         Port(f"{wire.EXEC_PORT_PREFIX}{number}", listening[paths.exec_socket(number)].fileno())
@@ -234,10 +230,8 @@ class _Console:
 
     def close(self) -> None:
         """Stop reading; from now on QEMU drops what the guest prints."""
-        try:
+        with suppress(OSError):  # QEMU can have closed it already
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # QEMU has closed it already
         self._thread.join()
         self._socket.close()
 

@@ -54,7 +54,7 @@ _SECTIONS = {
 
 
 def load_config(path: str | None, warn: Callable[[str], None]) -> Config:
-    """The configuration in ``path``, or in the default place where there is one; ``warn`` hears of unknown keys.
+    """The configuration in ``path``, or in the default place if it is there; ``warn`` hears of unknown keys.
 
     :raise HostError: the file cannot be read. :raise InputError: it is wrong.
     """
@@ -65,9 +65,7 @@ def load_config(path: str | None, warn: Callable[[str], None]) -> Config:
     except FileNotFoundError as error:
         if path is None:
             return _with_counted_processors(Config())
-        raise HostError(
-            f"cannot read the configuration {path!r}: {error.strerror}", errno=error.errno or 0
-        ) from error
+        raise HostError(f"cannot read the configuration {path!r}: {error.strerror}", errno=error.errno or 0) from error
     except OSError as error:
         raise HostError(
             f"cannot read the configuration {chosen!r}: {error.strerror}", errno=error.errno or 0
@@ -125,9 +123,7 @@ def _checked(path: str, key: str, value: object) -> object:
         if not low <= value <= high:
             raise InputError(f"{path}: {key} is {value}", field=key, hint=f"{low} to {high} is possible")
     if key in _CHOICES and value not in _CHOICES[key]:
-        raise InputError(
-            f"{path}: {key} is {value!a}", field=key, hint=f"possible: {', '.join(_CHOICES[key])}"
-        )
+        raise InputError(f"{path}: {key} is {value!a}", field=key, hint=f"possible: {', '.join(_CHOICES[key])}")
     if isinstance(value, str) and not value.isprintable():
         raise InputError(f"{path}: {key} holds control characters", field=key)
     return value

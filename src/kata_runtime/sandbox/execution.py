@@ -48,9 +48,7 @@ def _free_port(directory: str, container_id: str) -> Iterator[int]:
         try:
             lock = LockFile(os.path.join(directory, paths.exec_lock(number)))
         except FileNotFoundError:
-            raise ContainerError(
-                f"container {container_id} was deleted meanwhile", container=container_id
-            ) from None
+            raise ContainerError(f"container {container_id} was deleted meanwhile", container=container_id) from None
         try:
             if lock.try_acquire():
                 yield number

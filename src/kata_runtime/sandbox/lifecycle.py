@@ -92,9 +92,7 @@ def _boot_somehow(
         def started(pid: int, start_time: int) -> None:
             save_record(directory, attempted._replace(pid=pid, start_time=start_time))
 
-        return boot(
-            config, directory, record.container_id, accelerator=accelerator, seconds=seconds, started=started
-        )
+        return boot(config, directory, record.container_id, accelerator=accelerator, seconds=seconds, started=started)
 
     proven: list[Started] = []
 
@@ -119,9 +117,7 @@ def _make_directory(root: Path, directory: str) -> None:
         if not os.path.isdir(root):
             raise HostError(f"{root} is no directory", hint="give another --root") from error
         name = os.path.basename(directory)
-        raise ConflictError(
-            f"container {name} exists already", hint="choose another ID or delete it"
-        ) from error
+        raise ConflictError(f"container {name} exists already", hint="choose another ID or delete it") from error
     except OSError as error:
         raise HostError(f"cannot make {directory}: {error.strerror}", errno=error.errno or 0) from error
 
@@ -171,9 +167,7 @@ def _is_held(directory: str, container_id: str) -> bool:
     try:
         lock = LockFile(os.path.join(directory, paths.LOCK))
     except FileNotFoundError:
-        raise ContainerError(
-            f"container {container_id} was deleted meanwhile", container=container_id
-        ) from None
+        raise ContainerError(f"container {container_id} was deleted meanwhile", container=container_id) from None
     try:
         return not lock.try_acquire()
     finally:
@@ -225,10 +219,11 @@ def kill(root: Path, text: str, number: int) -> None:
             channel.close()
 
 
-def delete(root: Path, text: str, force: bool) -> None:
+def delete(root: Path, text: str, *, force: bool) -> None:
     """Remove every trace of a stopped container; with ``force`` of a running one, too.
 
-    :raise ConflictError: it runs. :raise ContainerError: there is none. :raise HostError: a file cannot be removed.
+    :raise ConflictError: it runs. :raise ContainerError: there is none.
+    :raise HostError: a file cannot be removed.
     """
     container_id = resolve(str(root), text)
     directory = os.path.join(root, container_id)

@@ -36,8 +36,8 @@ class NicRecord(NamedTuple):
 class Record(NamedTuple):
     """A sandbox.
 
-    ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it names
-    one process for ever. ``pending`` describes work that a command began and has not finished.
+    ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it
+    names one process for ever. ``pending`` describes work that a command began and has not finished.
     """
 
     container_id: str

@@ -81,9 +81,7 @@ class Session:
 
 
 @contextmanager
-def open_session(
-    root: Path | str, container_id: str, recover: Callable[[Session], None]
-) -> Iterator[Session]:
+def open_session(root: Path | str, container_id: str, recover: Callable[[Session], None]) -> Iterator[Session]:
     """Hold the running sandbox that ``container_id`` means; ``recover`` first ends what another left pending.
 
     :raise ContainerError: there is none, or several, or it is not running.

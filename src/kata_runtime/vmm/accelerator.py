@@ -9,11 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kata_runtime.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CACHE_DIRECTORY = Path("/var/cache/kata-runtime")
 _DEVICE = "/dev/kvm"
@@ -105,7 +108,7 @@ def _key(qemu: str, image: str) -> str:
         built = f"{binary.st_size} {binary.st_mtime_ns}"
     except OSError:
         built = ""
-    facts = "\0".join([os.uname().release, _processor(), qemu, built, image])
+    facts = f"{os.uname().release}\x00{_processor()}\x00{qemu}\x00{built}\x00{image}"
     return sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 

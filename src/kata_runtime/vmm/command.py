@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Slots 1 to 4 of the root bus, eight functions each.
 ROOT_PORTS_MAX = 32
@@ -105,8 +107,10 @@ def _root_ports(count: int) -> list[str]:
         # The 64 KiB of I/O ports do for 15 bridges of 4 KiB each; virtio 1.0 needs none.
         arguments += [
             "-device",
-            f"pcie-root-port,id={root_port_bus(index)},bus=pcie.0,addr={address},multifunction=on"
-            f",chassis={index + 1},io-reserve=0",
+            (
+                f"pcie-root-port,id={root_port_bus(index)},bus=pcie.0,addr={address},multifunction=on"
+                f",chassis={index + 1},io-reserve=0"
+            ),
         ]
     return arguments
 

@@ -6,13 +6,17 @@ A NIC's QEMU device, network back end and character device all bear the NIC's id
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from select import select
+from typing import TYPE_CHECKING
 
 from kata_runtime.errors import DeadlineError, HostError, KataError, QemuError
 from kata_runtime.vmm.command import root_port_bus
-from kata_runtime.vmm.monitor import Monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kata_runtime.vmm.monitor import Monitor
 
 UNPLUG_SECONDS = 10.0
 _UNDO_SECONDS = 3.0
@@ -59,9 +63,7 @@ def plug_tap(
         undo.pop_all()
 
 
-def plug_vhost_user(
-    monitor: Monitor, *, identity: str, slot: int, mac: str, socket_path: str, queues: int = 0
-) -> None:
+def plug_vhost_user(monitor: Monitor, *, identity: str, slot: int, mac: str, socket_path: str, queues: int = 0) -> None:
     """Plug a NIC whose packets a vhost-user back end, listening at ``socket_path``, moves.
 
     QEMU connects again when the back end comes back. Prove beforehand that it answers

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kata_runtime import unix_socket
@@ -17,6 +14,9 @@ from kata_runtime.errors import DeadlineError, QemuError
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from pathlib import Path
 
     from qemu.qmp import EventListener, QMPClient
 
@@ -114,12 +114,15 @@ class Monitor:
         self._closed = True
         import asyncio
 
+        from qemu.qmp import QMPError
+
         try:
             for task in self._unanswered:
                 task.cancel()
             self._run(asyncio.wait_for(self._client.disconnect(), COMMAND_SECONDS))
-        except (Exception, asyncio.CancelledError):  # noqa
-            pass
+        except (QMPError, OSError, EOFError, TimeoutError, asyncio.CancelledError):
+            # The connection ends here whatever its end is like.
+            return
         finally:
             self._loop.close()
 

@@ -114,9 +114,10 @@ def _look_up(transport: LocalTransport, name: str) -> tuple[Link, int]:
 
 def _check(link: Link, queues: int) -> None:
     if link.kind != "tun" or link.tun_type != TUN_TYPE_TAP:
-        kind = "a TUN interface" if link.kind == "tun" else f"a {link.kind} interface" if link.kind else "not a virtual one"
+        other = "a TUN interface" if link.kind == "tun" else f"of the kind {link.kind!r}"
+        what = f"but {other}" if link.kind else "but no virtual interface at all"
         raise InputError(
-            f"the interface {link.name!r} is no TAP but {kind}",
+            f"the interface {link.name!r} is no TAP {what}",
             field="device",
             hint="a TAP is made with 'ip tuntap add NAME mode tap'",
         )

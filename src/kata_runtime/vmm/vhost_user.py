@@ -74,9 +74,7 @@ def examine(path: str, queues: int) -> None:
         except (OSError, EOFError, struct.error) as error:
             raise HostError(f"the back end at {path!a} does not speak vhost-user") from error
     if queues > available:
-        raise InputError(
-            f"the back end at {path!a} has {available} queue pairs, not {queues}", field="queues"
-        )
+        raise InputError(f"the back end at {path!a} has {available} queue pairs, not {queues}", field="queues")
 
 
 def _queue_pairs(send: Callable[[bytes], None], receive: Callable[[int], bytes]) -> int:

@@ -24,9 +24,7 @@ def test_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     assert (first, before) == (second, after)
     assert sorted(after) == ["image.json", "initrd.img", "vmlinuz"]
     recorded = json.loads(after["image.json"])
-    assert recorded["sha256"] == {
-        name: hashlib.sha256(after[name]).hexdigest() for name in ("initrd.img", "vmlinuz")
-    }
+    assert recorded["sha256"] == {name: hashlib.sha256(after[name]).hexdigest() for name in ("initrd.img", "vmlinuz")}
     assert recorded["release"] == second.release
     assert second.initrd_size <= _LARGEST_INITRD
     assert image_is_current(tmp_path / "image")

@@ -105,9 +105,7 @@ def test_usage_error(line: str, message: str) -> None:
     assert str(raised.value) == message
 
 
-words = st.sampled_from(
-    [word for command in COMMANDS for word in command.words] + ["-f", "--", "-", "--format", "x"]
-)
+words = st.sampled_from([word for command in COMMANDS for word in command.words] + ["-f", "--", "-", "--format", "x"])
 
 
 @given(st.lists(words | st.text(), max_size=6))

@@ -11,9 +11,7 @@ import pytest
 
 
 def kata_runtime(*argv: str, stdin: bytes = b"") -> tuple[int, str, str]:
-    ran = subprocess.run(
-        [sys.executable, "-m", "kata_runtime", *argv], input=stdin, capture_output=True, timeout=30
-    )
+    ran = subprocess.run([sys.executable, "-m", "kata_runtime", *argv], input=stdin, capture_output=True, timeout=30)
     return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
 
 
@@ -22,8 +20,10 @@ def test_usage_error_is_2() -> None:
     assert kata_runtime("kata-network", "list-ifaces") == (
         2,
         "",
-        "kata-runtime: kata-network list-ifaces lacks <container-id>; "
-        "usage: kata-runtime kata-network list-ifaces <container-id>\n",
+        (
+            "kata-runtime: kata-network list-ifaces lacks <container-id>; "
+            "usage: kata-runtime kata-network list-ifaces <container-id>\n"
+        ),
     )
 
 
@@ -68,9 +68,7 @@ def test_nobody_reads() -> None:
     """A closed pipe ends the command with 1 and without a word."""
     reading, writing = os.pipe()
     os.close(reading)
-    ran = subprocess.run(
-        [sys.executable, "-m", "kata_runtime", "--help"], stdout=writing, stderr=subprocess.PIPE
-    )
+    ran = subprocess.run([sys.executable, "-m", "kata_runtime", "--help"], stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (1, b"")
 

@@ -179,9 +179,7 @@ def test_hostile_bytes_are_a_value_or_protocol_error(data: bytes) -> None:
     """No decoder ends in anything but a value or ProtocolError."""
 
     def outcomes(raw: bytes) -> list[m.Outcome]:
-        return [
-            m.unpack_outcome(m.Message(kind, flags, 1, raw)) for kind in (2, 3) for flags in (0, 0x200, 0x300)
-        ]
+        return [m.unpack_outcome(m.Message(kind, flags, 1, raw)) for kind in (2, 3) for flags in (0, 0x200, 0x300)]
 
     decoders = (
         lambda raw: list(m.iter_messages(raw)),
@@ -270,9 +268,7 @@ def test_an_interrupted_dump_is_read_again() -> None:
     assert kernel.script == []
 
 
-@pytest.mark.parametrize(
-    "answer", [b"", _error(2, 0), m.pack_message(16, 2, 1, b""), m.pack_message(4, 0, 1, b"")]
-)
+@pytest.mark.parametrize("answer", [b"", _error(2, 0), m.pack_message(16, 2, 1, b""), m.pack_message(4, 0, 1, b"")])
 def test_answers_out_of_turn(answer: bytes) -> None:
     """No end, another sequence, lost messages: ProtocolError."""
     with pytest.raises(ProtocolError):
@@ -301,9 +297,7 @@ def test_blocks_stay_below_their_limit(sizes: list[int]) -> None:
             for block in blocks:
                 messages = list(m.iter_messages(block.data))
                 assert len(messages) == 1 or len(block.data) <= 64 * 1024 + 3 + HEADER
-                assert [bool(message.flags & 4) for message in messages] == [False] * (len(messages) - 1) + [
-                    True
-                ]
+                assert [bool(message.flags & 4) for message in messages] == [False] * (len(messages) - 1) + [True]
                 assert block.last_sequence == messages[-1].sequence
                 seen.extend((message.sequence, len(message.payload)) for message in messages)
                 yield _error(block.last_sequence, 0)

@@ -44,9 +44,7 @@ class FakeSession:
 
     def state(self) -> str:
         """The whole routing state as iproute2 shows it, but for expiry times."""
-        return _ip("-details", "route", "show", "table", "all") + _ip(
-            "-6", "-details", "route", "show", "table", "all"
-        )
+        return _ip("-details", "route", "show", "table", "all") + _ip("-6", "-details", "route", "show", "table", "all")
 
 
 def _ip(*words: str) -> str:

@@ -68,18 +68,14 @@ def test_configuring_an_interface(session: Any) -> None:
     assert (found.mac, found.mtu, found.is_up, found.kind) == ("02:42:20:6e:03:01", 1400, True, "veth")
     shown = session.ip("-br", "address", "show", "dev", "eth-test").split()[2:]
     assert shown == ["172.19.0.3/16", f"{format_address(six)}/64"]
-    call_all(
-        session.transport, Family.ROUTE, [delete_address(link.index, six, 64), set_link(link.index, up=False)]
-    )
+    call_all(session.transport, Family.ROUTE, [delete_address(link.index, six, 64), set_link(link.index, up=False)])
     assert session.ip("-br", "address", "show", "dev", "eth-test").split()[1:] == ["DOWN", "172.19.0.3/16"]
 
 
 def test_failures_are_told_by_index(session: Any) -> None:
     """Of 5,000 requests in several blocks exactly the ones that the kernel refused are reported."""
     index = _link(session, "eth2").index
-    requests = [
-        add_address(index, bytes([10, 9, number >> 8, number & 255]), 24) for number in range(256)
-    ] * 20
+    requests = [add_address(index, bytes([10, 9, number >> 8, number & 255]), 24) for number in range(256)] * 20
     failures = attempt_all(session.transport, Family.ROUTE, requests)
     assert list(failures) == list(range(256, 5120))
     assert {error.errno for error in failures.values()} == {errno.EEXIST}

@@ -243,9 +243,7 @@ def test_missing_field(field: str) -> None:
     assert str(raised.value) == f"the NIC lacks {field!r}"
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"), [(None, "null"), ([], "a list"), ("x", "'x'"), (1, "1"), (False, "false")]
-)
+@pytest.mark.parametrize(("value", "shown"), [(None, "null"), ([], "a list"), ("x", "'x'"), (1, "1"), (False, "false")])
 def test_nic_is_an_object(value: object, shown: str) -> None:
     """Any JSON value but an object is refused."""
     for read in (read_nic_request, read_nic_name):
@@ -328,10 +326,7 @@ BAD_ROUTES: list[tuple[object, str]] = [
     ),
     (
         {**ROUTE, "Source": "2001:db8::1"},
-        (
-            "Source 2001:db8::1 is not of the family of the route; "
-            "dest, gateway and Source must all be IPv4 or all IPv6"
-        ),
+        ("Source 2001:db8::1 is not of the family of the route; dest, gateway and Source must all be IPv4 or all IPv6"),
     ),
     ({**ROUTE, "device": "abcdefghijklmnop"}, f"device is 'abcdefghijklmnop'; {NAME_RULE}"),
     ({**ROUTE, "Scope": 256}, "Scope is 256; it must be 0-255"),

@@ -33,9 +33,7 @@ CONNECTED = [
 
 def _documents(rows: tuple[str, ...]) -> bytes:
     keys = ("dest", "gateway", "device", "source")
-    return (
-        json.dumps([dict(zip(keys, row.split(), strict=False)) for row in rows]).replace('"-"', '""').encode()
-    )
+    return json.dumps([dict(zip(keys, row.split(), strict=False)) for row in rows]).replace('"-"', '""').encode()
 
 
 def wanted(*rows: str) -> list[RouteRequest]:
@@ -224,16 +222,11 @@ def test_delete_takes_single_next_hops(rich: Any) -> None:
     """A gateway or device filter takes its next hop out of a multipath route and leaves the others alone."""
     delete_routes(rich, filters("50.0.0.0/8 172.16.0.1", "fd50::/64 - eth1", "60.0.0.0/8 172.16.0.2"))
     assert rich.ip("route", "show", "50.0.0.0/8") == "50.0.0.0/8 via 172.17.0.1 dev eth1 \n"
-    assert (
-        rich.ip("-6", "route", "show", "fd50::/64")
-        == "fd50::/64 via fd00::1 dev eth0 metric 1024 pref medium\n"
-    )
+    assert rich.ip("-6", "route", "show", "fd50::/64") == "fd50::/64 via fd00::1 dev eth0 metric 1024 pref medium\n"
     assert "172.16.0.2" not in rich.ip("route", "show", "60.0.0.0/8")
 
 
-EVERY_KIND = filters(
-    "60.0.0.0/8 172.16.0.2", "50.0.0.0/8 172.16.0.1", "61.0.0.0/8", "fd51::/64", "fd50::/64 fd00::1"
-)
+EVERY_KIND = filters("60.0.0.0/8 172.16.0.2", "50.0.0.0/8 172.16.0.1", "61.0.0.0/8", "fd51::/64", "fd50::/64 fd00::1")
 
 
 def test_delete_without_a_match_changes_nothing(rich: Any) -> None:

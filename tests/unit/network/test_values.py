@@ -60,9 +60,7 @@ def test_no_addresses(text: str) -> None:
     assert packed_address(text) is None
 
 
-@pytest.mark.parametrize(
-    ("path", "length"), [("/" + "x" * 106, 107), ("", 0), ("/run/vhost-user_1.sock", 22)]
-)
+@pytest.mark.parametrize(("path", "length"), [("/" + "x" * 106, 107), ("", 0), ("/run/vhost-user_1.sock", 22)])
 def test_socket_paths(path: str, length: int) -> None:
     """Paths up to what a Unix socket holds are taken as they are."""
     assert (vhost_user_socket(path, "vhostUserSocket"), len(path)) == (path, length)

@@ -7,11 +7,14 @@ import os
 import select
 import signal
 from functools import partial
+from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.loop import Loop
 from kata_runtime.guest.agent.port import HIGH_WATER_BYTES, Port
 from kata_runtime.guest.agent.process import Process, parse_argv
+
+if TYPE_CHECKING:
+    from kata_runtime.guest.agent.loop import Loop
 
 
 class ExecPort:

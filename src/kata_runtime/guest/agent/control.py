@@ -7,13 +7,17 @@ import os
 import re
 import select
 import signal
-import socket
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.loop import Loop
 from kata_runtime.guest.agent.port import HIGH_WATER_BYTES, Port
 from kata_runtime.guest.agent.relay import Relay, subscribe
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from kata_runtime.guest.agent.loop import Loop
 
 _NOTIFICATION_BYTES = 256 * 1024
 _SUBSCRIPTIONS_MAX = 8

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 
 from kata_runtime.guest import wire
 from kata_runtime.guest.agent.commands import ExecPort
@@ -24,7 +23,6 @@ def main() -> None:
     control = Port(_ports()[wire.CONTROL_PORT])
     served: list[Control | ExecPort] = [ExecPort(Port(path), loop) for path in names.values()]
     served.append(Control(control, loop))
-    print(f"kata agent: serving {len(served)} ports", file=sys.stderr, flush=True)
     loop.run()
 
 

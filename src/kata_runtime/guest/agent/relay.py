@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # include/uapi/linux/netlink.h: the families the host may speak, and no others.
 _ROUTE, _NETFILTER, _GENERIC = 0, 12, 16

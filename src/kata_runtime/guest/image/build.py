@@ -77,9 +77,7 @@ def build(
         image = _install(destination, chosen, initrd, description)
     except OSError as exc:
         reason = f"{exc.strerror or exc}: {exc.filename!r}" if exc.filename else exc.strerror or str(exc)
-        raise HostError(
-            f"cannot build the image {str(destination)!r}: {reason}", errno=exc.errno or 0
-        ) from exc
+        raise HostError(f"cannot build the image {str(destination)!r}: {reason}", errno=exc.errno or 0) from exc
     progress(
         f"image of Linux {image.release}: kernel {image.kernel_size >> 10} KiB, initrd {image.initrd_size >> 10} KiB"
     )
@@ -123,9 +121,7 @@ def _distribution_kernel(path: Path) -> _Kernel:
     release = image_path.removeprefix("boot/vmlinuz-")
     root = f"lib/modules/{release}/"
     files = {
-        name.removeprefix(root): partial(_content, node)
-        for name, node in content.items()
-        if name.startswith(root)
+        name.removeprefix(root): partial(_content, node) for name, node in content.items() if name.startswith(root)
     }
     return _kernel(content[image_path].data, release, files)
 
@@ -163,12 +159,7 @@ def _userland(wanted: Sequence[packages.Package], include: Sequence[str], cache:
     sources |= {f"{userland.AGENT_ROOT}/{path}": data for path, data in userland.agent_sources().items()}
     programs = {path: node for path, node in trimmed.items() if not path.endswith(".py")} | added
     system = userland.system_nodes()
-    result = (
-        userland.applet_nodes(trimmed["usr/bin/busybox"])
-        | programs
-        | userland.compile_python(sources)
-        | system
-    )
+    result = userland.applet_nodes(trimmed["usr/bin/busybox"]) | programs | userland.compile_python(sources) | system
     return result | userland.library_nodes(result, available)
 
 

@@ -52,9 +52,7 @@ def select_modules(files: Mapping[str, Callable[[], bytes]], builtin: str) -> li
     queue = [name for name in (*REQUIRED, *OPTIONAL) if name in paths]
     for name in REQUIRED:
         if name not in paths and name not in present:
-            raise HostError(
-                f"the kernel has no module {name}", hint="the guest needs virtio PCI, network and console"
-            )
+            raise HostError(f"the kernel has no module {name}", hint="the guest needs virtio PCI, network and console")
     while queue:
         name = queue.pop()
         if name in selected or (name in present and name not in paths):
@@ -110,7 +108,5 @@ def _read(path: str, data: bytes) -> Module:
     elif suffix == ".zst":
         data = run_program(["zstd", "--decompress", "--stdout"], stdin=data)
     information = elf.module_information(data)
-    depends = [
-        name.replace("-", "_") for line in information.get("depends", []) for name in line.split(",") if name
-    ]
+    depends = [name.replace("-", "_") for line in information.get("depends", []) for name in line.split(",") if name]
     return Module(module_name(path), f"{stem}.ko", data, tuple(depends), tuple(information.get("alias", [])))

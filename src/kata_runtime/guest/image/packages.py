@@ -53,9 +53,7 @@ def check_names(names: Iterable[str]) -> None:
     """Raise InputError for a name that cannot be a package's."""
     for name in names:
         if not _PACKAGE_NAME.fullmatch(name):
-            raise InputError(
-                f"{name!r} is not a Debian package name", hint="lower case letters, digits, + . -"
-            )
+            raise InputError(f"{name!r} is not a Debian package name", hint="lower case letters, digits, + . -")
 
 
 def resolve(names: Sequence[str]) -> list[Package]:
@@ -68,9 +66,7 @@ def resolve(names: Sequence[str]) -> list[Package]:
             "-o", f"Dir::State::status={status}", "-o", f"Dir::Cache={scratch}", "-o", "Debug::NoLocking=true",
             "install", *names,
         ], hint=_UPDATE_HINT)  # fmt: skip
-    found = [
-        Package(*match.groups()) for match in map(_INSTALL_LINE.match, output.decode().splitlines()) if match
-    ]
+    found = [Package(*match.groups()) for match in map(_INSTALL_LINE.match, output.decode().splitlines()) if match]
     if not found:
         raise HostError(f"apt-get found none of the packages {' '.join(names)}", hint=_UPDATE_HINT)
     return sorted(found)
@@ -118,18 +114,12 @@ def run_program(
     """Run a host program and return its output; raise HostError with the last line that it complained with."""
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        done = subprocess.run(
-            argv, input=stdin, capture_output=True, cwd=directory, env=environment, check=False
-        )
+        done = subprocess.run(argv, input=stdin, capture_output=True, cwd=directory, env=environment, check=False)
     except OSError as exc:
-        raise HostError(
-            f"cannot run {argv[0]}: {exc.strerror}", errno=exc.errno or 0, hint="run make setup"
-        ) from exc
+        raise HostError(f"cannot run {argv[0]}: {exc.strerror}", errno=exc.errno or 0, hint="run make setup") from exc
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        errors = (
-            [line for line in lines if line.startswith("E:")] or lines or [f"exit status {done.returncode}"]
-        )
+        errors = [line for line in lines if line.startswith("E:")] or lines or [f"exit status {done.returncode}"]
         command = shlex.join(argv) if len(argv) < 6 else argv[0]
         raise HostError(f"{command} failed: {errors[0]!s:.300}", hint=hint)
     return done.stdout

@@ -51,7 +51,9 @@ def test_bootable_kernel_is_unpacked() -> None:
     assert unpack_kernel(_boot_image(lzma.compress(_KERNEL))) == _KERNEL
 
 
-@pytest.mark.parametrize("payload", [lzma.compress(b"no ELF"), lzma.compress(elf.MAGIC), lz4.MAGIC + _block(b"\xf0"), b"?"])
+@pytest.mark.parametrize(
+    "payload", [lzma.compress(b"no ELF"), lzma.compress(elf.MAGIC), lz4.MAGIC + _block(b"\xf0"), b"?"]
+)
 def test_other_kernels_stay(payload: bytes) -> None:
     """A kernel without a PVH entry, or packed in an unknown or broken way, boots as it came."""
     assert unpack_kernel(_boot_image(payload)) == _boot_image(payload)

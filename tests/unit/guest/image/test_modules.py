@@ -62,10 +62,7 @@ def test_kernel_without_virtio_is_refused() -> None:
     """A kernel that neither has a required module nor has it built in is named as unfit."""
     with pytest.raises(HostError) as caught:
         select_modules(_kernel(), "")
-    assert (
-        str(caught.value)
-        == "the kernel has no module virtio_pci; the guest needs virtio PCI, network and console"
-    )
+    assert str(caught.value) == "the kernel has no module virtio_pci; the guest needs virtio PCI, network and console"
 
 
 def test_missing_dependency_is_named() -> None:

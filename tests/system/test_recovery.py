@@ -1,0 +1,101 @@
+"""Commands that are killed at any step: the next command finds, and leaves, a consistent container."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.system.conftest import nic
+
+if TYPE_CHECKING:
+    from tests.system.conftest import Namespace, Sandbox
+
+# Runs the program, but kills it before (or after) the step of the given number: a step is whatever touches
+# the record, QEMU or the guest.
+_KILLED = """
+import os, signal, sys
+from functools import wraps
+
+at, moment = int(sys.argv.pop(1)), sys.argv.pop(1)
+count = 0
+
+def step(owner, name):
+    original = getattr(owner, name)
+    @wraps(original)
+    def counted(*args, **kwargs):
+        global count
+        count += 1
+        mine = count
+        if mine == at and moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if mine == at and moment == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    setattr(owner, name, counted)
+
+from kata_runtime.guest.channel import AgentChannel, Subscription
+from kata_runtime.network import interfaces
+from kata_runtime.sandbox.session import Session
+from kata_runtime.vmm.monitor import Monitor
+step(Session, "save")
+step(Monitor, "execute")
+step(AgentChannel, "exchange")
+step(Subscription, "wait")
+from kata_runtime.cli.main import main
+sys.exit(main())
+"""
+_ENOUGH = 40
+
+
+def _killed_at(sandbox: Sandbox, step: int, moment: str, verb: str, document: object) -> bool:
+    """Whether the command lived long enough to be killed at this step."""
+    argv = sandbox.runtime.argv("kata-network", verb, sandbox.id, "-")
+    program = argv.index("--root") - 1
+    argv[program : program + 1] = [sys.executable, "-c", _KILLED, str(step), moment]
+    done = subprocess.run(argv, input=json.dumps(document).encode(), capture_output=True, check=False, timeout=120)
+    assert done.returncode in (0, -9), done.stderr
+    return done.returncode == -9
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_addition_is_undone(sandbox: Sandbox, namespace: Namespace, moment: str) -> None:
+    """Wherever add-iface is killed, the NIC is afterwards there whole or not at all, and can be added."""
+    namespace.tap("tap0", "10.0.0.1/24")
+    document = nic("tap0", "eth0", "10.0.0.3/24")
+    before = sandbox.snapshot()
+    steps = 0
+    for step in range(1, _ENOUGH):
+        killed = _killed_at(sandbox, step, moment, "add-iface", document)
+        listed = json.loads(sandbox.network("list-ifaces").stdout)
+        if listed is not None:
+            assert listed == [{"name": "eth0", "mac": "02:42:20:6e:03:01", "ip": ["10.0.0.3/24"], "mtu": 1500}]
+            assert sandbox.network("del-iface", document).stdout == "null\n"
+        assert sandbox.snapshot() == before
+        if not killed:
+            break
+        steps += 1
+    assert 8 <= steps < _ENOUGH - 1
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_deletion_is_completed(sandbox: Sandbox, namespace: Namespace, moment: str) -> None:
+    """Wherever del-iface is killed, the next command finds the NIC gone, or still whole."""
+    namespace.tap("tap0", "10.0.0.1/24")
+    document = nic("tap0", "eth0", "10.0.0.3/24")
+    before = sandbox.snapshot()
+    steps = 0
+    for step in range(1, _ENOUGH):
+        assert sandbox.network("add-iface", document).stderr == ""
+        killed = _killed_at(sandbox, step, moment, "del-iface", document)
+        if json.loads(sandbox.network("list-ifaces").stdout) is not None:
+            assert namespace.attempt("ping", "-c", "1", "-W", "5", "10.0.0.3").returncode == 0
+            assert sandbox.network("del-iface", document).stdout == "null\n"
+        assert sandbox.snapshot() == before
+        if not killed:
+            break
+        steps += 1
+    assert 4 <= steps < _ENOUGH - 1
