@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kata_runtime.cli.sessions import session_of
-from kata_runtime.cli.streams import AnswerError, read_input, write_line
+from kata_runtime.cli.streams import AnswerError, read_input, tell, write_line
 
 if TYPE_CHECKING:
     # The request module brings json along, which list-ifaces does not need.
@@ -30,6 +30,8 @@ def _add_interface(call: Call) -> str:
 
     with session_of(call) as session:
         added = add_interface(session, request)
+    if added.note:
+        tell(added.note)
     return added_nic(
         device=request.device,
         name=request.name,

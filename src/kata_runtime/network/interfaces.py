@@ -33,9 +33,13 @@ _MTU_MIN_IPV6 = 1280
 
 
 class AddedNic(NamedTuple):
-    """Where a NIC went: ``<slot>.<function of the root port>/<slot behind it>``, hexadecimal."""
+    """Where a NIC went: ``<slot>.<function of the root port>/<slot behind it>``, hexadecimal.
+
+    ``note`` says in a line what the NIC has less than asked for; empty when it has all.
+    """
 
     pci_address: str
+    note: str = ""
 
 
 class ListedNic(NamedTuple):
@@ -104,14 +108,33 @@ def add_interface(session: Session, request: NicRequest) -> AddedNic:
             _begin_addition(session, nic)
             try:
                 endpoint.plug(session, nic)
-                configure(channel, arrivals.wait(nic.mac), request)
+                index = arrivals.wait(nic.mac)
+                note = _use_queues(session, nic, index)
+                configure(channel, index, request)
             except BaseException:
                 _undo_addition(session, nic)
                 raise
             session.save(session.record._replace(nics=(*session.record.nics, nic), pending=None))
     finally:
         endpoint.close()
-    return AddedNic(root_port_address(nic.slot))
+    return AddedNic(root_port_address(nic.slot), note)
+
+
+def _use_queues(session: Session, nic: NicRecord, index: int) -> str:
+    """Switch the guest to the NIC's queue pairs; a note when it cannot use them all."""
+    if nic.queues < 2:
+        return ""
+    from kata_runtime.network.queues import use_queues
+
+    vcpus = session.record.vcpus
+    used = use_queues(session.channel(), index, nic.queues, vcpus)
+    if used == nic.queues:
+        return ""
+    have = f"{vcpus} vCPU{'s' * (vcpus > 1)}"
+    return (
+        f"NIC {nic.name!a} uses {used} of its {nic.queues} queue pairs, as the container has {have}; "
+        "start it with more default_vcpus for more"
+    )
 
 
 def delete_interface(session: Session, name: str) -> None:
@@ -145,10 +168,13 @@ def recover(session: Session, pending: Mapping[str, object]) -> None:
     :raise QemuError, DeadlineError: QEMU or the guest does not do its part.
     """
     from kata_runtime.sandbox.record import nic_of
+    from kata_runtime.vmm.hotplug import forget_descriptors
 
     match pending:
         case {"kind": str(kind), "nic": dict(document)} if kind == _ADD:
-            _unplug(session, nic_of(document))
+            begun = nic_of(document)
+            _unplug(session, begun)
+            forget_descriptors(session.monitor(), begun.identity, begun.queues)
             session.save(session.record._replace(pending=None))
         case {"kind": str(kind), "name": str(name)} if kind == _DELETE:
             nic = find_record(session, name)

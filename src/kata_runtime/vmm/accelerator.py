@@ -58,7 +58,20 @@ def choose(
         return Accelerator.KVM
     if obstacle is not None:
         return Accelerator.TCG
-    return Accelerator.KVM if _remembered(_key(qemu, image), prove, cache) else Accelerator.TCG
+    works = remembered(qemu=qemu, image=image, cache=cache)
+    if works is None:
+        works = prove()
+        _store(cache / f"kvm-{_key(qemu, image)}", "works\n" if works else "fails\n")
+    return Accelerator.KVM if works else Accelerator.TCG
+
+
+def remembered(*, qemu: str, image: str, cache: Path = CACHE_DIRECTORY) -> bool | None:
+    """Whether KVM proved to work with this QEMU and image; None when that was not tried yet."""
+    try:
+        verdict = (cache / f"kvm-{_key(qemu, image)}").read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return {"works\n": True, "fails\n": False}.get(verdict)
 
 
 def kvm_obstacle() -> str | None:
@@ -74,19 +87,6 @@ def kvm_obstacle() -> str | None:
     finally:
         os.close(opened)
     return None if version == _KVM_API_VERSION else f"{_DEVICE} speaks version {version} instead of {_KVM_API_VERSION}"
-
-
-def _remembered(key: str, prove: Callable[[], bool], cache: Path) -> bool:
-    file = cache / f"kvm-{key}"
-    try:
-        verdict = file.read_text("ascii")
-    except (OSError, UnicodeDecodeError):
-        verdict = ""
-    if verdict in ("works\n", "fails\n"):
-        return verdict == "works\n"
-    works = prove()
-    _store(file, "works\n" if works else "fails\n")
-    return works
 
 
 def _store(file: Path, verdict: str) -> None:

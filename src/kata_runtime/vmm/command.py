@@ -50,7 +50,10 @@ def root_port_bus(slot: int) -> str:
 
 
 def root_port_address(slot: int) -> str:
-    """Where the device behind root port ``slot`` (0 to 31) sits: ``<slot>.<function>/<slot behind it>``, hexadecimal."""
+    """Where the device behind root port ``slot`` (0 to 31) sits.
+
+    As ``<slot>.<function of the root port>/<slot behind it>``, hexadecimal.
+    """
     port, function = divmod(slot, _FUNCTIONS_PER_SLOT)
     return f"{_FIRST_ROOT_PORT_SLOT + port:02x}.{function:x}/00"
 

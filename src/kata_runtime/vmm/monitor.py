@@ -177,17 +177,6 @@ class Monitor:
             raise QemuError(f"cannot hand QEMU a descriptor: {error.strerror}", command="getfd") from error
         self.execute("getfd", {"fdname": name})
 
-    def version(self) -> tuple[int, int, int]:
-        """QEMU's version: major, minor, micro.
-
-        :raise QemuError, DeadlineError: as for ``execute``.
-        """
-        answer = self.execute("query-version")
-        match answer:
-            case {"qemu": {"major": int(major), "minor": int(minor), "micro": int(micro)}}:
-                return major, minor, micro
-        raise QemuError("QEMU does not tell its version", command="query-version")
-
     @contextmanager
     def listen(self, *names: str) -> Iterator[EventQueue]:
         """Collect the events ``names`` (QAPI) from now on: enter it before the command that causes them."""

@@ -54,7 +54,7 @@ def open_tap(name: str, queues: int) -> list[int]:
             raise _held(name)
         opened: list[int] = []
         try:
-            for _ in range(max(queues, 1)):
+            while len(opened) < max(queues, 1):
                 opened.append(_open_queue(link))
             found, attached = _look_up(transport, name)
             if found.index != link.index:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kata_runtime import unix_socket
 from kata_runtime.errors import DeadlineError, HostError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Iterator
 
-_SECONDS = 3.0
+ANSWER_SECONDS = 3.0
+
 _PATH_BYTES_MAX = 107  # unix(7): QEMU connects by the path itself
 _HEADER = struct.Struct("<III")  # request, flags, size
 _VERSION = 1
@@ -25,76 +29,110 @@ _PROTOCOL_FEATURES = 1 << 30  # VHOST_USER_F_PROTOCOL_FEATURES
 _MULTI_QUEUE = 1 << 0  # VHOST_USER_PROTOCOL_F_MQ
 
 
-def refusal(
-    *, version: tuple[int, int, int], accelerator: str, kernel_parameters: str, shared_memory: bool
-) -> str | None:
-    """Why a running machine cannot have a vhost-user NIC, and what would help; None when it can."""
-    if not shared_memory:
-        return "its memory is not shared; start it with shared_memory = true in the configuration"
-    # Up to 7.2 at least: msix_set_vector_notifiers below vhost_net_start, SIGSEGV.
-    if accelerator == "tcg" and version < (8, 0, 0) and "pci=nomsi" not in kernel_parameters.split():
-        return (
-            f"QEMU {'.'.join(map(str, version))} without KVM would crash when a guest with MSI starts it; start it "
-            'with kernel_params = "pci=nomsi" in the configuration, or use QEMU 8.0 or newer'
-        )
-    return None
+class _OtherLanguageError(Exception):
+    """What came back is no vhost-user reply."""
 
 
-def examine(path: str, queues: int) -> None:
-    """Make sure that a back end listens at ``path`` and has ``queues`` queue pairs.
+def examine(path: str, queues: int, *, user: int) -> None:
+    """Make sure that ``user``, QEMU's, can connect to a back end at ``path`` and that it has ``queues`` queue pairs.
 
     QEMU waits for a silent back end with the whole machine stopped, so it is asked here first.
 
-    :raise InputError: nothing of the kind is there. :raise HostError, DeadlineError: it does not answer properly.
+    :raise InputError: nothing of the kind is there, or it has fewer queue pairs.
+    :raise HostError, DeadlineError: it may not be used, or does not answer properly.
     """
-    if len(os.fsencode(path)) > _PATH_BYTES_MAX:
+    with _connected(path, user) as opened:
+        try:
+            available = _queue_pairs(opened, time.monotonic() + ANSWER_SECONDS)
+        except TimeoutError:
+            raise DeadlineError(f"an answer of the back end at {path!a}", ANSWER_SECONDS) from None
+        except (OSError, _OtherLanguageError) as error:
+            raise HostError(f"what listens at {path!a} does not speak vhost-user") from error
+    if queues > available:
         raise InputError(
-            f"vhostUserSocket has {len(os.fsencode(path))} bytes: a Unix socket's path has at most {_PATH_BYTES_MAX}",
+            f"the back end at {path!a} has {available} queue pair{'s' * (available != 1)}, not {queues}",
+            field="queues",
+            hint="start it with more, or ask for fewer",
+        )
+
+
+def _connected(path: str, user: int) -> socket.socket:
+    length = len(os.fsencode(path))
+    if length > _PATH_BYTES_MAX:
+        raise InputError(
+            f"vhostUserSocket has {length} bytes",
             field="vhostUserSocket",
+            hint=f"QEMU connects to socket paths of at most {_PATH_BYTES_MAX} bytes; use a shorter one",
         )
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise InputError(f"{path!a} is no socket", field="vhostUserSocket")
-        opened = unix_socket.connect(path, _SECONDS)
+            raise InputError(
+                f"vhostUserSocket {path!a} is no socket",
+                field="vhostUserSocket",
+                hint="give the one that the back end listens on",
+            )
+        with _acting_as(user):
+            return unix_socket.connect(path, ANSWER_SECONDS)
     except FileNotFoundError:
-        raise InputError(
-            f"there is no socket {path!a}", field="vhostUserSocket", hint="start the back end first"
-        ) from None
+        reason = f"there is no socket {path!a}"
     except ConnectionRefusedError:
-        raise InputError(
-            f"nobody listens at {path!a}", field="vhostUserSocket", hint="start the back end first"
-        ) from None
+        reason = f"nobody listens at {path!a}"
+    except TimeoutError:
+        raise DeadlineError(f"a connection to the back end at {path!a}", ANSWER_SECONDS) from None
+    except PermissionError as error:
+        raise HostError(
+            f"QEMU's user {user} may not connect to {path!a}",
+            errno=error.errno or 0,
+            hint="let others write to the socket and search its directories, for example by the back end's umask",
+        ) from error
     except OSError as error:
         raise HostError(f"cannot connect to {path!a}: {error.strerror}", errno=error.errno or 0) from error
-    with opened:
-        try:
-            available = _queue_pairs(opened.sendall, opened.recv)
-        except TimeoutError:
-            raise DeadlineError(f"an answer of the back end at {path!a}", _SECONDS) from None
-        except (OSError, EOFError, struct.error) as error:
-            raise HostError(f"the back end at {path!a} does not speak vhost-user") from error
-    if queues > available:
-        raise InputError(f"the back end at {path!a} has {available} queue pairs, not {queues}", field="queues")
+    raise InputError(reason, field="vhostUserSocket", hint="start the back end first")
 
 
-def _queue_pairs(send: Callable[[bytes], None], receive: Callable[[int], bytes]) -> int:
-    def ask(request: int) -> int:
-        send(_HEADER.pack(request, _VERSION, 0))
-        answered, flags, size = _HEADER.unpack(_exactly(receive, _HEADER.size))
-        if answered != request or not flags & _REPLY or size != 8:
-            raise EOFError
-        return int.from_bytes(_exactly(receive, 8), "little")
+@contextmanager
+def _acting_as(user: int) -> Iterator[None]:
+    """Have the kernel judge file access as for ``user``, where this process is root and could do anything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([])
+    os.setegid(user)
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
-    if not ask(_GET_FEATURES) & _PROTOCOL_FEATURES:
+
+def _queue_pairs(opened: socket.socket, end: float) -> int:
+    if not _ask(opened, _GET_FEATURES, end) & _PROTOCOL_FEATURES:
         return 1
-    return ask(_GET_QUEUE_NUM) if ask(_GET_PROTOCOL_FEATURES) & _MULTI_QUEUE else 1
+    if not _ask(opened, _GET_PROTOCOL_FEATURES, end) & _MULTI_QUEUE:
+        return 1
+    return _ask(opened, _GET_QUEUE_NUM, end)
 
 
-def _exactly(receive: Callable[[int], bytes], count: int) -> bytes:
+def _ask(opened: socket.socket, request: int, end: float) -> int:
+    opened.sendall(_HEADER.pack(request, _VERSION, 0))
+    answered, flags, size = _HEADER.unpack(_exactly(opened, _HEADER.size, end))
+    if (answered, flags & _REPLY, size) != (request, _REPLY, 8):
+        raise _OtherLanguageError
+    return int.from_bytes(_exactly(opened, 8, end), "little")
+
+
+def _exactly(opened: socket.socket, count: int, end: float) -> bytes:
     data = b""
     while len(data) < count:
-        part = receive(count - len(data))
+        remaining = end - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError
+        opened.settimeout(remaining)
+        part = opened.recv(count - len(data))
         if not part:
-            raise EOFError
+            raise _OtherLanguageError
         data += part
     return data

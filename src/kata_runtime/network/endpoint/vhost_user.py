@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ConflictError
+from kata_runtime.vmm.accelerator import Accelerator
 from kata_runtime.vmm.hotplug import plug_vhost_user
-from kata_runtime.vmm.vhost_user import examine, refusal
+from kata_runtime.vmm.vhost_user import examine
 
 if TYPE_CHECKING:
     from kata_runtime.network.request import NicRequest
@@ -20,18 +22,15 @@ class VhostUserEndpoint:
     def __init__(self, session: Session, request: NicRequest) -> None:
         """Make sure that the machine can have such a NIC, and that the back end answers.
 
-        :raise ConflictError: the machine cannot. :raise InputError, HostError: the back end does not serve.
+        :raise ConflictError: the machine cannot.
+        :raise InputError, HostError, DeadlineError: the back end does not serve.
         """
-        record = session.record
-        reason = refusal(
-            version=session.monitor().version(),
-            accelerator=record.accelerator,
-            kernel_parameters=record.kernel_parameters,
-            shared_memory=record.shared_memory,
-        )
-        if reason is not None:
-            raise ConflictError(f"this container cannot have a vhost-user NIC: {reason}")
-        examine(request.vhost_user_socket, request.queues)
+        if not session.record.shared_memory:
+            raise ConflictError(
+                f"container {session.container_id} cannot have a vhost-user NIC: its memory is not shared",
+                hint="start it with shared_memory = true in the configuration",
+            )
+        examine(request.vhost_user_socket, request.queues, user=os.stat(f"/proc/{session.record.pid}").st_uid)
 
     def plug(self, session: Session, nic: NicRecord) -> None:
         """See ``Endpoint``."""
@@ -41,6 +40,7 @@ class VhostUserEndpoint:
             slot=nic.slot,
             mac=nic.mac,
             socket_path=nic.vhost_user_socket,
+            msix=session.record.accelerator == Accelerator.KVM,
             queues=nic.queues,
         )
 
