@@ -126,7 +126,7 @@ class Sandbox:
         ]
         addresses = self.guest("ip", "-j", "address", "show").stdout
         shown = [
-            [{key: row[key] for key in row if not key.endswith("life_time")} for row in link["addr_info"]]
+            [f"{row['local']}/{row['prefixlen']}" for row in link["addr_info"] if row["scope"] != "link"]
             for link in json.loads(addresses or "[]")
             if "addr_info" in link
         ]

@@ -23,16 +23,20 @@ def _address(address: object, mask: object = "24") -> dict[str, object]:
     return {"IPAddresses": [{"address": address, "mask": mask}]}
 
 
+def _changed(field: str, value: object, reason: str) -> tuple[dict[str, object], str]:
+    return {field: value}, reason
+
+
 def _mask(shown: str) -> str:
     return f"IPAddresses[0].mask is {shown}; it must be a prefix length, 1-32"
 
 
 # Changes to a NIC that could be added, and what is said of the result.
 _WRONG_FIELDS: list[tuple[dict[str, object], str]] = [
-    *(({field: _DROP}, f"the NIC lacks '{field}'") for field in ("device", "name", "hwAddr", "mtu")),
+    *(_changed(field, _DROP, f"the NIC lacks '{field}'") for field in ("device", "name", "hwAddr", "mtu")),
     ({"adress": "x"}, "a NIC has no field 'adress'; did you mean 'IPAddresses'?"),
     *(
-        ({field: value}, f"{field} is {value!a}; {_NAME}")
+        _changed(field, value, f"{field} is {value!a}; {_NAME}")
         for field in ("device", "name")
         for value in ("a/b", "a b", "a\n", "a" * 16, "\U0001f600", "0a", "")
     ),
@@ -48,7 +52,7 @@ _WRONG_FIELDS: list[tuple[dict[str, object], str]] = [
     ({"mtu": 46}, "mtu 46 is too small: the container's kernel takes 68 or more for Ethernet"),
     ({"mtu": 67}, "mtu 67 is too small: the container's kernel takes 68 or more for Ethernet"),
     (
-        {"mtu": 1279, **_address("fd00::1", "64")},
+        {"mtu": 1279, "IPAddresses": [{"address": "fd00::1", "mask": "64"}]},
         "mtu 1279 is too small: the container's kernel takes 1280 or more for IPv6",
     ),
     (

@@ -31,10 +31,11 @@ def step(owner, name):
         mine = count
         if mine == at and moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*args, **kwargs)
-        if mine == at and moment == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+        try:
+            return original(*args, **kwargs)
+        finally:
+            if mine == at and moment == "after":
+                os.kill(os.getpid(), signal.SIGKILL)
     setattr(owner, name, counted)
 
 from kata_runtime.guest.channel import AgentChannel, Subscription

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
     # A second signal ends the process at once; the next command on the sandbox then finishes the undoing.
     _restore_signals()
     raise Interrupted(number)

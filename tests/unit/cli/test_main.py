@@ -11,7 +11,9 @@ import pytest
 
 
 def kata_runtime(*argv: str, stdin: bytes = b"") -> tuple[int, str, str]:
-    ran = subprocess.run([sys.executable, "-m", "kata_runtime", *argv], input=stdin, capture_output=True, timeout=30)
+    ran = subprocess.run(
+        [sys.executable, "-m", "kata_runtime", *argv], input=stdin, capture_output=True, timeout=30, check=False
+    )
     return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
 
 
@@ -68,7 +70,9 @@ def test_nobody_reads() -> None:
     """A closed pipe ends the command with 1 and without a word."""
     reading, writing = os.pipe()
     os.close(reading)
-    ran = subprocess.run([sys.executable, "-m", "kata_runtime", "--help"], stdout=writing, stderr=subprocess.PIPE)
+    ran = subprocess.run(
+        [sys.executable, "-m", "kata_runtime", "--help"], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (1, b"")
 

@@ -114,7 +114,7 @@ class Control:
         if self._port.backlog < HIGH_WATER_BYTES:
             self._port.send(wire.NOTIFY, request, data)
 
-    def _unsubscribe(self, request: int, payload: bytes) -> None:
+    def _unsubscribe(self, request: int, _payload: bytes) -> None:
         self._close_subscription(request)
         self._done(request)
 
@@ -142,7 +142,7 @@ class Control:
             return
         self._done(request, 0, text.decode("utf-8", "replace").strip())
 
-    def _shutdown(self, request: int, payload: bytes) -> None:
+    def _shutdown(self, request: int, _payload: bytes) -> None:
         self._done(request)
         self._port.drain(0)
         # Everyone but init and us; then power off without the pauses of an orderly init.

@@ -170,7 +170,8 @@ def _compress(nodes: Mapping[str, Node]) -> bytes:
     return packages.run_program(argv, stdin=stream.getvalue())
 
 
-def _install(destination: Path, kernel: _Kernel, initrd: bytes, description: dict[str, object]) -> Image:
+def _install(destination: Path, kernel: _Kernel, initrd: bytes, described: Mapping[str, object]) -> Image:
+    description = dict(described)
     contents = {KERNEL_NAME: kernel.image, INITRD_NAME: initrd}
     description["sizes"] = {name: len(data) for name, data in contents.items()}
     description["sha256"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}

@@ -1,4 +1,6 @@
-"""Reading LZ4 as the kernel's build writes it: the legacy frame of ``lz4 -l`` (lz4_Frame_format.md, lz4_Block_format.md).
+"""Reading LZ4 as the kernel's build writes it: the legacy frame of ``lz4 -l``.
+
+Source: lz4_Frame_format.md and lz4_Block_format.md of the LZ4 project.
 
 Python's library has no LZ4, and a Debian kernel is the only thing read here: one call, about a second.
 """
