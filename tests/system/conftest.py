@@ -130,7 +130,13 @@ class Sandbox:
             for link in json.loads(addresses or "[]")
             if "addr_info" in link
         ]
-        routes = self.guest("ip", "-j", "route", "show").stdout + self.guest("ip", "-6", "route", "show").stdout
+        # The kernel makes link-local addresses and their routes when it sees fit, a second after a carrier.
+        routes = [
+            line
+            for family in ("-4", "-6")
+            for line in self.guest("ip", family, "route", "show").stdout.splitlines()
+            if not line.startswith("fe80")
+        ]
         record = (self.directory / "record.json").read_text()
         return (record, self.monitor_objects(), links, shown, routes)
 

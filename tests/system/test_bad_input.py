@@ -166,7 +166,8 @@ def test_refusals_change_nothing(
         assert other.network("add-iface", {**used, "device": "faraway"}).stderr == ""
         before = sandbox.snapshot()
         foreign = f"device 'faraway' serves container {other.id} already; a device serves one container"
-        for change, reason in [*_WRONG_FIELDS, ({"device": "faraway"}, foreign)]:
+        wrong_fields = [*_WRONG_FIELDS, _changed("device", "faraway", foreign)]
+        for change, reason in wrong_fields:
             document = {key: value for key, value in {**_GOOD, **change}.items() if value is not _DROP}
             assert _said(sandbox, "add-iface", json.dumps(document).encode()) == _refusal(reason)
         for data, reason in _WRONG_INPUT:

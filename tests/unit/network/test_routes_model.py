@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.network.test_routes_commands import CONNECTED
+from tests.unit.network.test_routes_commands import CONNECTED, filters, table, wanted
 
 from kata_runtime.errors import KataError
 from kata_runtime.network.route_table import ListedRoute
@@ -15,6 +15,30 @@ from kata_runtime.network.routes import add_routes, delete_routes, list_routes, 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+
+DESTINATIONS = ("default", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "fd77::/64", "fd77::1")
+GATEWAYS = {
+    "172.16.0.1": "eth0",
+    "172.16.0.2": "eth0",
+    "172.17.0.1": "eth1",
+    "fd00::1": "eth0",
+    "fd01::1": "eth1",
+}
+Entry = tuple[str, str, str]
+
+
+def _entries() -> st.SearchStrategy[Entry]:
+    """Routes that can be, and some that cannot: gateway on the wrong device, device down or unknown."""
+    devices = st.sampled_from(["eth0", "eth1", "eth1", "eth2", "no"])
+
+    def over(dest: str) -> st.SearchStrategy[Entry]:
+        gateways = [gateway for gateway in GATEWAYS if dest == "default" or (":" in dest) == (":" in gateway)]
+        right = st.sampled_from(gateways).map(lambda gateway: (dest, gateway, GATEWAYS[gateway]))
+        wrong = st.tuples(st.just(dest), st.sampled_from(gateways), devices)
+        on_link = st.tuples(st.just(dest), st.just(""), devices)
+        return st.one_of(right, wrong) if dest == "default" else st.one_of(right, wrong, on_link)
+
+    return st.sampled_from(DESTINATIONS).flatmap(over)
 
 
 class Model:
