@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kata_runtime.cli.recovery import recover
@@ -22,4 +21,4 @@ def session_of(call: Call) -> AbstractContextManager[Session]:
     """
     from kata_runtime.sandbox.session import open_session
 
-    return open_session(Path(root_of(call)), call.operands[0], recover)
+    return open_session(root_of(call), call.operands[0], recover)

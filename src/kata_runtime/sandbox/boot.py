@@ -106,29 +106,8 @@ def boot(
     :raise HostError: QEMU cannot be started.
     """
     with ExitStack() as undo:
-        with ExitStack() as inherited:
-            listening = _listen(directory, inherited)
-            log = os.open(
-                os.path.join(directory, paths.QEMU_LOG),
-                os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
-                0o600,
-            )
-            inherited.callback(os.close, log)
-            machine = _machine(config, container_id, accelerator, listening)
-
-            def record(pid: int) -> None:
-                started(pid, start_time_of(pid) or 0)
-
-            user = user_of(directory)
-            pid = spawn(
-                qemu_arguments(machine),
-                user=user,
-                groups=[user, *_device_groups(accelerator)],
-                output=log,
-                keep=[item.fileno() for item in listening.values()],
-                started=record,
-            )
-            undo.callback(_reap, pid)
+        pid = _start(config, directory, container_id, accelerator, started)
+        undo.callback(os.waitpid, pid, 0)
         start_time = start_time_of(pid) or 0
         undo.callback(kill_process, pid, start_time)
         console = undo.enter_context(_Console(os.path.join(directory, paths.CONSOLE)))
@@ -141,6 +120,26 @@ def boot(
         console.close()
         undo.pop_all()
         return Started(pid, start_time)
+
+
+def _start(
+    config: Config, directory: str, container_id: str, accelerator: str, started: Callable[[int, int], None]
+) -> int:
+    """Start QEMU with its sockets listening already; our copies of them are closed, so that its end is theirs."""
+    with ExitStack() as inherited:
+        listening = _listen(directory, inherited)
+        log_flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        log = os.open(os.path.join(directory, paths.QEMU_LOG), log_flags, 0o600)
+        inherited.callback(os.close, log)
+        user = user_of(directory)
+        return spawn(
+            qemu_arguments(_machine(config, container_id, accelerator, listening)),
+            user=user,
+            groups=[user, *_device_groups(accelerator)],
+            output=log,
+            keep=[item.fileno() for item in listening.values()],
+            started=lambda pid: started(pid, start_time_of(pid) or 0),
+        )
 
 
 def user_of(directory: str) -> int:
@@ -197,10 +196,6 @@ def _machine(config: Config, container_id: str, accelerator: str, listening: dic
         name=container_id,
         debug=config.enable_debug,
     )
-
-
-def _reap(pid: int) -> None:
-    os.waitpid(pid, 0)
 
 
 def _failed(error: KataError, directory: str, console: _Console, seconds: float) -> BootError:

@@ -11,10 +11,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.vmm.conftest import peer
 
 from kata_runtime.errors import DeadlineError, QemuError
 from kata_runtime.vmm.monitor import Monitor
-from tests.unit.vmm.conftest import peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ class _Wire:
         self.connection = connection
         self.descriptors: list[int] = []
         self._buffer = b""
-        self._id: object = None
+        self.id: dict[str, object] = {}
 
     def read(self) -> tuple[str, object]:
         """The next command and its arguments."""
@@ -42,24 +42,24 @@ class _Wire:
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         request = json.loads(line)
-        self._id = request.pop("id", None)
+        self.id = {"id": request.pop("id")} if "id" in request else {}
         return request.pop("execute"), request.pop("arguments", None)
 
     def send(self, message: object) -> None:
         """Any message."""
         self.connection.sendall(json.dumps(message).encode() + b"\r\n")
 
-    def event(self, name: str, **data: object) -> None:
+    def event(self, name: str, /, **data: object) -> None:
         """An event."""
         self.send({"event": name, "data": data, "timestamp": {"seconds": 1, "microseconds": 2}})
 
     def answer(self, value: object) -> None:
         """Success of the last command read."""
-        self.send({"return": value, "id": self._id})
+        self.send({"return": value, **self.id})
 
     def refuse(self, kind: str, text: str) -> None:
         """Failure of the last command read."""
-        self.send({"error": {"class": kind, "desc": text}, "id": self._id})
+        self.send({"error": {"class": kind, "desc": text}, **self.id})
 
     def rest(self) -> None:
         """Wait until the client closes the connection; it may say nothing more."""
@@ -84,9 +84,10 @@ def test_a_command_and_its_answer(tmp_path: Path) -> None:
     seen: list[object] = []
 
     def script(wire: _Wire) -> None:
-        for value in ({}, [{"a": 1}]):
-            seen.append(wire.read())
-            wire.answer(value)
+        seen.append(wire.read())
+        wire.answer({})
+        seen.append(wire.read())
+        wire.answer([{"a": 1}])
         wire.rest()
 
     with peer(directory / "qmp", _qemu(script)), Monitor.connect(directory / "qmp") as monitor:
@@ -162,10 +163,10 @@ def test_an_answer_too_late(tmp_path: Path) -> None:
 
     def script(wire: _Wire) -> None:
         wire.read()
-        late = wire._id
+        late = wire.id
         assert given_up.wait(10)
         wire.read()
-        wire.send({"return": "late", "id": late})
+        wire.send({"return": "late", **late})
         wire.answer("in time")
         wire.rest()
 

@@ -1,0 +1,122 @@
+"""A walk through the main job, told as it happens: `make demo`.
+
+Everything is made in network namespaces of its own and removed at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+PROGRAM = Path(sys.executable).with_name("kata-runtime")
+_SECONDS = 180
+_BOLD, _DIM, _PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
+
+
+class DemoError(Exception):
+    """A step did not do what the text says."""
+
+
+class Stage:
+    """Two namespaces: the host, where the operator types, and a client on the same bridge."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="kata-demo-"))
+        stack.callback(shutil.rmtree, self.root)
+        self.host, self.client = (f"kata-demo-{name}-{os.getpid()}" for name in ("host", "client"))
+        for name in (self.host, self.client):
+            subprocess.run(["ip", "netns", "add", name], check=True)
+            stack.callback(subprocess.run, ["ip", "netns", "delete", name], check=True)
+
+    def type(self, command: str, *, stdin: str | None = None, where: str | None = None) -> str:
+        """Show a command line and its output, as the operator sees them; the output."""
+        prompt = "client#" if where == self.client else "host#"
+        shown = f"{command} <<< '{stdin}'" if stdin else command
+        print(f"{_BOLD}{prompt} {shown}{_PLAIN}", flush=True)
+        words = command.replace("kata-runtime", f"{PROGRAM} --root {self.root}", 1)
+        done = subprocess.run(
+            ["ip", "netns", "exec", where or self.host, "sh", "-c", words],
+            input=stdin or "", capture_output=True, text=True, timeout=_SECONDS, check=False,
+        )  # fmt: skip
+        print(done.stdout + done.stderr, end="", flush=True)
+        if done.returncode:
+            raise DemoError(f"{command!r} ended with {done.returncode}")
+        return done.stdout
+
+
+def tell(text: str) -> None:
+    """A paragraph of the story."""
+    print(f"\n{_DIM}{text}{_PLAIN}\n", flush=True)
+
+
+def wire_up(stage: Stage) -> None:
+    """The part that belongs to the operator, or to Neutron: a TAP on a bridge, and somebody to talk to."""
+    stage.type("ip link add br0 type bridge && ip link set br0 up")
+    stage.type("ip tuntap add tap_test mode tap && ip link set tap_test master br0 up")
+    subprocess.run(
+        ["ip", "-n", stage.host, "link", "add", "to-client", "master", "br0", "up", "type", "veth"]
+        + ["peer", "name", "eth0", "netns", stage.client],
+        check=True,
+    )
+    stage.type("ip address add 172.16.0.1/16 dev eth0 && ip link set eth0 up", where=stage.client)
+
+
+def story(stage: Stage) -> None:
+    """Boot, add, ping, route, delete."""
+    tell("1. A secure container is a virtual machine. This boots one and prints its ID when its agent answers.")
+    stage.type("kata-runtime run --detach demo")
+    stage.type("kata-runtime list")
+    tell("2. It has no network yet. The host gets a bridge with a TAP on it, and a client beside it.")
+    wire_up(stage)
+    tell("3. The TAP becomes a NIC of the running container, configured and up.")
+    nic = {
+        "device": "tap_test",
+        "name": "eth-test",
+        "IPAddresses": [{"address": "172.16.0.3", "mask": "16"}],
+        "hwAddr": "02:42:20:6e:03:01",
+        "mtu": 1500,
+    }
+    stage.type("kata-runtime kata-network add-iface demo -", stdin=json.dumps(nic))
+    stage.type("kata-runtime kata-network list-ifaces demo")
+    tell("4. The client reaches the container through the bridge: real packets, real replies.")
+    stage.type("ping -n -c 3 172.16.0.3", where=stage.client)
+    tell("5. The client also owns 203.0.113.7, which the container cannot know: a route tells it.")
+    stage.type("ip address add 203.0.113.7/32 dev eth0", where=stage.client)
+    route = {"dest": "203.0.113.0/24", "gateway": "172.16.0.1", "device": "eth-test"}
+    stage.type("kata-runtime kata-network add-route demo -", stdin=json.dumps(route))
+    stage.type("kata-runtime kata-network list-routes demo")
+    stage.type("kata-runtime exec demo ping -c 2 203.0.113.7")
+    tell("6. The NIC goes while the container runs on; the TAP stays, it is the operator's.")
+    stage.type("kata-runtime kata-network del-iface demo -", stdin='{"name":"eth-test"}')
+    stage.type("kata-runtime kata-network list-ifaces demo")
+    tell("7. The container is shut down and removed without a trace.")
+    stage.type("kata-runtime kill demo")
+    stage.type("kata-runtime delete demo")
+    if stage.type("kata-runtime list --quiet"):
+        raise DemoError("the container is still listed")
+
+
+def main() -> int:
+    """Return the exit status."""
+    with ExitStack() as stack:
+        stage = Stage(stack)
+        # However the story ends, no machine outlives it.
+        end = [str(PROGRAM), "--root", str(stage.root), "delete", "--force", "demo"]
+        stack.callback(subprocess.run, end, stderr=subprocess.DEVNULL, check=False)
+        try:
+            story(stage)
+        except DemoError as error:
+            print(f"demo: {error}", file=sys.stderr)
+            return 1
+    tell("Done. Everything that this demo made is gone again.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

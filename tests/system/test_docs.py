@@ -1,0 +1,73 @@
+"""The examples in the documents, run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.system.conftest import PROGRAM
+
+if TYPE_CHECKING:
+    from tests.system.conftest import Namespace, Runtime
+
+_ROOT = Path(__file__).parents[2]
+_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NIC = """{"device":"tap_test","name":"eth-test","IPAddresses":[{"address":"172.16.0.3","mask":"16"}],
+ "hwAddr":"02:42:20:6e:03:01","mtu":1500}
+"""
+DOCUMENTS = sorted(
+    str(path.relative_to(_ROOT))
+    for path in [_ROOT / "README.md", *(_ROOT / "docs").glob("*.md")]
+    if _BLOCK.search(path.read_text())
+)
+
+
+def _examples(text: str) -> list[tuple[str, str]]:
+    """Command lines and what each prints."""
+    found: list[tuple[str, str]] = []
+    for block in _BLOCK.findall(text):
+        for line in block.splitlines(keepends=True):
+            if line.startswith("# "):
+                found.append((line[2:].rstrip("\n"), ""))
+            else:
+                found[-1] = (found[-1][0], found[-1][1] + line)
+    return found
+
+
+def _matches(expected: str, actual: str) -> bool:
+    """``...`` stands for anything within a line."""
+    pattern = "[^\n]*".join(re.escape(part) for part in expected.split("..."))
+    return re.fullmatch(pattern, actual) is not None
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_examples_print_what_is_written(
+    document: str, runtime: Runtime, namespace: Namespace, tmp_path: Path
+) -> None:
+    """Each command line of the document, typed in its order, prints exactly what the document shows."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/kata-runtime"
+    program.write_text(f'#!/bin/sh\nexec {PROGRAM} --root {runtime.root} "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "nic.json").write_text(_NIC)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "KATA_CONF_FILE": str(runtime.config),
+    }
+    try:
+        for command, expected in _examples((_ROOT / document).read_text()):
+            done = subprocess.run(
+                [*namespace.prefix, "sh", "-c", command], cwd=tmp_path, env=environment, text=True, check=False,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180,
+            )  # fmt: skip
+            assert _matches(expected, done.stdout), (command, expected, done.stdout)
+    finally:
+        for name in runtime.cli("list", "--quiet").stdout.split():
+            if not name.startswith("kt"):
+                runtime.cli("delete", "--force", name)
