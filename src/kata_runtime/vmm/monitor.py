@@ -120,7 +120,7 @@ class Monitor:
             for task in self._unanswered:
                 task.cancel()
             self._run(asyncio.wait_for(self._client.disconnect(), COMMAND_SECONDS))
-        except (QMPError, OSError, EOFError, TimeoutError, asyncio.CancelledError):
+        except (QMPError, OSError, EOFError, ValueError, TimeoutError, asyncio.CancelledError):
             # The connection ends here whatever its end is like.
             return
         finally:
@@ -145,7 +145,8 @@ class Monitor:
             raise QemuError(
                 f"QEMU refused {command}: {error}", command=command, error_class=str(error.error_class)
             ) from error
-        except (QMPError, EOFError, OSError) as error:
+        except (QMPError, EOFError, OSError, ValueError) as error:
+            # ValueError: bytes that no JSON decoder takes for text pass through qemu.qmp as they are.
             raise QemuError(f"{_GONE} during {command}", command=command) from error
 
     async def _execute(self, command: str, arguments: Mapping[str, object] | None, deadline: float) -> object:

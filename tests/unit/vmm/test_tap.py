@@ -49,10 +49,6 @@ def test_a_tap_with_many_queues(queues: int, network: Callable[..., str]) -> Non
     assert "numqueues 0 numdisabled 0" in _links(network)
 
 
-def _dummy(network: Callable[..., str]) -> None:
-    network("link", "add", "nic", "type", "dummy")
-
-
 def _bridge(network: Callable[..., str]) -> None:
     network("link", "add", "nic", "type", "bridge")
 
@@ -82,7 +78,6 @@ def _nothing(_: Callable[..., str]) -> None:
             "device",
             "there is no interface 'nic' in this network namespace; create it with 'ip tuntap add nic mode tap'",
         ),
-        (_dummy, 0, "device", f"the interface 'nic' is no TAP but of the kind 'dummy'; {_MAKE_TAP}"),
         (_bridge, 0, "device", f"the interface 'nic' is no TAP but of the kind 'bridge'; {_MAKE_TAP}"),
         (_veth, 0, "device", f"the interface 'nic' is no TAP but of the kind 'veth'; {_MAKE_TAP}"),
         (_tun, 0, "device", f"the interface 'nic' is no TAP but a TUN interface; {_MAKE_TAP}"),
