@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.system.conftest import PROGRAM
 
 if TYPE_CHECKING:
@@ -46,9 +45,7 @@ def _matches(expected: str, actual: str) -> bool:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_examples_print_what_is_written(
-    document: str, runtime: Runtime, namespace: Namespace, tmp_path: Path
-) -> None:
+def test_examples_print_what_is_written(document: str, runtime: Runtime, namespace: Namespace, tmp_path: Path) -> None:
     """Each command line of the document, typed in its order, prints exactly what the document shows."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin/kata-runtime"
