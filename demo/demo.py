@@ -59,11 +59,8 @@ def wire_up(stage: Stage) -> None:
     """The part that belongs to the operator, or to Neutron: a TAP on a bridge, and somebody to talk to."""
     stage.type("ip link add br0 type bridge && ip link set br0 up")
     stage.type("ip tuntap add tap_test mode tap && ip link set tap_test master br0 up")
-    subprocess.run(
-        ["ip", "-n", stage.host, "link", "add", "to-client", "master", "br0", "up", "type", "veth"]
-        + ["peer", "name", "eth0", "netns", stage.client],
-        check=True,
-    )
+    wire = f"ip -n {stage.host} link add to-client master br0 up type veth peer name eth0 netns {stage.client}"
+    subprocess.run(wire.split(), check=True)
     stage.type("ip address add 172.16.0.1/16 dev eth0 && ip link set eth0 up", where=stage.client)
 
 
