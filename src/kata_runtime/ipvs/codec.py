@@ -1,0 +1,323 @@
+"""IPVS over generic netlink: models to and from bytes (include/uapi/linux/ip_vs.h, family "IPVS")."""
+
+from __future__ import annotations
+
+import struct
+from _socket import AF_INET, AF_INET6
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import ProtocolError
+from kata_runtime.ipvs.model import (
+    Daemon,
+    DaemonState,
+    Forwarding,
+    Protocol,
+    Server,
+    ServerKey,
+    ServerWish,
+    ServiceKey,
+    ServiceWish,
+    Statistics,
+    Timeouts,
+    Tunnel,
+    TunnelType,
+)
+from kata_runtime.netlink.generic import pack_generic, unpack_generic
+from kata_runtime.netlink.message import (
+    iter_attributes,
+    pack_attribute,
+    pack_nested,
+    pack_text,
+    pack_u8,
+    pack_u16,
+    pack_u32,
+    parse_attributes,
+    unpack_text,
+    unpack_u8,
+    unpack_u16,
+    unpack_u32,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FAMILY_NAME = "IPVS"
+_VERSION = 1
+
+# IPVS_CMD_*
+NEW_SERVICE, SET_SERVICE, DEL_SERVICE, GET_SERVICE = 1, 2, 3, 4
+NEW_DEST, SET_DEST, DEL_DEST, GET_DEST = 5, 6, 7, 8
+NEW_DAEMON, DEL_DAEMON, GET_DAEMON = 9, 10, 11
+SET_CONFIG, GET_CONFIG, GET_INFO, ZERO, FLUSH = 12, 13, 15, 16, 17
+
+# IPVS_CMD_ATTR_*
+_SERVICE, _DEST, _DAEMON, _TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP = 1, 2, 3, 4, 5, 6
+# IPVS_SVC_ATTR_*
+_SVC_AF, _SVC_PROTOCOL, _SVC_ADDR, _SVC_PORT, _SVC_FWMARK, _SVC_SCHED_NAME = 1, 2, 3, 4, 5, 6
+_SVC_FLAGS, _SVC_TIMEOUT, _SVC_NETMASK, _SVC_STATS, _SVC_PE_NAME, _SVC_STATS64 = 7, 8, 9, 10, 11, 12
+# IPVS_DEST_ATTR_*
+_DEST_ADDR, _DEST_PORT, _DEST_FWD_METHOD, _DEST_WEIGHT, _DEST_U_THRESH, _DEST_L_THRESH = 1, 2, 3, 4, 5, 6
+_DEST_ACTIVE, _DEST_INACTIVE, _DEST_PERSISTENT, _DEST_STATS, _DEST_FAMILY, _DEST_STATS64 = 7, 8, 9, 10, 11, 12
+_DEST_TUN_TYPE, _DEST_TUN_PORT, _DEST_TUN_FLAGS = 13, 14, 15
+# IPVS_DAEMON_ATTR_*
+_DAEMON_STATE, _DAEMON_IFN, _DAEMON_SYNC_ID, _DAEMON_MAXLEN = 1, 2, 3, 4
+_DAEMON_GROUP, _DAEMON_GROUP6, _DAEMON_PORT, _DAEMON_TTL = 5, 6, 7, 8
+# IPVS_INFO_ATTR_*
+_INFO_VERSION, _INFO_SIZE = 1, 2
+
+_FORWARDING_MASK = 0x7  # IP_VS_CONN_F_FWD_MASK
+_ADDRESS_BYTES = {AF_INET: 4, AF_INET6: 16}
+_PORT = struct.Struct(">H")
+_FLAGS = struct.Struct("=II")  # struct ip_vs_flags: flags, mask
+_MASK4 = struct.Struct(">I")
+_NUMBER = struct.Struct("=I")
+_COUNTER = struct.Struct("=Q")
+# All that every server has, in one go: a batch packs 20,000 of them. Each field with its nlattr before it.
+_SERVER = struct.Struct("=HH16s HHHxx HHI HHI HHI HHI HHHxx")
+_NET_PORT = struct.Struct("=H")
+
+
+def _swapped(port: int) -> int:
+    """A port in network byte order as a number of the machine."""
+    value: int = _NET_PORT.unpack(_PORT.pack(port))[0]
+    return value
+
+
+@lru_cache(maxsize=4096)
+def pack_service_key(key: ServiceKey) -> bytes:
+    """The attributes that identify a service."""
+    family = pack_u16(_SVC_AF, key.family)
+    if key.mark:
+        return family + pack_u32(_SVC_FWMARK, key.mark)
+    return b"".join(
+        (
+            family,
+            pack_u16(_SVC_PROTOCOL, key.protocol),
+            pack_attribute(_SVC_ADDR, key.address.ljust(16, b"\0")),
+            pack_attribute(_SVC_PORT, _PORT.pack(key.port)),
+        )
+    )
+
+
+def pack_service(wish: ServiceWish) -> bytes:
+    """All attributes of a service."""
+    engine = pack_text(_SVC_PE_NAME, wish.engine) if wish.engine else b""
+    mask = _MASK4.pack(wish.netmask) if wish.key.family == AF_INET else _NUMBER.pack(wish.netmask)
+    return b"".join(
+        (
+            pack_service_key(wish.key),
+            pack_text(_SVC_SCHED_NAME, wish.scheduler),
+            engine,
+            pack_attribute(_SVC_FLAGS, _FLAGS.pack(wish.flags, 0xFFFFFFFF)),
+            pack_u32(_SVC_TIMEOUT, wish.timeout),
+            pack_attribute(_SVC_NETMASK, mask),
+        )
+    )
+
+
+def pack_server_key(key: ServerKey) -> bytes:
+    """The attributes that identify a server of a service."""
+    return b"".join(
+        (
+            pack_attribute(_DEST_ADDR, key.address.ljust(16, b"\0")),
+            pack_attribute(_DEST_PORT, _PORT.pack(key.port)),
+            pack_u16(_DEST_FAMILY, key.family),
+        )
+    )
+
+
+def pack_server(wish: ServerWish) -> bytes:
+    """All attributes of a server."""
+    key = wish.key
+    # fmt: off
+    packed = _SERVER.pack(
+        20, _DEST_ADDR, key.address,
+        6, _DEST_PORT, _swapped(key.port),
+        8, _DEST_FWD_METHOD, wish.forwarding,
+        8, _DEST_WEIGHT, wish.weight,
+        8, _DEST_U_THRESH, wish.upper,
+        8, _DEST_L_THRESH, wish.lower,
+        6, _DEST_FAMILY, key.family,
+    )
+    # fmt: on
+    tunnel = wish.tunnel
+    if wish.forwarding != Forwarding.TUNNEL:
+        return packed
+    return b"".join(
+        (
+            packed,
+            pack_u8(_DEST_TUN_TYPE, tunnel.type),
+            pack_attribute(_DEST_TUN_PORT, _PORT.pack(tunnel.port)),
+            pack_u16(_DEST_TUN_FLAGS, tunnel.flags),
+        )
+    )
+
+
+def pack_daemon(daemon: Daemon) -> bytes:
+    """The attributes of a synchronisation daemon that were given."""
+    parts = [pack_u32(_DAEMON_STATE, daemon.state), pack_text(_DAEMON_IFN, daemon.interface)]
+    parts.append(pack_u32(_DAEMON_SYNC_ID, daemon.sync_id))
+    if daemon.max_length:
+        parts.append(pack_u16(_DAEMON_MAXLEN, daemon.max_length))
+    if daemon.group:
+        parts.append(pack_attribute(_DAEMON_GROUP if len(daemon.group) == 4 else _DAEMON_GROUP6, daemon.group))
+    if daemon.port:
+        parts.append(pack_u16(_DAEMON_PORT, daemon.port))
+    if daemon.ttl:
+        parts.append(pack_u8(_DAEMON_TTL, daemon.ttl))
+    return b"".join(parts)
+
+
+def service_payload(command: int, service: bytes, server: bytes = b"") -> bytes:
+    """A request about a service, and about a server of it."""
+    attributes = pack_nested(_SERVICE, service) if service else b""
+    return pack_generic(command, _VERSION, attributes + (pack_nested(_DEST, server) if server else b""))
+
+
+def daemon_payload(command: int, daemon: bytes) -> bytes:
+    """A request about a synchronisation daemon."""
+    return pack_generic(command, _VERSION, pack_nested(_DAEMON, daemon))
+
+
+def timeouts_payload(timeouts: Timeouts) -> bytes:
+    """A request to set timeouts, in seconds; 0 leaves one as it is."""
+    kinds = (_TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP)
+    attributes = (pack_u32(kind, value) for kind, value in zip(kinds, timeouts, strict=True))
+    return pack_generic(SET_CONFIG, _VERSION, b"".join(attributes))
+
+
+def unpack_service(payload: bytes) -> tuple[ServiceWish, Statistics]:
+    """The service in a message of a dump.
+
+    :raise ProtocolError: the bytes break the format; so for the others.
+    """
+    attributes = _inner(payload, _SERVICE)
+    family = unpack_u16(attributes.get(_SVC_AF, b""))
+    size = _ADDRESS_BYTES.get(family)
+    if size is None:
+        raise ProtocolError(f"a virtual service of family {family}")
+    mark = unpack_u32(attributes[_SVC_FWMARK]) if _SVC_FWMARK in attributes else 0
+    if mark:
+        key = ServiceKey(family, Protocol.NONE, b"", 0, mark)
+    else:
+        address = _address(attributes.get(_SVC_ADDR, b""), size)
+        key = ServiceKey(family, _protocol(attributes), address, _port(attributes.get(_SVC_PORT, b"")))
+    mask = attributes.get(_SVC_NETMASK, bytes(4))
+    flags = attributes.get(_SVC_FLAGS, b"")
+    if len(flags) != _FLAGS.size or len(mask) != 4:
+        raise ProtocolError("a virtual service without flags or netmask")
+    wish = ServiceWish(
+        key,
+        unpack_text(attributes.get(_SVC_SCHED_NAME, b"")),
+        _FLAGS.unpack(flags)[0],
+        unpack_u32(attributes.get(_SVC_TIMEOUT, b"")),
+        (_MASK4 if family == AF_INET else _NUMBER).unpack(mask)[0],
+        unpack_text(attributes.get(_SVC_PE_NAME, b"")),
+    )
+    return wish, _statistics(attributes, _SVC_STATS64, _SVC_STATS)
+
+
+def unpack_server(payload: bytes, service_family: int) -> Server:
+    """The server in a message of a dump; kernels before 3.18 leave the service's family out."""
+    attributes = _inner(payload, _DEST)
+    family = unpack_u16(attributes[_DEST_FAMILY]) if _DEST_FAMILY in attributes else service_family
+    size = _ADDRESS_BYTES.get(family)
+    if size is None:
+        raise ProtocolError(f"a real server of family {family}")
+    key = ServerKey(
+        family, _address(attributes.get(_DEST_ADDR, b""), size), _port(attributes.get(_DEST_PORT, b""))
+    )
+    try:
+        forwarding = Forwarding(unpack_u32(attributes.get(_DEST_FWD_METHOD, b"")) & _FORWARDING_MASK)
+    except ValueError as error:
+        raise ProtocolError(f"a real server with {error}") from None
+    tunnel = Tunnel()
+    if forwarding == Forwarding.TUNNEL and _DEST_TUN_TYPE in attributes:
+        tunnel = _tunnel(attributes)
+    wish = ServerWish(
+        key, forwarding, *(unpack_u32(attributes.get(kind, b"")) for kind in _SERVER_NUMBERS), tunnel
+    )
+    counts = (unpack_u32(attributes.get(kind, b"")) for kind in _SERVER_COUNTS)
+    return Server(wish, *counts, _statistics(attributes, _DEST_STATS64, _DEST_STATS))
+
+
+_SERVER_NUMBERS = (_DEST_WEIGHT, _DEST_U_THRESH, _DEST_L_THRESH)
+_SERVER_COUNTS = (_DEST_ACTIVE, _DEST_INACTIVE, _DEST_PERSISTENT)
+
+
+def unpack_timeouts(payload: bytes) -> Timeouts:
+    """The answer to GET_CONFIG."""
+    attributes = parse_attributes(unpack_generic(payload).attributes)
+    kinds = (_TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP)
+    return Timeouts(*(unpack_u32(attributes.get(kind, b"")) for kind in kinds))
+
+
+def unpack_info(payload: bytes) -> tuple[tuple[int, int, int], int]:
+    """The answer to GET_INFO: version, and size of the table of connections."""
+    attributes = parse_attributes(unpack_generic(payload).attributes)
+    version = unpack_u32(attributes.get(_INFO_VERSION, b""))
+    return (version >> 16 & 0xFF, version >> 8 & 0xFF, version & 0xFF), unpack_u32(attributes.get(_INFO_SIZE, b""))
+
+
+def unpack_daemon(payload: bytes) -> Daemon:
+    """The daemon in a message of a dump."""
+    attributes = _inner(payload, _DAEMON)
+    try:
+        state = DaemonState(unpack_u32(attributes.get(_DAEMON_STATE, b"")))
+    except ValueError as error:
+        raise ProtocolError(f"a synchronisation daemon with {error}") from None
+    return Daemon(
+        state,
+        unpack_text(attributes.get(_DAEMON_IFN, b"")),
+        unpack_u32(attributes.get(_DAEMON_SYNC_ID, b"")),
+        unpack_u16(attributes.get(_DAEMON_MAXLEN, bytes(2))),
+        attributes.get(_DAEMON_GROUP) or attributes.get(_DAEMON_GROUP6, b""),
+        unpack_u16(attributes.get(_DAEMON_PORT, bytes(2))),
+        unpack_u8(attributes.get(_DAEMON_TTL, bytes(1))),
+    )
+
+
+def _inner(payload: bytes, kind: int) -> dict[int, bytes]:
+    return parse_attributes(parse_attributes(unpack_generic(payload).attributes).get(kind, b""))
+
+
+def _address(payload: bytes, size: int) -> bytes:
+    if len(payload) != 16:
+        raise ProtocolError(f"an address of {len(payload)} bytes")
+    return payload[:size]
+
+
+def _port(payload: bytes) -> int:
+    if len(payload) != _PORT.size:
+        raise ProtocolError(f"a port of {len(payload)} bytes")
+    value: int = _PORT.unpack(payload)[0]
+    return value
+
+
+def _protocol(attributes: Mapping[int, bytes]) -> Protocol:
+    try:
+        return Protocol(unpack_u16(attributes.get(_SVC_PROTOCOL, b"")))
+    except ValueError as error:
+        raise ProtocolError(f"a virtual service with {error}") from None
+
+
+def _tunnel(attributes: Mapping[int, bytes]) -> Tunnel:
+    try:
+        kind = TunnelType(unpack_u8(attributes[_DEST_TUN_TYPE]))
+    except ValueError as error:
+        raise ProtocolError(f"a real server with {error}") from None
+    port = _port(attributes.get(_DEST_TUN_PORT, bytes(2)))
+    return Tunnel(kind, port, unpack_u16(attributes.get(_DEST_TUN_FLAGS, bytes(2))))
+
+
+def _statistics(attributes: Mapping[int, bytes], wide: int, narrow: int) -> Statistics:
+    """The 64-bit counters, or the 32-bit ones of kernels before 4.1."""
+    values = [0] * len(Statistics._fields)
+    for kind, payload in iter_attributes(attributes.get(wide, attributes.get(narrow, b""))):
+        if 1 <= kind <= len(values):
+            layout = _COUNTER if len(payload) == _COUNTER.size else _NUMBER
+            if len(payload) != layout.size:
+                raise ProtocolError(f"a counter of {len(payload)} bytes")
+            values[kind - 1] = layout.unpack(payload)[0]
+    return Statistics(*values)

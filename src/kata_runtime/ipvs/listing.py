@@ -1,0 +1,246 @@
+"""What ``ipvsadm -n`` 1.31 prints, byte for byte."""
+
+from __future__ import annotations
+
+from _socket import AF_INET, AF_INET6, inet_ntop
+from typing import TYPE_CHECKING, TypeVar
+
+from kata_runtime.ipvs.model import (
+    FULL_MASK,
+    FULL_PREFIX,
+    Forwarding,
+    ServiceFlag,
+    TunnelFlag,
+    TunnelType,
+    View,
+    flag_names,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from kata_runtime.ipvs.model import (
+        Connection,
+        Daemon,
+        Server,
+        ServerKey,
+        Service,
+        ServiceKey,
+        ServiceWish,
+        Statistics,
+        Timeouts,
+        Tunnel,
+    )
+
+T = TypeVar("T")
+
+_HEADERS = {
+    View.CONNECTIONS: (
+        "Prot LocalAddress:Port Scheduler Flags\n"
+        "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n"
+    ),
+    View.STATISTICS: (
+        "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n  -> RemoteAddress:Port\n"
+    ),
+    View.RATES: (
+        "Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS\n  -> RemoteAddress:Port\n"
+    ),
+    View.THRESHOLDS: (
+        "Prot LocalAddress:Port            Uthreshold Lthreshold ActiveConn InActConn \n  -> RemoteAddress:Port\n"
+    ),
+    View.PERSISTENCE: (
+        "Prot LocalAddress:Port            Weight    PersistConn ActiveConn InActConn \n  -> RemoteAddress:Port\n"
+    ),
+    View.TUNNELS: (
+        "Prot LocalAddress:Port Scheduler Flags\n"
+        "  -> RemoteAddress:Port           Forward TunnelInfo    Weight ActiveConn InActConn\n"
+    ),
+}
+_FORWARDING = {
+    Forwarding.MASQUERADE: "Masq",
+    Forwarding.LOCAL: "Local",
+    Forwarding.TUNNEL: "Tunnel",
+    Forwarding.ROUTE: "Route",
+    Forwarding.BYPASS: "Bypass",
+}
+_UNITS = ((100_000_000, 1, ""), (10**11, 10**3, "K"), (10**14, 10**6, "M"), (10**17, 10**9, "G"))
+
+
+def title(version: tuple[int, int, int], size: int) -> str:
+    """The first line of a whole table."""
+    return f"IP Virtual Server version {version[0]}.{version[1]}.{version[2]} (size={size})\n"
+
+
+def table(services: Iterable[Service], view: View, *, exact: bool) -> Iterator[str]:
+    """The header and a text for each service with its servers."""
+    yield _HEADERS[view]
+    for service in services:
+        lines = [_service_line(service, view, exact=exact)]
+        lines += [_server_line(server, view, exact=exact) for server in service.servers]
+        yield "".join(lines)
+
+
+def timeouts(values: Timeouts) -> str:
+    """-L --timeout"""
+    return f"Timeout (tcp tcpfin udp): {values.tcp} {values.tcp_fin} {values.udp}\n"
+
+
+def daemons(running: Iterable[Daemon]) -> str:
+    """-L --daemon"""
+    return "".join(_daemon_line(daemon) for daemon in running)
+
+
+def connections(entries: Iterable[Connection], *, with_engine: bool) -> Iterator[str]:
+    """-L -c"""
+    engine = "        pe name          pe_data" if with_engine else ""
+    yield "IPVS connection entries\n"
+    yield f"pro expire state       source             virtual            destination{engine}\n"
+    for entry in entries:
+        expire = f"{entry.expires // 60:02d}:{entry.expires % 60:02d}"
+        line = f"{entry.protocol:<3} {expire:<6} {entry.state:<11} "
+        line += f"{entry.source:<18} {entry.virtual:<18} {entry.destination}"
+        if with_engine and entry.engine:
+            line = f"{line:<{len(line)}} {entry.engine:<16} {entry.engine_data}"
+        yield f"{line}\n"
+
+
+def in_order(services: Sequence[Service]) -> list[Service]:
+    """As ipvsadm sorts services and their servers."""
+    ordered = _merge_sort(list(services), lambda a, b: _compare_services(a.wish.key, b.wish.key))
+    return [
+        service._replace(
+            servers=tuple(_merge_sort(list(service.servers), lambda a, b: _compare_servers(a.wish.key, b.wish.key)))
+        )
+        for service in ordered
+    ]
+
+
+def describe_flags(wish: ServiceWish) -> str:
+    """What follows a service's scheduler."""
+    text = ""
+    names = flag_names(wish.scheduler, wish.flags)
+    if names:
+        text += f" ({','.join(names)})"
+    if wish.flags & ServiceFlag.PERSISTENT:
+        text += f" persistent {wish.timeout}"
+        mask = netmask_text(wish)
+        if mask:
+            text += f" mask {mask}"
+    if wish.engine:
+        text += f" pe {wish.engine}"
+    if wish.flags & ServiceFlag.ONE_PACKET:
+        text += " ops"
+    return text
+
+
+def netmask_text(wish: ServiceWish) -> str:
+    """The persistence mask, empty when it is the whole address."""
+    if wish.key.family == AF_INET6:
+        return "" if wish.netmask == FULL_PREFIX else str(wish.netmask)
+    if wish.netmask == FULL_MASK:
+        return ""
+    return inet_ntop(AF_INET, wish.netmask.to_bytes(4, "big"))
+
+
+def _service_line(service: Service, view: View, *, exact: bool) -> str:
+    wish = service.wish
+    if view in (View.STATISTICS, View.RATES):
+        return f"{wish.key.text:<33}{_numbers(service.statistics, view, exact=exact)}\n"
+    return f"{wish.key.text} {wish.scheduler}{describe_flags(wish)}\n"
+
+
+def _server_line(server: Server, view: View, *, exact: bool) -> str:
+    wish = server.wish
+    head = f"  -> {wish.key.text:<28}"
+    connections_text = f"{server.active:<10} {server.inactive:<10}\n"
+    match view:
+        case View.STATISTICS | View.RATES:
+            return f"{head}{_numbers(server.statistics, view, exact=exact)}\n"
+        case View.THRESHOLDS:
+            return f"{head} {wish.upper:<10} {wish.lower:<10} {connections_text}"
+        case View.PERSISTENCE:
+            return f"{head} {wish.weight:<9} {server.persistent:<11} {connections_text}"
+        case View.TUNNELS:
+            tunnel = _tunnel_text(wish.tunnel) if wish.forwarding == Forwarding.TUNNEL else "n/a"
+            return f"{head} {_FORWARDING[wish.forwarding]:<7} {tunnel:<13} {wish.weight:<6} {connections_text}"
+        case View.CONNECTIONS:
+            return f"{head} {_FORWARDING[wish.forwarding]:<7} {wish.weight:<6} {connections_text}"
+
+
+def _tunnel_text(tunnel: Tunnel) -> str:
+    if tunnel.type == TunnelType.IPIP:
+        return "ipip"
+    checksum = {0: "-c", TunnelFlag.CHECKSUM: "+c", TunnelFlag.REMOTE_CHECKSUM: "r+c"}.get(tunnel.flags, "")
+    name = tunnel.type.name.lower()
+    return f"{name}:{tunnel.port}:{checksum}" if tunnel.type == TunnelType.GUE else f"{name}:{checksum}"
+
+
+def _numbers(statistics: Statistics, view: View, *, exact: bool) -> str:
+    values = statistics[:5] if view == View.STATISTICS else statistics[5:]
+    return "".join(_number(value, exact=exact) for value in values)
+
+
+def _number(value: int, *, exact: bool) -> str:
+    if exact:
+        text = str(value)
+        return f"{text:>9}" if len(text) <= 8 else f" {text}"
+    for limit, divisor, unit in _UNITS:
+        if value < limit:
+            return f"{value // divisor:>{9 - len(unit)}}{unit}"
+    return f"{value // 10**12:>8}T"
+
+
+def _daemon_line(daemon: Daemon) -> str:
+    group = inet_ntop(AF_INET if len(daemon.group) == 4 else AF_INET6, daemon.group) if daemon.group else ""
+    return (
+        f"{daemon.state.name.lower()} sync daemon (mcast={daemon.interface}, syncid={daemon.sync_id}, "
+        f"maxlen={daemon.max_length}, group={group}, port={daemon.port}, ttl={daemon.ttl})\n"
+    )
+
+
+def _signed(difference: int) -> int:
+    """A difference as C keeps it in an int; ipvsadm compares addresses so, and far ones compare the wrong way."""
+    return (difference + 0x80000000) % 0x100000000 - 0x80000000
+
+
+def _compare_addresses(family: int, first: bytes, second: bytes) -> int:
+    if family == AF_INET6:
+        return (first > second) - (first < second)
+    return _signed(int.from_bytes(first, "big") - int.from_bytes(second, "big"))
+
+
+def _compare_services(first: ServiceKey, second: ServiceKey) -> int:
+    if first.mark or second.mark:
+        return _signed(first.mark - second.mark)
+    return (
+        first.family - second.family
+        or first.protocol - second.protocol
+        or _compare_addresses(first.family, first.address, second.address)
+        or first.port - second.port
+    )
+
+
+def _compare_servers(first: ServerKey, second: ServerKey) -> int:
+    return (
+        first.family - second.family
+        or _compare_addresses(first.family, first.address, second.address)
+        or first.port - second.port
+    )
+
+
+def _merge_sort(items: list[T], compare: Callable[[T, T], int]) -> list[T]:
+    """glibc's qsort(3) below 2.37: since the comparison is no order for far addresses, the algorithm shows."""
+    if len(items) < 2:
+        return items
+    half = len(items) // 2
+    left, right = _merge_sort(items[:half], compare), _merge_sort(items[half:], compare)
+    merged: list[T] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        if compare(left[i], right[j]) <= 0:
+            merged.append(left[i])
+            i += 1
+        else:
+            merged.append(right[j])
+            j += 1
+    return merged + left[i:] + right[j:]

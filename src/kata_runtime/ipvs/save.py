@@ -1,0 +1,75 @@
+"""Rules as text: what ``ipvsadm -S -n`` 1.31 prints, byte for byte, and what --restore reads."""
+
+from __future__ import annotations
+
+from _socket import AF_INET6
+from typing import TYPE_CHECKING
+
+from kata_runtime.ipvs.listing import netmask_text
+from kata_runtime.ipvs.model import Forwarding, Protocol, ServiceFlag, TunnelFlag, TunnelType, address_text, flag_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kata_runtime.ipvs.model import ServerWish, Service, ServiceKey, ServiceWish, Tunnel
+
+_SERVICE_OPTIONS = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
+_FORWARDING_OPTIONS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.ROUTE: "-g"}
+_CHECKSUM_OPTIONS = {
+    0: "--tun-nocsum",
+    TunnelFlag.CHECKSUM: "--tun-csum",
+    TunnelFlag.REMOTE_CHECKSUM: "--tun-remcsum",
+}
+
+
+def rules(services: Iterable[Service]) -> Iterator[str]:
+    """The rules that make ``services``, a text for each service with its servers."""
+    for service in services:
+        key = service.wish.key
+        lines = [add_service(service.wish), *(add_server(key, server.wish) for server in service.servers)]
+        yield "".join(f"{line}\n" for line in lines)
+
+
+def add_service(wish: ServiceWish) -> str:
+    """``-A -t 10.0.0.1:80 -s rr``"""
+    text = f"-A {key_words(wish.key)} -s {wish.scheduler}"
+    if wish.flags & ServiceFlag.PERSISTENT:
+        text += f" -p {wish.timeout}"
+        mask = netmask_text(wish)
+        if mask:
+            text += f" -M {mask}"
+    if wish.engine:
+        text += f" --pe {wish.engine}"
+    if wish.flags & ServiceFlag.ONE_PACKET:
+        text += " -o"
+    names = flag_names(wish.scheduler, wish.flags)
+    return f"{text} -b {','.join(names)}" if names else text
+
+
+def add_server(service: ServiceKey, wish: ServerWish) -> str:
+    """``-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 1``"""
+    text = f"-a {key_words(service)} -r {wish.key.text} {_FORWARDING_OPTIONS.get(wish.forwarding, '-g')} -w {wish.weight}"
+    if wish.forwarding == Forwarding.TUNNEL:
+        text += _tunnel_words(wish.tunnel)
+    return text
+
+
+def thresholds(service: ServiceKey, wish: ServerWish) -> str:
+    """What ``add_server`` leaves out, as ipvsadm does."""
+    return f" -x {wish.upper} -y {wish.lower}" if wish.upper or wish.lower else ""
+
+
+def key_words(key: ServiceKey) -> str:
+    """``-t 10.0.0.1:80``, ``-f 17``"""
+    if key.mark:
+        return f"-f {key.mark} -6" if key.family == AF_INET6 else f"-f {key.mark}"
+    return f"{_SERVICE_OPTIONS[key.protocol]} {address_text(key.family, key.address, key.port)}"
+
+
+def _tunnel_words(tunnel: Tunnel) -> str:
+    text = f" --tun-type {tunnel.type.name.lower()}"
+    if tunnel.type == TunnelType.IPIP:
+        return text
+    if tunnel.type == TunnelType.GUE:
+        text += f" --tun-port {tunnel.port}"
+    return f"{text} {_CHECKSUM_OPTIONS.get(tunnel.flags, '')}".rstrip()
