@@ -12,7 +12,7 @@ setup: environment
 demo: setup
 	@$(RUN) demo/demo.py
 
-test: environment
+test: test-environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m pytest
 
@@ -24,10 +24,13 @@ check: environment
 	@$(RUN) -m pytest tests/quality
 
 environment:
-	@PYTHON="$(PYTHON)" sh scripts/setup.sh
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh packages.txt
+
+test-environment:
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh packages.txt packages-test.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: setup demo test bench check environment clean
+.PHONY: setup demo test bench check environment test-environment clean

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs missing Debian packages and makes .venv with the command in it. Does nothing when all is there already.
+# Installs the Debian packages of the lists named that are missing, and makes .venv with the command in it.
+# Does nothing when all is there already.
 set -eu
 cd "$(dirname "$0")/.."
 
 missing=
-for package in $(grep -v '^#' packages.txt); do
+for package in $(cat "$@" | grep -v '^#'); do
     status=$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null || true)
     [ "$status" = installed ] || missing="$missing $package"
 done
