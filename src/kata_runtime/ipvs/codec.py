@@ -225,9 +225,7 @@ def unpack_server(payload: bytes, service_family: int) -> Server:
     size = _ADDRESS_BYTES.get(family)
     if size is None:
         raise ProtocolError(f"a real server of family {family}")
-    key = ServerKey(
-        family, _address(attributes.get(_DEST_ADDR, b""), size), _port(attributes.get(_DEST_PORT, b""))
-    )
+    key = ServerKey(family, _address(attributes.get(_DEST_ADDR, b""), size), _port(attributes.get(_DEST_PORT, b"")))
     try:
         forwarding = Forwarding(unpack_u32(attributes.get(_DEST_FWD_METHOD, b"")) & _FORWARDING_MASK)
     except ValueError as error:
@@ -235,9 +233,7 @@ def unpack_server(payload: bytes, service_family: int) -> Server:
     tunnel = Tunnel()
     if forwarding == Forwarding.TUNNEL and _DEST_TUN_TYPE in attributes:
         tunnel = _tunnel(attributes)
-    wish = ServerWish(
-        key, forwarding, *(unpack_u32(attributes.get(kind, b"")) for kind in _SERVER_NUMBERS), tunnel
-    )
+    wish = ServerWish(key, forwarding, *(unpack_u32(attributes.get(kind, b"")) for kind in _SERVER_NUMBERS), tunnel)
     counts = (unpack_u32(attributes.get(kind, b"")) for kind in _SERVER_COUNTS)
     return Server(wish, *counts, _statistics(attributes, _DEST_STATS64, _DEST_STATS))
 

@@ -48,13 +48,15 @@ def add_service(wish: ServiceWish) -> str:
 
 def add_server(service: ServiceKey, wish: ServerWish) -> str:
     """``-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 1``"""
-    text = f"-a {key_words(service)} -r {wish.key.text} {_FORWARDING_OPTIONS.get(wish.forwarding, '-g')} -w {wish.weight}"
+    text = (
+        f"-a {key_words(service)} -r {wish.key.text} {_FORWARDING_OPTIONS.get(wish.forwarding, '-g')} -w {wish.weight}"
+    )
     if wish.forwarding == Forwarding.TUNNEL:
         text += _tunnel_words(wish.tunnel)
     return text
 
 
-def thresholds(service: ServiceKey, wish: ServerWish) -> str:
+def thresholds(wish: ServerWish) -> str:
     """What ``add_server`` leaves out, as ipvsadm does."""
     return f" -x {wish.upper} -y {wish.lower}" if wish.upper or wish.lower else ""
 
