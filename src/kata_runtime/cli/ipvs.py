@@ -10,6 +10,7 @@ from kata_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from kata_runtime.cli.grammar import Call
+from kata_runtime.cli.meter import Meter
 
 # A batch of the configured 20,000 rules has about 2 MB.
 _RULES_LIMIT = 64 * 1024 * 1024  # bytes
@@ -32,19 +33,27 @@ def run(call: Call) -> int:
 
 
 def _single(call: Call, parameters: str) -> int:
-    from kata_runtime.ipvs.command import run_ipvsadm
+    from kata_runtime.ipvs.command import read_command, run_ipvsadm
 
+    asked = read_command(parameters)
     with session_of(call) as session:
-        run_ipvsadm(session, parameters, output=write_text, fmt=call.value("--format") or "text")
+        run_ipvsadm(session, asked, output=write_text, fmt=call.value("--format") or "text")
     return 0
 
 
 def _restore(call: Call, path: str) -> int:
     from kata_runtime.ipvs.command import run_restore
+    from kata_runtime.ipvs.rules import RulesError
 
     rules = read_input(path, _RULES_LIMIT)
-    with session_of(call) as session:
-        run_restore(session, path, rules, replace=call.value("--replace") is not None)
+    name = "standard input" if path == "-" else path
+    try:
+        with session_of(call) as session, Meter("rules") as meter:
+            run_restore(session, name, rules, replace=call.value("--replace") is not None, progress=meter.show)
+    except RulesError as error:
+        for problem in error.problems:
+            tell(problem)
+        raise
     return 0
 
 

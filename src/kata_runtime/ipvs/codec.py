@@ -169,6 +169,11 @@ def pack_daemon(daemon: Daemon) -> bytes:
     return b"".join(parts)
 
 
+def pack_daemon_state(state: DaemonState) -> bytes:
+    """The attribute that identifies a synchronisation daemon."""
+    return pack_u32(_DAEMON_STATE, state)
+
+
 def service_payload(command: int, service: bytes, server: bytes = b"") -> bytes:
     """A request about a service, and about a server of it."""
     attributes = pack_nested(_SERVICE, service) if service else b""
@@ -233,13 +238,14 @@ def unpack_server(payload: bytes, service_family: int) -> Server:
     tunnel = Tunnel()
     if forwarding == Forwarding.TUNNEL and _DEST_TUN_TYPE in attributes:
         tunnel = _tunnel(attributes)
-    wish = ServerWish(key, forwarding, *(unpack_u32(attributes.get(kind, b"")) for kind in _SERVER_NUMBERS), tunnel)
-    counts = (unpack_u32(attributes.get(kind, b"")) for kind in _SERVER_COUNTS)
-    return Server(wish, *counts, _statistics(attributes, _DEST_STATS64, _DEST_STATS))
 
+    def number(kind: int) -> int:
+        return unpack_u32(attributes.get(kind, b""))
 
-_SERVER_NUMBERS = (_DEST_WEIGHT, _DEST_U_THRESH, _DEST_L_THRESH)
-_SERVER_COUNTS = (_DEST_ACTIVE, _DEST_INACTIVE, _DEST_PERSISTENT)
+    weight, upper, lower = number(_DEST_WEIGHT), number(_DEST_U_THRESH), number(_DEST_L_THRESH)
+    wish = ServerWish(key, forwarding, weight, upper, lower, tunnel)
+    active, inactive, persistent = number(_DEST_ACTIVE), number(_DEST_INACTIVE), number(_DEST_PERSISTENT)
+    return Server(wish, active, inactive, persistent, _statistics(attributes, _DEST_STATS64, _DEST_STATS))
 
 
 def unpack_timeouts(payload: bytes) -> Timeouts:

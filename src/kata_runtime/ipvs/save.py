@@ -48,9 +48,8 @@ def add_service(wish: ServiceWish) -> str:
 
 def add_server(service: ServiceKey, wish: ServerWish) -> str:
     """``-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 1``"""
-    text = (
-        f"-a {key_words(service)} -r {wish.key.text} {_FORWARDING_OPTIONS.get(wish.forwarding, '-g')} -w {wish.weight}"
-    )
+    forwarding = _FORWARDING_OPTIONS.get(wish.forwarding, "-g")
+    text = f"-a {key_words(service)} -r {wish.key.text} {forwarding} -w {wish.weight}"
     if wish.forwarding == Forwarding.TUNNEL:
         text += _tunnel_words(wish.tunnel)
     return text

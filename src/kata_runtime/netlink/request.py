@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # buffer (an error costs about 1 KiB of it).
 BLOCK_BYTES = 64 * 1024
 BLOCK_MESSAGES = 2000
+# Each answer takes a buffer of up to 32 KiB of the 4 MiB.
+_BLOCK_DUMPS = 48
 
 # A dump during which the table changed says so (NLM_F_DUMP_INTR) and may lack rows: it is read again.
 _DUMP_ATTEMPTS = 8
@@ -99,6 +101,52 @@ def call_each(transport: Transport, family: Family, requests: Sequence[Request])
             return answers
         waiting = again
     raise KernelError(requests[waiting[0]].operation, errno.EINTR, hint="the table kept changing, try again")
+
+
+def dump_all(transport: Transport, family: Family, requests: Sequence[Request]) -> list[list[Message]]:
+    """``call_each`` for very many dumps that are small: several cross in one block.
+
+    The kernel runs one dump of a socket at a time; those that it refuses meanwhile are asked for again.
+
+    :raise KernelError: of the first that was refused for another reason.
+    :raise ProtocolError: an answer breaks the format.
+    """
+    answers: list[list[Message]] = [[] for _ in requests]
+    again: list[int] = []
+    starts = range(0, len(requests), _BLOCK_DUMPS)
+    blocks = (_dump_block(requests[start : start + _BLOCK_DUMPS], start) for start in starts)
+    for start, data in zip(starts, transport.exchange(family, blocks), strict=True):
+        wanted = range(start, min(start + _BLOCK_DUMPS, len(requests)))
+        again += _sort_dumps(requests, wanted, data, answers)
+    for index, answer in zip(again, call_each(transport, family, [requests[i] for i in again]), strict=True):
+        answers[index] = answer
+    return answers
+
+
+def _sort_dumps(requests: Sequence[Request], wanted: range, data: bytes, answers: list[list[Message]]) -> list[int]:
+    """Sort a block's messages by request; which of ``wanted`` did not end well."""
+    ended: set[int] = set()
+    for message in iter_messages(data):
+        index = message.sequence - 1
+        if index not in wanted:
+            raise ProtocolError(f"a netlink answer to message {message.sequence}, which was not sent")
+        if message.type not in (NLMSG_ERROR, NLMSG_DONE):
+            answers[index].append(message)
+            continue
+        outcome = unpack_outcome(message)
+        if outcome.errno not in (0, errno.EBUSY, errno.EINTR):
+            raise KernelError(requests[index].operation, outcome.errno, outcome.extack)
+        if not outcome.errno and not any(part.flags & NLM_F_DUMP_INTR for part in answers[index]):
+            ended.add(index)
+    return [index for index in wanted if index not in ended]
+
+
+def _dump_block(requests: Sequence[Request], start: int) -> Block:
+    packed = [
+        pack_message(request.type, request.flags | NLM_F_REQUEST | NLM_F_DUMP, sequence, request.payload)
+        for sequence, request in enumerate(requests, start + 1)
+    ]
+    return Block(b"".join(packed), start + len(requests))
 
 
 def attempt_all(transport: Transport, family: Family, requests: Iterable[Request]) -> dict[int, KernelError]:

@@ -105,6 +105,10 @@ def add_interface(session: Session, request: NicRequest) -> AddedNic:
         channel = session.channel()
         with watch(channel) as arrivals:
             _check_guest(arrivals.links_before, request)
+            if nic.queues > 1:
+                from kata_runtime.network.queues import require_memory
+
+                require_memory(channel, nic.queues)
             _begin_addition(session, nic)
             try:
                 endpoint.plug(session, nic)

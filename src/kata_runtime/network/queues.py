@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import GuestError, LimitError
 from kata_runtime.netlink.ethtool import FAMILY_NAME, set_channels
 from kata_runtime.netlink.generic import find_family
 from kata_runtime.netlink.request import call
-from kata_runtime.netlink.transport import Family, Transport
+from kata_runtime.netlink.transport import Family
+
+if TYPE_CHECKING:
+    from kata_runtime.guest.channel import AgentChannel
+    from kata_runtime.netlink.transport import Transport
+
+# Measured with Debian's 6.1 kernel: 64 pairs, used or not, take 30 MiB of the guest's memory.
+_PAIRS_PER_MIB = 2
+_SPARE_MIB = 32
+
+
+def require_memory(channel: AgentChannel, queues: int) -> None:
+    """Make sure that the guest can hold a NIC with so many queue pairs: out of memory it would kill its processes.
+
+    :raise LimitError: it cannot.
+    :raise GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
+    """
+    needed = queues // _PAIRS_PER_MIB + _SPARE_MIB
+    available = _available_mib(channel.run(["cat", "/proc/meminfo"]).stdout)
+    if available < needed:
+        raise LimitError(
+            f"{queues} queue pairs need {needed} MiB of the container's memory, and {available} MiB are left",
+            limit=available,
+            hint="ask for fewer, or start it with more default_memory",
+        )
+
+
+def _available_mib(meminfo: bytes) -> int:
+    """MemAvailable of /proc/meminfo (proc(5)), which is in KiB."""
+    for line in meminfo.splitlines():
+        name, _, rest = line.partition(b":")
+        value = rest.split()
+        if name == b"MemAvailable" and value and value[0].isdigit():
+            return int(value[0]) // 1024
+    raise GuestError("the container's kernel does not tell how much memory is left")
 
 
 def use_queues(transport: Transport, index: int, queues: int, vcpus: int) -> int:

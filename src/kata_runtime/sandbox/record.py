@@ -38,6 +38,7 @@ class Record(NamedTuple):
 
     ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it
     names one process for ever. ``pending`` describes work that a command began and has not finished.
+    ``ipvs_rules`` is the number of virtual services and servers as last counted, None before that.
     """
 
     container_id: str
@@ -51,6 +52,7 @@ class Record(NamedTuple):
     kernel_parameters: str = ""
     shared_memory: bool = False
     ipvs_rule_limit: int = 20_000
+    ipvs_rules: int | None = None
     nics: tuple[NicRecord, ...] = ()
     pending: dict[str, object] | None = None
 

@@ -102,3 +102,24 @@ def test_a_tap_with_one_queue(sandbox: Sandbox, namespace: Namespace) -> None:
         ),
     )
     assert sandbox.snapshot() == before
+
+
+def test_more_queues_than_memory(wide_sandbox: Sandbox, namespace: Namespace) -> None:
+    """NICs with 256 queue pairs are added until memory would run out; then one is refused, and the guest lives on."""
+    before = qemu_state(wide_sandbox)
+    for number in range(8):
+        namespace.tap(f"tap{number}", options=("multi_queue",))
+        done = wide_sandbox.network(
+            "add-iface", nic(f"tap{number}", f"eth{number}", mac=f"02:42:20:6e:03:{number:02x}", queues=256)
+        )
+        if done.returncode:
+            break
+    assert (done.returncode, done.stdout, number > 0) == (1, "null\n", True)
+    assert re.fullmatch(
+        r"kata-runtime: 256 queue pairs need 160 MiB of the container's memory, and \d+ MiB are left; "
+        r"ask for fewer, or start it with more default_memory\n",
+        done.stderr,
+    )
+    for added in range(number):
+        assert wide_sandbox.network("del-iface", {"name": f"eth{added}"}).stdout == "null\n"
+    assert settled_state(wide_sandbox, before) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -79,6 +80,12 @@ class Relay:
                     self._close(family)
                     return
                 if ends_exchange(data, last):
+                    break
+            # Of several dumps in a block the kernel refuses one while another is under way (EBUSY), and so can
+            # answer the last before an earlier one ends.
+            while select.select([opened], [], [], 0)[0]:
+                if not emit(opened.recv(_DATAGRAM_BYTES)):
+                    self._close(family)
                     return
         except TimeoutError:
             self._close(family)

@@ -1,0 +1,98 @@
+"""Tables as JSON: one document a question; the schema is in docs/ipvs.md."""
+
+from __future__ import annotations
+
+import json
+from _socket import AF_INET6, inet_ntop
+from typing import TYPE_CHECKING
+
+from kata_runtime.ipvs import listing
+from kata_runtime.ipvs.model import (
+    Forwarding,
+    ListConnections,
+    ListDaemons,
+    ListTimeouts,
+    ServiceFlag,
+    flag_names,
+)
+
+if TYPE_CHECKING:
+    from kata_runtime.ipvs.engine import Engine
+    from kata_runtime.ipvs.model import Question, Server, Service, ServiceKey
+    from kata_runtime.sandbox.session import Session
+
+
+def render(session: Session, engine: Engine, question: Question) -> str:
+    """The answer to ``question`` as one line of compact JSON."""
+    return json.dumps(_document(session, engine, question), separators=(",", ":")) + "\n"
+
+
+def _document(session: Session, engine: Engine, question: Question) -> object:
+    from kata_runtime.ipvs.command import connections
+
+    match question:
+        case ListConnections():
+            return [entry._asdict() for entry in connections(session)]
+        case ListTimeouts():
+            return engine.timeouts()._asdict()
+        case ListDaemons():
+            return [
+                {
+                    **daemon._asdict(),
+                    "state": daemon.state.name.lower(),
+                    "group": inet_ntop(AF_INET6 if len(daemon.group) == 16 else 2, daemon.group)
+                    if daemon.group
+                    else "",
+                }
+                for daemon in engine.daemons()
+            ]
+        case _:
+            key = getattr(question, "key", None)
+            services = engine.services() if key is None else [engine.service(key)]
+            return [_service(service) for service in listing.in_order(services)]
+
+
+def _service(service: Service) -> dict[str, object]:
+    wish = service.wish
+    document = _key(wish.key)
+    document["scheduler"] = wish.scheduler
+    document["schedulerFlags"] = flag_names(wish.scheduler, wish.flags)
+    document["persistence"] = wish.timeout if wish.flags & ServiceFlag.PERSISTENT else 0
+    document["netmask"] = listing.netmask_text(wish)
+    document["engine"] = wish.engine
+    document["onePacket"] = bool(wish.flags & ServiceFlag.ONE_PACKET)
+    document["statistics"] = service.statistics._asdict()
+    document["servers"] = [_server(server) for server in service.servers]
+    return document
+
+
+def _key(key: ServiceKey) -> dict[str, object]:
+    family = "IPv6" if key.family == AF_INET6 else "IPv4"
+    if key.mark:
+        return {"protocol": "FWM", "family": family, "mark": key.mark}
+    return {
+        "protocol": key.protocol.name,
+        "family": family,
+        "address": inet_ntop(key.family, key.address),
+        "port": key.port,
+    }
+
+
+def _server(server: Server) -> dict[str, object]:
+    wish = server.wish
+    document: dict[str, object] = {
+        "address": inet_ntop(wish.key.family, wish.key.address),
+        "port": wish.key.port,
+        "forwarding": wish.forwarding.name.lower(),
+        "weight": wish.weight,
+        "upperThreshold": wish.upper,
+        "lowerThreshold": wish.lower,
+        "activeConnections": server.active,
+        "inactiveConnections": server.inactive,
+        "persistentConnections": server.persistent,
+        "statistics": server.statistics._asdict(),
+    }
+    if wish.forwarding == Forwarding.TUNNEL:
+        tunnel = wish.tunnel
+        document["tunnel"] = {"type": tunnel.type.name.lower(), "port": tunnel.port, "flags": tunnel.flags}
+    return document

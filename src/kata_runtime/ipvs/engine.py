@@ -1,0 +1,202 @@
+"""The guest kernel's IPVS: read, and changed one request at a time."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
+from kata_runtime.ipvs import codec
+from kata_runtime.ipvs.model import (
+    AddServer,
+    AddService,
+    Clear,
+    DeleteServer,
+    DeleteService,
+    EditServer,
+    EditService,
+    Service,
+    ServiceFlag,
+    SetTimeouts,
+    StartDaemon,
+    StopDaemon,
+    Zero,
+)
+from kata_runtime.netlink.message import NLM_F_DUMP
+from kata_runtime.netlink.request import Request, call, dump_all
+from kata_runtime.netlink.transport import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from kata_runtime.errors import KataError
+    from kata_runtime.ipvs.model import Change, Daemon, ServiceKey, ServiceWish, Statistics, Timeouts
+    from kata_runtime.ipvs.rules import Table
+    from kata_runtime.netlink.transport import Transport
+
+
+class Engine:
+    """IPVS of one guest; ``family`` is the number of its generic netlink family."""
+
+    def __init__(self, transport: Transport, family: int) -> None:
+        self._transport = transport
+        self._family = family
+
+    def info(self) -> tuple[tuple[int, int, int], int]:
+        """Version and size of the table of connections.
+
+        :raise KernelError, ProtocolError: as for all methods: the kernel refused, or its answer is broken.
+        """
+        return codec.unpack_info(self._one(codec.GET_INFO, "describe IPVS"))
+
+    def timeouts(self) -> Timeouts:
+        """Timeouts of connections, in seconds."""
+        return codec.unpack_timeouts(self._one(codec.GET_CONFIG, "read the IPVS timeouts"))
+
+    def daemons(self) -> list[Daemon]:
+        """The synchronisation daemons that run."""
+        payload = codec.service_payload(codec.GET_DAEMON, b"")
+        request = Request("list synchronisation daemons", self._family, NLM_F_DUMP, payload)
+        return [codec.unpack_daemon(message.payload) for message in call(self._transport, Family.GENERIC, request)]
+
+    def services(self) -> list[Service]:
+        """All services with their servers, in the kernel's order."""
+        request = Request("list services", self._family, NLM_F_DUMP, codec.service_payload(codec.GET_SERVICE, b""))
+        messages = call(self._transport, Family.GENERIC, request)
+        return self._with_servers([codec.unpack_service(message.payload) for message in messages])
+
+    def service(self, key: ServiceKey) -> Service:
+        """One service with its servers.
+
+        :raise KernelError: ESRCH: there is none.
+        """
+        payload = codec.service_payload(codec.GET_SERVICE, codec.pack_service_key(key))
+        request = Request(f"look up {key.words}", self._family, 0, payload)
+        for message in call(self._transport, Family.GENERIC, request):
+            return self._with_servers([codec.unpack_service(message.payload)])[0]
+        raise ProtocolError(f"no answer about {key.words}")
+
+    def table(self) -> Table:
+        """All services as wishes."""
+        return {
+            service.wish.key: (service.wish, {server.wish.key: server.wish for server in service.servers})
+            for service in self.services()
+        }
+
+    def change(self, change: Change) -> None:
+        """Carry one change out, whole or not at all."""
+        call(self._transport, Family.GENERIC, self.request(change))
+
+    def request(self, change: Change) -> Request:
+        """The kernel's request for a change."""
+        return Request(_OPERATION, self._family, 0, _payload(change))
+
+    def _one(self, command: int, operation: str) -> bytes:
+        request = Request(operation, self._family, 0, codec.service_payload(command, b""))
+        for message in call(self._transport, Family.GENERIC, request):
+            return message.payload
+        raise ProtocolError(f"no answer to the request to {operation}")
+
+    def _with_servers(self, found: Sequence[tuple[ServiceWish, Statistics]]) -> list[Service]:
+        requests = [self._servers_of(wish.key) for wish, _ in found]
+        answers = dump_all(self._transport, Family.GENERIC, requests)
+        return [
+            Service(
+                wish._replace(flags=wish.flags & ~ServiceFlag.HASHED),
+                statistics,
+                tuple(codec.unpack_server(message.payload, wish.key.family) for message in messages),
+            )
+            for (wish, statistics), messages in zip(found, answers, strict=True)
+        ]
+
+    def _servers_of(self, key: ServiceKey) -> Request:
+        payload = codec.service_payload(codec.GET_DEST, codec.pack_service_key(key))
+        return Request("list servers", self._family, NLM_F_DUMP, payload)
+
+
+# Its error is always explained in the words of the change: 20,000 sentences would be made in vain.
+_OPERATION = "change the virtual servers"
+
+
+def _payload(change: Change) -> bytes:
+    match change:
+        case AddServer(service, wish):
+            return codec.service_payload(codec.NEW_DEST, codec.pack_service_key(service), codec.pack_server(wish))
+        case AddService(wish):
+            return codec.service_payload(codec.NEW_SERVICE, codec.pack_service(wish))
+        case EditService(wish):
+            return codec.service_payload(codec.SET_SERVICE, codec.pack_service(wish))
+        case DeleteService(key):
+            return codec.service_payload(codec.DEL_SERVICE, codec.pack_service_key(key))
+        case EditServer(service, wish):
+            return codec.service_payload(codec.SET_DEST, codec.pack_service_key(service), codec.pack_server(wish))
+        case DeleteServer(service, key):
+            server = codec.pack_server_key(key)
+            return codec.service_payload(codec.DEL_DEST, codec.pack_service_key(service), server)
+        case Clear():
+            return codec.service_payload(codec.FLUSH, b"")
+        case Zero(key):
+            return codec.service_payload(codec.ZERO, b"" if key is None else codec.pack_service_key(key))
+        case SetTimeouts(timeouts):
+            return codec.timeouts_payload(timeouts)
+        case StartDaemon(daemon):
+            return codec.daemon_payload(codec.NEW_DAEMON, codec.pack_daemon(daemon))
+        case StopDaemon(state):
+            return codec.daemon_payload(codec.DEL_DAEMON, codec.pack_daemon_state(state))
+
+
+def explain(change: Change, error: KernelError, container: str) -> KataError:
+    """The kernel's refusal of ``change`` in the words of who asked for it (net/netfilter/ipvs/ip_vs_ctl.c)."""
+    where = f"in container {container[:12]}"
+    match change, error.errno:
+        case AddService(wish), errno.EEXIST:
+            return ConflictError(f"{wish.key.words} exists already {where}", hint="edit it with -E")
+        case AddService(wish) | EditService(wish), errno.ENOENT:
+            what = f"scheduler {wish.scheduler}" + (f" or persistence engine {wish.engine}" if wish.engine else "")
+            return InputError(f"the container's kernel has no {what}")
+        case EditService(wish), errno.ESRCH:
+            return _missing(wish.key, where)
+        case ((DeleteService(key) | Zero(key)), errno.ESRCH) if key is not None:
+            return _missing(key, where)
+        case ((AddServer(service, _) | EditServer(service, _) | DeleteServer(service, _)), errno.ESRCH):
+            return _missing(service, where)
+        case AddServer(service, server), errno.EEXIST:
+            return ConflictError(
+                f"{service.words} has server {server.key.text} already {where}", hint="edit it with -e"
+            )
+        case EditServer(service, server), errno.ENOENT:
+            return InputError(f"{service.words} has no server {server.key.text} {where}")
+        case DeleteServer(service, key), errno.ENOENT:
+            return InputError(f"{service.words} has no server {key.text} {where}")
+        case _:
+            return KernelError(f"the container's kernel refuses {describe(change)}", error.errno, error.extack)
+
+
+def describe(change: Change) -> str:
+    """A change in words."""
+    match change:
+        case AddService(wish) | EditService(wish):
+            return wish.key.words
+        case AddServer(service, wish) | EditServer(service, wish):
+            return f"server {wish.key.text} of {service.words}"
+        case DeleteServer(service, key):
+            return f"server {key.text} of {service.words}"
+        case DeleteService(key):
+            return key.words
+        case StartDaemon(daemon):
+            return f"a {daemon.state.name.lower()} daemon on interface {daemon.interface!a}"
+        case StopDaemon(state):
+            return f"the end of the {state.name.lower()} daemon"
+        case SetTimeouts(timeouts):
+            return f"the timeouts {' '.join(map(str, timeouts))}"
+        case _:
+            return "the change"
+
+
+def _missing(key: ServiceKey, where: str) -> InputError:
+    return InputError(f"{key.words} does not exist {where}", hint="-L shows those that do")
+
+
+def requests(engine: Engine, changes: Iterable[Change]) -> Iterable[Request]:
+    """The kernel's requests for many changes, made as they are sent."""
+    return map(engine.request, changes)

@@ -1,0 +1,59 @@
+"""What the guest needs to balance: the module, and three sysctls (docs/ipvs.md)."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import GuestError, KernelError
+from kata_runtime.ipvs.codec import FAMILY_NAME
+from kata_runtime.netlink.generic import find_family
+
+if TYPE_CHECKING:
+    from kata_runtime.guest.channel import AgentChannel
+
+_CONNTRACK = "net/ipv4/vs/conntrack"
+_SYSCTLS = (
+    # Replies of servers behind address translation pass through the container.
+    ("net/ipv4/ip_forward", "1"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+    # Balanced connections are visible to connection tracking, so that cleanup can drop them. Set last: it
+    # tells that the others are set.
+    (_CONNTRACK, "1"),
+)
+
+
+def prepare(channel: AgentChannel) -> int:
+    """Load IPVS where it is missing and set what it needs; the family's number.
+
+    :raise GuestError: the guest's kernel has no IPVS.
+    """
+    number = _family(channel)
+    if number is None:
+        done = channel.run(["modprobe", "ip_vs"])
+        number = _family(channel)
+        if number is None:
+            reason = done.stderr.decode(errors="replace").strip() or "it cannot be loaded"
+            raise GuestError(f"the container's kernel has no IPVS: {reason}")
+    if channel.sysctl(_CONNTRACK) != "1":
+        for name, value in _SYSCTLS:
+            _set(channel, name, value)
+    return number
+
+
+def _family(channel: AgentChannel) -> int | None:
+    try:
+        return find_family(channel, FAMILY_NAME).id
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+
+
+def _set(channel: AgentChannel, name: str, value: str) -> None:
+    try:
+        channel.sysctl(name, value)
+    except KernelError as error:
+        # A kernel without IPv6 has nothing to forward.
+        if error.errno != errno.ENOENT:
+            raise
