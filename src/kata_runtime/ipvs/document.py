@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from _socket import AF_INET6, inet_ntop
+from _socket import AF_INET, AF_INET6, inet_ntop
 from typing import TYPE_CHECKING
 
 from kata_runtime.ipvs import listing
@@ -18,7 +18,7 @@ from kata_runtime.ipvs.model import (
 
 if TYPE_CHECKING:
     from kata_runtime.ipvs.engine import Engine
-    from kata_runtime.ipvs.model import Question, Server, Service, ServiceKey
+    from kata_runtime.ipvs.model import Daemon, Question, Server, Service, ServiceKey
     from kata_runtime.sandbox.session import Session
 
 
@@ -64,6 +64,12 @@ def _service(service: Service) -> dict[str, object]:
     document["statistics"] = service.statistics._asdict()
     document["servers"] = [_server(server) for server in service.servers]
     return document
+
+
+def _daemon(daemon: Daemon) -> dict[str, object]:
+    family = AF_INET6 if len(daemon.group) == 16 else AF_INET
+    group = inet_ntop(family, daemon.group) if daemon.group else ""
+    return {**daemon._asdict(), "state": daemon.state.name.lower(), "group": group}
 
 
 def _key(key: ServiceKey) -> dict[str, object]:
