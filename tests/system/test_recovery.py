@@ -52,7 +52,7 @@ sys.exit(main())
 _ENOUGH = 40
 
 
-def _killed_at(sandbox: Sandbox, step: int, moment: str, verb: str, document: object) -> bool:
+def killed_at(sandbox: Sandbox, step: int, moment: str, verb: str, document: object) -> bool:
     """Whether the command lived long enough to be killed at this step."""
     argv = sandbox.runtime.argv("kata-network", verb, sandbox.id, "-")
     program = argv.index("--root") - 1
@@ -70,7 +70,7 @@ def test_killed_addition_is_undone(sandbox: Sandbox, namespace: Namespace, momen
     before = sandbox.snapshot()
     steps = 0
     for step in range(1, _ENOUGH):
-        killed = _killed_at(sandbox, step, moment, "add-iface", document)
+        killed = killed_at(sandbox, step, moment, "add-iface", document)
         listed = json.loads(sandbox.network("list-ifaces").stdout)
         if listed is not None:
             assert listed == [{"name": "eth0", "mac": "02:42:20:6e:03:01", "ip": ["10.0.0.3/24"], "mtu": 1500}]
@@ -91,7 +91,7 @@ def test_killed_deletion_is_completed(sandbox: Sandbox, namespace: Namespace, mo
     steps = 0
     for step in range(1, _ENOUGH):
         assert sandbox.network("add-iface", document).stderr == ""
-        killed = _killed_at(sandbox, step, moment, "del-iface", document)
+        killed = killed_at(sandbox, step, moment, "del-iface", document)
         if json.loads(sandbox.network("list-ifaces").stdout) is not None:
             assert namespace.attempt("ping", "-c", "1", "-W", "5", "10.0.0.3").returncode == 0
             assert sandbox.network("del-iface", document).stdout == "null\n"

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kata_runtime.errors import GuestError, HostError, KataError, LimitError
+from kata_runtime.errors import GuestError, HostError, InputError, KataError, LimitError
 from kata_runtime.ipvs import save
 from kata_runtime.ipvs.engine import Engine, explain, requests
 from kata_runtime.ipvs.rules import RulesError, count, difference, outcome, parse_rules
@@ -46,6 +46,9 @@ def restore(
     :raise KernelError, GuestError: the kernel refused, or the connection broke.
     """
     rules = parse_rules(data, name)
+    if replace and not rules:
+        # Far more often a file that was cut off than a wish.
+        raise InputError(f"{name} holds no rules, and --replace would empty the table", hint="use -C for that")
     before = engine.table()
     after = outcome({} if replace else before, rules, name, data)
     check_limit(session, count(before), count(after))

@@ -28,7 +28,7 @@ from kata_runtime.ipvs.rules import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from kata_runtime.ipvs.model import Change, Question
+    from kata_runtime.ipvs.model import Change, Connection, Question
     from kata_runtime.sandbox.session import Session
 
 # The count of rules is kept, not read, while the limit is this far away: the guest's own ipvsadm may have changed
@@ -137,7 +137,7 @@ def _answer(session: Session, engine: Engine, question: Question, fmt: str) -> I
             services = engine.services()
             shown = listing.in_order(services) if is_sorted else services
             return [listing.title(*engine.info()), *listing.table(shown, view, exact=exact)]
-        case ListTable(key, view, exact, is_sorted):
+        case ListTable(key, view, exact, is_sorted) if key is not None:
             try:
                 services = [engine.service(key)]
             except KernelError as error:
@@ -154,7 +154,7 @@ def _answer(session: Session, engine: Engine, question: Question, fmt: str) -> I
             return save.rules(listing.in_order(engine.services()))
 
 
-def connections(session: Session) -> list[listing.Connection]:
+def connections(session: Session) -> list[Connection]:
     """The connections that the guest balances.
 
     :raise GuestError: the guest does not tell. :raise ProtocolError: it tells something else.

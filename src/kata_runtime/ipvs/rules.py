@@ -60,7 +60,7 @@ class _Problems:
     def add(self, number: int, text: str, reason: str) -> None:
         self._count += 1
         if len(self._shown) < PROBLEMS_SHOWN:
-            cut = text if len(text) <= _SHOWN_BYTES else f"{text[:_SHOWN_BYTES]}..."
+            cut = text[:_SHOWN_BYTES]
             self._shown.append(f"{self._name}, line {number}: {cut!a}: {reason}")
 
     def raise_any(self) -> None:

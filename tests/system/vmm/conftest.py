@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import time
+from pathlib import Path
 from select import select
 from typing import TYPE_CHECKING
 
@@ -46,6 +49,15 @@ def wide_sandbox(shared_wide_sandbox: Sandbox, namespace: Namespace) -> Iterator
             shared_wide_sandbox.network("del-iface", {"name": left["name"]})
         shared_wide_sandbox.runtime.namespace = None
     assert listed == "null\n"
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Where every user may search for a socket."""
+    made = Path(tempfile.mkdtemp(prefix="vu"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
 
 
 State = tuple[int, list[str]]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,17 +65,8 @@ class BackEnd:
             self._process = None
 
 
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """Where every user may search for a socket."""
-    made = Path(tempfile.mkdtemp(prefix="vu"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
-
-
 @contextmanager
-def _back_end(path: Path, queues: int) -> Iterator[BackEnd]:
+def back_end(path: Path, queues: int) -> Iterator[BackEnd]:
     made = BackEnd(path, queues)
     try:
         made.start()
@@ -109,7 +98,7 @@ def test_a_life_with_dpdk(queues: int, wide_sandbox: Sandbox, directory: Path) -
     """Added, packets; back end killed and started again, packets; deleted: nothing is left in QEMU."""
     before = qemu_state(wide_sandbox)
     path = directory / "vhost-user.sock"
-    with _back_end(path, queues) as back_end:
+    with back_end(path, queues) as started:
         done = wide_sandbox.network("add-iface", _document(path, queues))
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout) == {
@@ -125,10 +114,10 @@ def test_a_life_with_dpdk(queues: int, wide_sandbox: Sandbox, directory: Path) -
         _ping(wide_sandbox)
         shown = wide_sandbox.guest("ethtool", "-l", "eth0").stdout.split()
         assert shown[-1] == str(queues)
-        back_end.kill()
+        started.kill()
         assert wide_sandbox.guest("cat", "/sys/class/net/eth0/operstate").stdout == "down\n"
         path.unlink()
-        back_end.start()
+        started.start()
         _ping(wide_sandbox)
         listed = wide_sandbox.network("list-ifaces")
         assert listed.stdout == ('[{"name":"eth0","mac":"02:42:20:6e:03:01","ip":["172.30.0.3/16"],"mtu":1500}]\n')
@@ -140,8 +129,8 @@ def test_a_life_with_dpdk(queues: int, wide_sandbox: Sandbox, directory: Path) -
 def test_a_back_end_that_is_gone(wide_sandbox: Sandbox, directory: Path) -> None:
     """A NIC whose back end has ended is deleted like any other, and the container lives on."""
     before = qemu_state(wide_sandbox)
-    with _back_end(directory / "gone.sock", 1) as back_end:
-        assert wide_sandbox.network("add-iface", _document(back_end.path)).returncode == 0
+    with back_end(directory / "gone.sock", 1) as started:
+        assert wide_sandbox.network("add-iface", _document(started.path)).returncode == 0
     done = wide_sandbox.network("del-iface", {"name": "eth0"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "null\n", "")
     assert settled_state(wide_sandbox, before) == before
@@ -151,8 +140,8 @@ def test_beside_a_tap_of_that_name(wide_sandbox: Sandbox, directory: Path, names
     """With a socket, device is a label only: a TAP of that name is left alone."""
     namespace.tap("tap0")
     tap = namespace.run("ip", "-details", "link", "show", "tap0").stdout
-    with _back_end(directory / "both.sock", 1) as back_end:
-        assert wide_sandbox.network("add-iface", _document(back_end.path, device="tap0")).returncode == 0
+    with back_end(directory / "both.sock", 1) as started:
+        assert wide_sandbox.network("add-iface", _document(started.path, device="tap0")).returncode == 0
         _ping(wide_sandbox)
         assert namespace.run("ip", "-details", "link", "show", "tap0").stdout == tap
         assert wide_sandbox.network("del-iface", {"name": "eth0"}).returncode == 0
@@ -160,9 +149,9 @@ def test_beside_a_tap_of_that_name(wide_sandbox: Sandbox, directory: Path, names
 
 def test_more_queues_than_the_back_end_has(wide_sandbox: Sandbox, directory: Path) -> None:
     """What the back end says of its queue pairs is the limit; DPDK always says 128."""
-    with _back_end(directory / "few.sock", 1) as back_end:
-        reason = f"the back end at '{back_end.path}' has 128 queue pairs, not 129; start it with more, or ask for fewer"
-        _refused(wide_sandbox, _document(back_end.path, 129), reason)
+    with back_end(directory / "few.sock", 1) as started:
+        reason = f"the back end at '{started.path}' has 128 queue pairs, not 129; start it with more, or ask for fewer"
+        _refused(wide_sandbox, _document(started.path, 129), reason)
 
 
 def _nobody_listens(path: Path) -> None:

@@ -1,0 +1,197 @@
+"""Files of rules: whole or not at all, whatever goes wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.system.ipvs.conftest import Balancer
+
+_FORMER = "-A -t 10.9.9.9:80 -s wlc -p 60\n-a -t 10.9.9.9:80 -r 10.9.9.1:80 -m -w 7\n-A -f 3 -s rr\n"
+
+
+def _rules(services: int, servers: int) -> list[str]:
+    lines = []
+    for number in range(services):
+        service = f"-t 10.1.{number // 250}.{number % 250 + 1}:80"
+        lines.append(f"-A {service} -s rr")
+        lines += [f"-a {service} -r 10.2.{n // 250}.{n % 250 + 1}:8080 -m -w {n % 100}" for n in range(servers)]
+    return lines
+
+
+def _outcome(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_twenty_thousand(balancer: Balancer, tmp_path: Path) -> None:
+    """20,000 rules load into an empty table; the real program shows them; one more is refused and named."""
+    lines = _rules(1000, 19)
+    assert _outcome(balancer.restore("\n".join(lines))) == (0, "", "")
+    saved = balancer.table()
+    assert sorted(saved.splitlines()) == sorted(lines)
+    assert balancer.ours("-S").stdout == saved
+    assert balancer.ours("-Ln").stdout == balancer.real("-Ln").stdout
+    done = balancer.ours("-A -t 10.250.0.1:80")
+    assert _outcome(done) == (
+        1,
+        "",
+        "kata-runtime: the container has 20000 of 20000 possible rules, and would have 20001; services and "
+        "servers both count; ipvs_rule_limit in the configuration raises the limit\n",
+    )
+    assert balancer.restore("-A -t 10.250.0.1:80 -s rr\n").returncode == 1
+    assert balancer.table() == saved
+    assert _outcome(balancer.restore(saved, "--replace")) == (0, "", "")
+    assert balancer.table() == saved
+    balancer.do("-D -t 10.1.0.1:80", "-A -t 10.250.0.1:80 -s rr")
+
+
+@pytest.mark.parametrize("line", [1, 999, 2000])
+def test_conflict_leaves_the_table(balancer: Balancer, line: int) -> None:
+    """A rule that contradicts the table, anywhere in the file: named by its line, nothing applied."""
+    assert balancer.restore(_FORMER).returncode == 0
+    before = balancer.table()
+    lines = _rules(100, 19)
+    lines[line - 1] = "-A -t 10.9.9.9:80 -s rr"
+    done = balancer.restore("\n".join(lines) + "\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    first = done.stderr.splitlines()[0]
+    assert (
+        first
+        == (
+            f"kata-runtime: standard input, line {line}: '-A -t 10.9.9.9:80 -s rr': service TCP 10.9.9.9:80 exists already"
+        )
+        or line == 1
+    )
+    assert balancer.table() == before
+
+
+_KILLED = """
+import os, signal, sys
+at = int(sys.argv.pop(1))
+from kata_runtime.guest.port import GuestPort
+from kata_runtime.guest import wire
+sends = 0
+original = GuestPort.send
+def send(self, kind, request, payload=b""):
+    global sends
+    if kind == wire.NETLINK and len(payload) > 20_000:
+        sends += 1
+        if sends == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    original(self, kind, request, payload)
+GuestPort.send = send
+from kata_runtime.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--replace",)])
+def test_killed_at_every_block(balancer: Balancer, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Killed before any of its blocks, a batch is undone by the next command on the container."""
+    assert balancer.restore(_FORMER).returncode == 0
+    before = balancer.table()
+    path = tmp_path / "rules"
+    path.write_text("\n".join(_rules(150, 19)) + "\n")
+    for at in range(1, 30):
+        argv = balancer.sandbox.runtime.argv(
+            "kata-ipvs", "ipvsadm", "--restore", str(path), *options, balancer.sandbox.id
+        )
+        program = argv.index("--root") - 1
+        argv[program : program + 1] = [sys.executable, "-c", _KILLED, str(at)]
+        done = subprocess.run(argv, capture_output=True, check=False, timeout=120)
+        assert done.returncode in (0, -9), done.stderr
+        if done.returncode == 0:
+            break
+        assert balancer.ours("-S").stdout == before
+        assert balancer.table() == before
+    assert at > 3
+
+
+def test_agent_killed_half_way(balancer: Balancer) -> None:
+    """The agent dies under a batch: the table is the former one afterwards."""
+    assert balancer.restore(_FORMER).returncode == 0
+    before = balancer.table()
+    argv = balancer.sandbox.runtime.argv("kata-ipvs", "ipvsadm", "--restore", "-", balancer.sandbox.id)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as batch:
+        assert batch.stdin is not None
+        batch.stdin.write("\n".join(_rules(800, 19)))
+        batch.stdin.close()
+        watch = "until grep -q 0A010 /proc/net/ip_vs; do :; done; kill -9 $(pidof python3)"
+        balancer.sandbox.guest("sh", "-c", watch)
+        batch.wait(120)
+    assert balancer.ours("-S").stdout == before
+    assert balancer.table() == before
+
+
+def test_replace_touches_only_what_differs(balancer: Balancer) -> None:
+    """--replace makes the file the table; what both have keeps its counters."""
+    assert balancer.restore(_FORMER).returncode == 0
+    wanted = "-A -t 10.9.9.9:80 -s wlc -p 60\n-a -t 10.9.9.9:80 -r 10.9.9.2:80 -m -w 1\n-A -u 10.9.9.9:53 -s rr\n"
+    assert _outcome(balancer.restore(wanted, "--replace")) == (0, "", "")
+    assert balancer.table() == wanted
+
+
+_BAD_FILES = {
+    "duplicate": (
+        b"-A -t 10.0.0.1:80\n" + b"#\n" * 5 + b"-A -t 10.0.0.1:80 -s rr\n",
+        "standard input, line 7: '-A -t 10.0.0.1:80 -s rr': service TCP 10.0.0.1:80 exists already since line 1",
+    ),
+    "binary": (b"\x7fELF\x80\n", "standard input, line 1: '\\x7fELF\\ufffd': it is not UTF-8 text"),
+    "nul": (b"-A -t 10.0.0.1:80\0\n", "standard input, line 1: '-A -t 10.0.0.1:80\\x00': the command line holds control characters"),
+    "long line": (
+        b"\n" + b"x" * 100_000,
+        f"standard input, line 2: '{'x' * 80}': it has 100000 bytes, a rule at most 4096",
+    ),
+    "listing": (b"-L\n", "standard input, line 1: '-L': only services and servers can be added, edited and deleted by a file"),
+    "unknown service": (
+        b"-a -t 10.0.0.1:80 -r 10.0.0.2:80\n",
+        "standard input, line 1: '-a -t 10.0.0.1:80 -r 10.0.0.2:80': service TCP 10.0.0.1:80 does not exist",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _BAD_FILES)
+def test_bad_files(balancer: Balancer, name: str) -> None:
+    """Every wrong line is named with what is wrong, and nothing is applied."""
+    data, problem = _BAD_FILES[name]
+    assert _outcome(balancer.restore(data)) == (
+        1,
+        "",
+        f"kata-runtime: {problem}\nkata-runtime: 1 line of standard input cannot be applied; nothing was changed\n",
+    )
+    assert balancer.table() == ""
+
+
+def test_many_bad_lines(balancer: Balancer) -> None:
+    """Of many wrong lines the first twenty are shown, and all are counted."""
+    done = balancer.restore("nonsense\n" * 100)
+    lines = done.stderr.splitlines()
+    assert (done.returncode, len(lines)) == (1, 21)
+    assert lines[-1] == "kata-runtime: 100 lines of standard input cannot be applied; nothing was changed"
+
+
+def test_forgiving_files(balancer: Balancer) -> None:
+    """A byte order mark, CRLF, comments, empty lines and a missing final newline do no harm."""
+    data = b"\xef\xbb\xbf# rules\r\n\r\n-A -t 10.0.0.1:80 -s rr\r\n  -a -t 10.0.0.1:80 -r 10.0.0.2:80"
+    assert _outcome(balancer.restore(data)) == (0, "", "")
+    assert balancer.table() == "-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -g -w 1\n"
+
+
+def test_closed_input(balancer: Balancer) -> None:
+    """Without an input at all nothing changes."""
+    assert balancer.restore(_FORMER).returncode == 0
+    before = balancer.table()
+    argv = balancer.sandbox.runtime.argv("kata-ipvs", "ipvsadm", "--restore", "-", "--replace", balancer.sandbox.id)
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh", *argv]
+    done = subprocess.run(closed, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "kata-runtime: standard input holds no rules, and --replace would empty the table; use -C for that\n"
+    )
+    assert balancer.table() == before

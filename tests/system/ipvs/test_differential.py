@@ -1,0 +1,93 @@
+"""Random command lines through ours and the real ipvsadm: both take the same, and make the same table."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import KataError
+from kata_runtime.ipvs.command import read_command, run_ipvsadm
+
+if TYPE_CHECKING:
+    from tests.system.ipvs.conftest import Balancer
+
+_LINES = 600
+_CHUNK = 50
+_SERVICES = (
+    "-t 10.0.0.1:80",
+    "-t10.0.0.2:80",
+    "-u 10.0.0.1:53",
+    "-t [fd00::1]:80",
+    "--sctp-service=10.0.0.1:9",
+    "-f 7",
+)
+_WRONG_SERVICES = ("-t 10.0.0.1:65536", "-t 300.0.0.1:80", "-t nohost:80", "-f 0", "", "-t 10.0.0.1:0", "-t [fd00::1]")
+_SERVERS = ("10.1.0.1:80", "10.1.0.2:8080", "10.1.0.3", "10.1.0.1:443")
+_SERVERS6 = ("[fd00::11]:80", "[fd00::12]:8080")
+_WRONG_SERVERS = ("10.1.0.1:99999", "nohost", "[fd00::11", "10.1.0.1:x")
+
+
+def _pick(choice: random.Random, right: tuple[str, ...], wrong: tuple[str, ...]) -> str:
+    return choice.choice(wrong if choice.random() < 0.06 else right)
+
+
+def _line(choice: random.Random) -> str:
+    """A command line of which most are valid; forwarding is always said, since ours has another default."""
+    service = _pick(choice, _SERVICES, _WRONG_SERVICES)
+    command = choice.choices(("-A", "-E", "-D", "-a", "-e", "-d", "-Z"), (5, 2, 1, 8, 3, 2, 1))[0]
+    parts = [service]
+    if command in ("-A", "-E"):
+        parts.append(_pick(choice, ("-s rr", "-s wlc", "--scheduler=sh", "-ssed", "", "-s mh"), ("-s nosuch", "-w 3")))
+        parts.append(_pick(choice, ("", "-p", "-p 300", "--persistent=60"), ("-p 0", "-p x", "-p 9999999")))
+        parts.append(choice.choice(("", "", "-o")))
+        if "[" not in service:
+            parts.append(choice.choice(("", "", "-M 255.255.255.0")))
+    elif command in ("-a", "-e", "-d"):
+        servers = _SERVERS6 if "[" in service else _SERVERS
+        parts.append(f"-r {_pick(choice, servers, _WRONG_SERVERS)}" if choice.random() > 0.03 else "")
+        if command != "-d":
+            parts.append(choice.choice(("-m", "--masquerading", "-g", "-i", "--ipip")))
+            parts.append(_pick(choice, ("", "-w 5", "--weight=0", "-w65535"), ("-w -1", "-w x")))
+            parts.append(choice.choice(("", "", "-x 100 -y 50", "-x 20")))
+    rest = [part for part in parts if part]
+    choice.shuffle(rest)
+    return " ".join([command, *rest])
+
+
+def _ours(balancer: Balancer, lines: list[str]) -> list[bool]:
+    taken = []
+    with balancer.sandbox.session() as session:
+        for line in lines:
+            try:
+                run_ipvsadm(session, read_command(line), output=print, fmt="text")
+            except KataError:
+                taken.append(False)
+            else:
+                taken.append(True)
+    return taken
+
+
+def _real(balancer: Balancer, lines: list[str]) -> list[bool]:
+    script = "".join(f"ipvsadm {line} >/dev/null 2>&1; echo $?\n" for line in lines)
+    return [status == "0" for status in balancer.sandbox.guest("sh", "-s", stdin=script).stdout.split()]
+
+
+def test_random_lines(balancer: Balancer) -> None:
+    """600 command lines, valid and not: acceptance, table and listing agree throughout."""
+    choice = random.Random(131)
+    accepted = 0
+    for _ in range(_LINES // _CHUNK):
+        lines = [_line(choice) for _ in range(_CHUNK)]
+        start = balancer.table()
+        real = _real(balancer, lines)
+        expected = balancer.table(), balancer.real("-Ln", "--thresholds").stdout
+        balancer.do("-C")
+        assert balancer.real("-R", stdin=start).returncode == 0
+        # What -S leaves out, the thresholds, must be there for both.
+        ours = _ours(balancer, lines)
+        assert list(zip(lines, ours, strict=True)) == list(zip(lines, real, strict=True))
+        assert balancer.table() == expected[0]
+        balancer.do("-C")
+        accepted += sum(real)
+        balancer.real("-R", stdin=expected[0])
+    assert _LINES * 0.25 < accepted < _LINES * 0.95
