@@ -135,10 +135,14 @@ class GuestPort:
         try:
             for raw in self._decoder.feed(data):
                 try:
-                    self._received.append(wire.unpack_body(raw))
+                    frame = wire.unpack_body(raw)
                 except wire.FrameError:
                     if strict:
                         raise
+                    continue
+                if strict and frame[0] == wire.HELLO:
+                    raise GuestError("the guest's agent ended and was started anew", hint="try again")
+                self._received.append(frame)
         except wire.FrameError as error:
             if strict:
                 raise ProtocolError(f"the guest's agent sent {error}") from None

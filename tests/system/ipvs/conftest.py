@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.system.conftest import Completed, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.system.conftest import Completed, Sandbox
 
 
 class Balancer:

