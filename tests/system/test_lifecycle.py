@@ -134,7 +134,10 @@ def test_dead_machine_is_told(fresh_sandbox: Sandbox) -> None:
 
 
 def test_dead_agent_comes_back(fresh_sandbox: Sandbox) -> None:
-    """An agent that was killed is started anew by init and serves the next command."""
+    """An agent that was killed is started anew by init; who waited for it is told, and the next is served."""
     for _ in range(3):
-        fresh_sandbox.guest("sh", "-c", "kill -9 $(pidof python3)")
+        killed = fresh_sandbox.guest("sh", "-c", "kill -9 $(pgrep -f '[k]ata_runtime.guest')")
+        assert _outcome(killed) == (
+            1, "", "kata-runtime: the guest's agent ended and was started anew; try again\n",
+        )  # fmt: skip
         assert _outcome(fresh_sandbox.network("list-routes")) == (0, "null\n", "")

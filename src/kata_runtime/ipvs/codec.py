@@ -76,6 +76,7 @@ _COUNTER = struct.Struct("=Q")
 # All that every server has, in one go: a batch packs 20,000 of them. Each field with its nlattr before it.
 _SERVER = struct.Struct("=HH16s HHHxx HHI HHI HHI HHI HHHxx")
 _NET_PORT = struct.Struct("=H")
+_NOT_COUNTED = Statistics()
 
 
 def _swapped(port: int) -> int:
@@ -223,8 +224,8 @@ def unpack_service(payload: bytes) -> tuple[ServiceWish, Statistics]:
     return wish, _statistics(attributes, _SVC_STATS64, _SVC_STATS)
 
 
-def unpack_server(payload: bytes, service_family: int) -> Server:
-    """The server in a message of a dump; kernels before 3.18 leave the service's family out."""
+def unpack_server(payload: bytes, service_family: int, *, statistics: bool = True) -> Server:
+    """The server in a message of a dump; kernels before 3.18 leave the server's family out."""
     attributes = _inner(payload, _DEST)
     family = unpack_u16(attributes[_DEST_FAMILY]) if _DEST_FAMILY in attributes else service_family
     size = _ADDRESS_BYTES.get(family)
@@ -245,7 +246,8 @@ def unpack_server(payload: bytes, service_family: int) -> Server:
     weight, upper, lower = number(_DEST_WEIGHT), number(_DEST_U_THRESH), number(_DEST_L_THRESH)
     wish = ServerWish(key, forwarding, weight, upper, lower, tunnel)
     active, inactive, persistent = number(_DEST_ACTIVE), number(_DEST_INACTIVE), number(_DEST_PERSISTENT)
-    return Server(wish, active, inactive, persistent, _statistics(attributes, _DEST_STATS64, _DEST_STATS))
+    counted = _statistics(attributes, _DEST_STATS64, _DEST_STATS) if statistics else _NOT_COUNTED
+    return Server(wish, active, inactive, persistent, counted)
 
 
 def unpack_timeouts(payload: bytes) -> Timeouts:

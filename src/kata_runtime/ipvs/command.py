@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import GuestError, HostError, KernelError
@@ -21,6 +22,7 @@ from kata_runtime.ipvs.model import (
     ListTable,
     ListTimeouts,
     Save,
+    View,
     Zero,
 )
 from kata_runtime.ipvs.rules import count
@@ -28,7 +30,7 @@ from kata_runtime.ipvs.rules import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from kata_runtime.ipvs.model import Change, Connection, Question
+    from kata_runtime.ipvs.model import Change, Connection, Question, Service, ServiceKey
     from kata_runtime.sandbox.session import Session
 
 # The count of rules is kept, not read, while the limit is this far away: the guest's own ipvsadm may have changed
@@ -133,17 +135,12 @@ def _answer(session: Session, engine: Engine, question: Question, fmt: str) -> I
 
         return [render(session, engine, question)]
     match question:
-        case ListTable(None, view, exact, is_sorted):
-            services = engine.services()
+        case ListTable(key, view, exact, is_sorted):
+            counted = view in (View.STATISTICS, View.RATES)
+            services = engine.services(statistics=counted) if key is None else [_service(session, engine, key)]
             shown = listing.in_order(services) if is_sorted else services
-            return [listing.title(*engine.info()), *listing.table(shown, view, exact=exact)]
-        case ListTable(key, view, exact, is_sorted) if key is not None:
-            try:
-                services = [engine.service(key)]
-            except KernelError as error:
-                raise explain(Zero(key), error, session.container_id) from error
-            shown = listing.in_order(services) if is_sorted else services
-            return listing.table(shown, view, exact=exact)
+            head = [] if key is not None else [listing.title(*engine.info())]
+            return chain(head, listing.table(shown, view, exact=exact))
         case ListConnections(with_engine):
             return listing.connections(connections(session), with_engine=with_engine)
         case ListTimeouts():
@@ -151,7 +148,14 @@ def _answer(session: Session, engine: Engine, question: Question, fmt: str) -> I
         case ListDaemons():
             return [listing.daemons(engine.daemons())]
         case Save():
-            return save.rules(listing.in_order(engine.services()))
+            return save.rules(listing.in_order(engine.services(statistics=False)))
+
+
+def _service(session: Session, engine: Engine, key: ServiceKey) -> Service:
+    try:
+        return engine.service(key)
+    except KernelError as error:
+        raise explain(Zero(key), error, session.container_id) from error
 
 
 def connections(session: Session) -> list[Connection]:

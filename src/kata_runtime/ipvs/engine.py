@@ -59,11 +59,13 @@ class Engine:
         request = Request("list synchronisation daemons", self._family, NLM_F_DUMP, payload)
         return [codec.unpack_daemon(message.payload) for message in call(self._transport, Family.GENERIC, request)]
 
-    def services(self) -> list[Service]:
-        """All services with their servers, in the kernel's order."""
+    def services(self, *, statistics: bool = True) -> list[Service]:
+        """All services with their servers, in the kernel's order; without ``statistics`` these are zero."""
         request = Request("list services", self._family, NLM_F_DUMP, codec.service_payload(codec.GET_SERVICE, b""))
         messages = call(self._transport, Family.GENERIC, request)
-        return self._with_servers([codec.unpack_service(message.payload) for message in messages])
+        return self._with_servers(
+            [codec.unpack_service(message.payload) for message in messages], statistics=statistics
+        )
 
     def service(self, key: ServiceKey) -> Service:
         """One service with its servers.
@@ -73,14 +75,14 @@ class Engine:
         payload = codec.service_payload(codec.GET_SERVICE, codec.pack_service_key(key))
         request = Request(f"look up {key.words}", self._family, 0, payload)
         for message in call(self._transport, Family.GENERIC, request):
-            return self._with_servers([codec.unpack_service(message.payload)])[0]
+            return self._with_servers([codec.unpack_service(message.payload)], statistics=True)[0]
         raise ProtocolError(f"no answer about {key.words}")
 
     def table(self) -> Table:
         """All services as wishes."""
         return {
             service.wish.key: (service.wish, {server.wish.key: server.wish for server in service.servers})
-            for service in self.services()
+            for service in self.services(statistics=False)
         }
 
     def change(self, change: Change) -> None:
@@ -97,16 +99,18 @@ class Engine:
             return message.payload
         raise ProtocolError(f"no answer to the request to {operation}")
 
-    def _with_servers(self, found: Sequence[tuple[ServiceWish, Statistics]]) -> list[Service]:
+    def _with_servers(self, found: Sequence[tuple[ServiceWish, Statistics]], *, statistics: bool) -> list[Service]:
         requests = [self._servers_of(wish.key) for wish, _ in found]
         answers = dump_all(self._transport, Family.GENERIC, requests)
         return [
             Service(
                 wish._replace(flags=wish.flags & ~ServiceFlag.HASHED),
-                statistics,
-                tuple(codec.unpack_server(message.payload, wish.key.family) for message in messages),
+                counted,
+                tuple(
+                    codec.unpack_server(message.payload, wish.key.family, statistics=statistics) for message in messages
+                ),
             )
-            for (wish, statistics), messages in zip(found, answers, strict=True)
+            for (wish, counted), messages in zip(found, answers, strict=True)
         ]
 
     def _servers_of(self, key: ServiceKey) -> Request:

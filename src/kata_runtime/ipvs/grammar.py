@@ -147,6 +147,8 @@ def _service(line: Line) -> ServiceWish:
     elif not key.mark and not key.port:
         raise InputError(f"{key.words} has port 0", hint="only a persistent service can have that; give 1-65535")
     if "ops" in options:
+        if not key.mark and key.protocol != Protocol.UDP:
+            raise InputError(f"option --ops does not go with {key.words}", hint="one-packet scheduling is for UDP")
         flags |= ServiceFlag.ONE_PACKET
     for name in filter(None, options.get("sched-flags", "").split(",")):
         flags |= _scheduler_flag(scheduler, name)

@@ -30,6 +30,9 @@ def prepare(channel: AgentChannel) -> int:
     """
     number = _family(channel)
     if number is None:
+        # Connection tracking sees packets only where something asks for it: a firewall rule, or this parameter
+        # (net/netfilter/nf_conntrack_standalone.c, since Linux 5.14). IPVS asks for FTP only.
+        channel.run(["modprobe", "nf_conntrack", "enable_hooks=1"])
         done = channel.run(["modprobe", "ip_vs"])
         number = _family(channel)
         if number is None:

@@ -118,7 +118,7 @@ def test_agent_killed_half_way(balancer: Balancer, tmp_path: Path) -> None:
     runtime, container_id = balancer.sandbox.runtime, balancer.sandbox.id
     argv = runtime.argv("kata-ipvs", "ipvsadm", "--restore", str(path), container_id)
     program = argv.index("--root") - 1
-    kill = runtime.argv("exec", container_id, "sh", "-c", "kill -9 $(pidof python3)")
+    kill = runtime.argv("exec", container_id, "sh", "-c", "kill -9 $(pgrep -f '[k]ata_runtime.guest')")
     script = _KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", f"__import__('subprocess').run({kill!r})")
     argv[program : program + 1] = [sys.executable, "-c", script, "3"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)

@@ -36,7 +36,7 @@ _TABLE = (
     "-A -t 10.0.0.77:80 -b flag-1,flag-3 -s ovf",
     "-A -t 200.0.0.1:80 -s dh",
     "-A -t 128.0.0.1:80 -s lblcr",
-    "-A -t 192.168.0.1:80 -s wrr -p 300 -M 255.255.0.0 -o -b flag-2",
+    "-A -u 192.168.0.1:80 -s wrr -p 300 -M 255.255.0.0 -o -b flag-2",
     "-A -t 192.168.0.2:80 -s lc",
 )
 _LISTINGS = (
@@ -48,12 +48,21 @@ _LISTINGS = (
 
 def test_every_listing_is_the_real_ones(balancer: Balancer) -> None:
     """Of a table with everything in it, each listing equals that of ipvsadm 1.31, byte for byte."""
-    balancer.do(*_TABLE, "--start-daemon master --mcast-interface lo --syncid 7")
+    balancer.do(*_TABLE)
     for words in _LISTINGS:
         real = balancer.real(*words.split())
         ours = balancer.ours(words)
         assert (ours.returncode, ours.stdout, ours.stderr) == (0, real.stdout, ""), words
+
+
+def test_daemon(balancer: Balancer) -> None:
+    """A synchronisation daemon is started, listed as by the real program, and stopped."""
+    balancer.do("--start-daemon master --mcast-interface lo --syncid 7")
+    listed = balancer.ours("-L --daemon").stdout
+    assert listed == balancer.real("-Ln", "--daemon").stdout
+    assert listed == ("master sync daemon (mcast=lo, syncid=7, maxlen=1472, group=224.0.0.81, port=8848, ttl=1)\n")
     balancer.do("--stop-daemon master")
+    assert balancer.ours("-L --daemon").stdout == ""
 
 
 def test_the_guides_lines(balancer: Balancer) -> None:

@@ -39,7 +39,7 @@ def _line(choice: random.Random) -> str:
     if command in ("-A", "-E"):
         parts.append(_pick(choice, ("-s rr", "-s wlc", "--scheduler=sh", "-ssed", "", "-s mh"), ("-s nosuch", "-w 3")))
         parts.append(_pick(choice, ("", "-p", "-p 300", "--persistent=60"), ("-p 0", "-p x", "-p 9999999")))
-        parts.append(choice.choice(("", "", "-o")))
+        parts.append(choice.choice(("", "", "", "-o")))
         if "[" not in service:
             parts.append(choice.choice(("", "", "-M 255.255.255.0")))
     elif command in ("-a", "-e", "-d"):

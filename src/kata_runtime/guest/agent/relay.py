@@ -9,7 +9,7 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # include/uapi/linux/netlink.h: the families the host may speak, and no others.
 _ROUTE, _NETFILTER, _GENERIC = 0, 12, 16
@@ -31,6 +31,7 @@ _NETLINK_EXT_ACK = 11
 _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; Python names it from 3.12 on
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 _DATAGRAM_BYTES = 256 * 1024
+_PIECE_BYTES = 64 * 1024
 # The kernel answers a request before send() returns; only a block without any answer waits this long.
 _ANSWER_SECONDS = 10.0
 
@@ -73,18 +74,9 @@ class Relay:
             opened = self._sockets[family] = open_socket(family)
         try:
             opened.send(block)
-            while True:
-                data = opened.recv(_DATAGRAM_BYTES)
+            for data in _gathered(opened, last):
                 if not emit(data):
                     # The rest of the dump must not be taken for the answer to the next request.
-                    self._close(family)
-                    return
-                if ends_exchange(data, last):
-                    break
-            # Of several dumps in a block the kernel refuses one while another is under way (EBUSY), and so can
-            # answer the last before an earlier one ends.
-            while select.select([opened], [], [], 0)[0]:
-                if not emit(opened.recv(_DATAGRAM_BYTES)):
                     self._close(family)
                     return
         except TimeoutError:
@@ -98,6 +90,28 @@ class Relay:
         opened = self._sockets.pop(family, None)
         if opened is not None:
             opened.close()
+
+
+def _gathered(opened: socket.socket, last: int) -> Iterator[bytes]:
+    """The datagrams of an answer, several in one piece: each piece crosses the port at a price of its own.
+
+    Of several dumps in a block the kernel refuses one while another is under way (EBUSY), and so can answer the
+    last before an earlier one ends: what is still there belongs to the answer.
+    """
+    gathered: list[bytes] = []
+    size = 0
+    ended = False
+    while not ended or select.select([opened], [], [], 0)[0]:
+        data = opened.recv(_DATAGRAM_BYTES)
+        ended = ended or ends_exchange(data, last)
+        gathered.append(data)
+        size += len(data)
+        if size >= _PIECE_BYTES:
+            yield b"".join(gathered)
+            gathered.clear()
+            size = 0
+    if gathered:
+        yield b"".join(gathered)
 
 
 def subscribe(family: int, group: int) -> socket.socket:
