@@ -16,6 +16,8 @@ from kata_runtime.guest.agent.process import Process, parse_argv
 if TYPE_CHECKING:
     from kata_runtime.guest.agent.loop import Loop
 
+_GRACE_SECONDS = 0.2
+
 
 class ExecPort:
     """A port and the process that its client asked for."""
@@ -36,10 +38,15 @@ class ExecPort:
                 self._handle(*wire.unpack_body(raw))
             except wire.FrameError:
                 continue
-        if gone:
+        if gone and self._process is not None:
+            self._loop.later(_GRACE_SECONDS, self._check_presence)
+        self._watch()
+
+    def _check_presence(self) -> None:
+        """Hang up when the host is still gone: the news of its predecessor's end can reach us late."""
+        if not self._port.is_connected():
             self._port.drop()
             self._hang_up()
-        self._watch()
 
     def _handle(self, kind: int, request: int, payload: bytes) -> None:
         if kind == wire.HELLO:

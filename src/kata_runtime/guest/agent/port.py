@@ -14,8 +14,6 @@ _READ_BYTES = 64 * 1024
 # Above this the producer waits (netlink) or is not read from (a process).
 HIGH_WATER_BYTES = 512 * 1024
 
-_HELLO = bytes([wire.HELLO])
-
 
 class Port:
     """One open port.
@@ -31,10 +29,10 @@ class Port:
         self.backlog = 0
 
     def receive(self) -> tuple[list[bytes], bool]:
-        """All raw frames that have arrived, and whether the host that sent them is gone (a read of 0 bytes).
+        """All raw frames that have arrived, and whether no host is connected (a read of 0 bytes).
 
-        A new host's HELLO can be here before the news that it connected, which comes by another queue and a
-        kernel thread (control_work_handler): after a HELLO a read of 0 bytes means its predecessor.
+        That news travels by another queue and a kernel thread (control_work_handler), so that it can be late:
+        a new host's frames arrive while its predecessor's end is still to be announced.
         """
         frames: list[bytes] = []
         while True:
@@ -46,12 +44,18 @@ class Port:
                 # ENODEV and the like: the port is being unplugged; for us the same as a host that left.
                 return frames, True
             if not data:
-                return frames, not any(frame[:1] == _HELLO for frame in frames)
+                return frames, True
             try:
                 frames += self._decoder.feed(data)
             except wire.FrameError:
                 # The decoder has dropped it; the next END starts a frame of a client that knows the rules.
                 continue
+
+    def is_connected(self) -> bool:
+        """Whether a host is connected, as far as the kernel knows by now."""
+        poller = select.poll()
+        poller.register(self.fd, 0)
+        return not any(events & select.POLLHUP for _, events in poller.poll(0))
 
     def send(self, kind: int, request: int, payload: bytes = b"") -> None:
         """Queue a frame and write what the port takes now."""
