@@ -13,6 +13,7 @@ from kata_runtime.errors import ContainerError, DeadlineError, GuestError, Proto
 from kata_runtime.guest import wire
 
 _READ_BYTES = 256 * 1024
+_HELLO_SECONDS = 1.0
 Frame = tuple[int, int, bytes]
 
 
@@ -61,24 +62,33 @@ class GuestPort:
 
     def _synchronise(self, seconds: float) -> None:
         nonce = os.urandom(wire.NONCE_BYTES)
-        # The bare END closes what a predecessor left half-sent.
-        self._outgoing.append(memoryview(b"\xc0"))
-        self.send(wire.HELLO, 0, nonce)
         deadline = time.monotonic() + seconds
         while True:
+            # The bare END closes what a predecessor left half-sent.
+            self._outgoing.append(memoryview(b"\xc0"))
+            self.send(wire.HELLO, 0, nonce)
+            # A HELLO can be lost with an agent that ends having read it: then its successor gets another.
+            step = min(deadline, time.monotonic() + _HELLO_SECONDS)
             try:
-                kind, _, payload = self.receive(deadline, seconds, "an answer of the guest's agent", strict=False)
+                version = self._await_hello(nonce, step, seconds)
             except DeadlineError as error:
+                if step < deadline:
+                    continue
                 error.hint = "the guest may be hung: see its console.log, or delete the container"
                 raise
+            if version != wire.VERSION:
+                raise GuestError(
+                    f"the agent speaks version {version}, this runtime {wire.VERSION}",
+                    hint="build the guest image again (kata-runtime image build) and restart the container",
+                )
+            return
+
+    def _await_hello(self, nonce: bytes, deadline: float, seconds: float) -> int:
+        """The version in the answer to our HELLO; whatever else comes was meant for a predecessor."""
+        while True:
+            kind, _, payload = self.receive(deadline, seconds, "an answer of the guest's agent", strict=False)
             if kind == wire.HELLO and payload[: wire.NONCE_BYTES] == nonce:
-                version = int.from_bytes(payload[wire.NONCE_BYTES :], "big")
-                if version != wire.VERSION:
-                    raise GuestError(
-                        f"the agent speaks version {version}, this runtime {wire.VERSION}",
-                        hint="build the guest image again (kata-runtime image build) and restart the container",
-                    )
-                return
+                return int.from_bytes(payload[wire.NONCE_BYTES :], "big")
 
     def send(self, kind: int, request: int, payload: bytes = b"") -> None:
         """Queue a frame and send what the port takes now."""
@@ -141,7 +151,10 @@ class GuestPort:
                         raise
                     continue
                 if strict and frame[0] == wire.HELLO:
-                    raise GuestError("the guest's agent ended and was started anew", hint="try again")
+                    # With a nonce it answers a HELLO of ours that was repeated.
+                    if len(frame[2]) < wire.NONCE_BYTES:
+                        raise GuestError("the guest's agent ended and was started anew", hint="try again")
+                    continue
                 self._received.append(frame)
         except wire.FrameError as error:
             if strict:

@@ -255,11 +255,11 @@ def _key(options: Mapping[str, str]) -> ServiceKey | None:
 
 @lru_cache(maxsize=4096)
 def _endpoint(text: str, what: str) -> _Endpoint:
-    """``10.0.0.1:80``, ``[fd00::1]:80``, or either without a port."""
+    """``10.0.0.1:80``, ``10.0.0.1`` or ``[fd00::1]:80``."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         separated = rest[:1] == ":" and bool(rest[1:])
-        complete = bool(bracket) and (separated or not rest)
+        complete = bool(bracket) and separated
         port = rest[1:]
     else:
         host, colon, port = text.partition(":")

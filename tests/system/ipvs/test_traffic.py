@@ -161,6 +161,8 @@ def test_cleanup_drops_what_was_asked_for(balancer: Balancer, town: Town) -> Non
     balancer.do("-A -t 10.1.0.1:80 -s rr", "-A -u 10.1.0.1:53 -s rr", "-A -t [fd01::1]:80 -s rr")
     balancer.do("-a -t 10.1.0.1:80 -r 10.2.0.11:8080", "-a -u 10.1.0.1:53 -r 10.2.0.11:8080")
     balancer.do("-a -t [fd01::1]:80 -r [fd02::11]:8080")
+    for protocol in ("tcp", "udp"):
+        balancer.sandbox.cli("kata-ipvs", "cleanup", "--parameters", f"-p {protocol}", balancer.sandbox.id)
     town.ask("10.1.0.1", 5)
     town.ask("10.1.0.1", 3, kind="udp", port=53)
     town.ask("fd01::1", 4)

@@ -65,6 +65,8 @@ ip link set lo up
 """
 _LATER = """\
 #!/bin/sh
+# Connection tracking sees packets only where something asks for it: a firewall rule, or this parameter.
+modprobe nf_conntrack enable_hooks=1
 exec modprobe -a virtio_net ip_vs nf_conntrack_netlink
 """
 _AGENT = """\
