@@ -64,8 +64,7 @@ class GuestPort:
         nonce = os.urandom(wire.NONCE_BYTES)
         deadline = time.monotonic() + seconds
         while True:
-            # The bare END closes what a predecessor left half-sent.
-            self._outgoing.append(memoryview(b"\xc0"))
+            self._outgoing.append(memoryview(wire.OPENING))
             self.send(wire.HELLO, 0, nonce)
             # A HELLO can be lost with an agent that ends having read it: then its successor gets another.
             step = min(deadline, time.monotonic() + _HELLO_SECONDS)

@@ -2,7 +2,7 @@
 
 A port is a stream of bytes on which either side can die in the middle of anything, so frames are
 delimited, not counted: SLIP (RFC 1055) keeps END out of every frame, and whoever connects starts with
-an END that closes what a predecessor left half-sent. A frame is ``kind:u8 request:u32 payload``, in network
+an OPENING that spoils what a predecessor left half-sent. A frame is ``kind:u8 request:u32 payload``, in network
 byte order. A client first sends HELLO with a nonce and drops all it reads until that nonce comes back.
 
 This module runs on both sides; it imports nothing but the standard library and raises ``FrameError`` only.
@@ -44,6 +44,10 @@ EXIT = 23  # wait status as os.waitstatus_to_exitcode gives it, i32
 STDIN_WINDOW_BYTES = 64 * 1024
 
 _END = b"\xc0"
+# What whoever connects sends first: an escape that escapes nothing, before the END. It closes what a predecessor
+# left half-sent and spoils it; cut off by a mere END, half a block of netlink messages would pass for a whole one.
+OPENING = b"\xdb\xc0"
+_SPOILT = 0xDB
 _ESC = b"\xdb"
 _ESC_END = b"\xdb\xdc"
 _ESC_ESC = b"\xdb\xdd"
@@ -89,7 +93,7 @@ class Decoder:
         self._pending.clear()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The raw frames that ``data`` completes, for ``unpack_body``; empty ones (END END) are dropped.
+        """The raw frames that ``data`` completes, for ``unpack_body``; empty and spoilt ones are dropped.
 
         :raise FrameError: when a frame grows over the limit; the decoder is empty then.
         """
@@ -102,7 +106,8 @@ class Decoder:
         frames = [bytes(self._pending), *rest[:-1]]
         self._pending = bytearray(rest[-1])
         self._check_size()
-        return [frame for frame in frames if frame]
+        # The last byte of a whole frame is never ESC: that is always followed by what it escapes.
+        return [frame for frame in frames if frame and frame[-1] != _SPOILT]
 
     def _check_size(self) -> None:
         if len(self._pending) > 2 * MAX_BODY_BYTES:

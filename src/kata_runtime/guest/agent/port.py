@@ -65,13 +65,10 @@ class Port:
         self.flush()
 
     def greet(self, request: int, payload: bytes) -> None:
-        """Answer a new client's HELLO; nothing that was meant for its predecessor follows.
-
-        The END before it closes what was half-sent.
-        """
+        """Answer a new client's HELLO; nothing that was meant for its predecessor follows."""
         self._outgoing.clear()
-        self._outgoing.append(memoryview(b"\xc0"))
-        self.backlog = 1
+        self._outgoing.append(memoryview(wire.OPENING))
+        self.backlog = len(wire.OPENING)
         self.send(wire.HELLO, request, payload[: wire.NONCE_BYTES] + wire.VERSION.to_bytes(2, "big"))
 
     def flush(self) -> None:

@@ -1,0 +1,61 @@
+"""The frames between host and guest: exact bytes, round trips, and streams cut anywhere."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kata_runtime.guest import wire
+
+frames = st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary(max_size=300))
+
+
+def _decoded(stream: bytes, cut: int) -> list[tuple[int, int, bytes]]:
+    decoder = wire.Decoder()
+    raw = decoder.feed(stream[:cut]) + decoder.feed(stream[cut:])
+    return [wire.unpack_body(frame) for frame in raw]
+
+
+def test_exact_bytes() -> None:
+    """A frame is kind, request and payload with END and ESC escaped, then END."""
+    assert wire.pack_frame(2, 258, b"a\xc0b\xdbc") == b"\x02\x00\x00\x01\x02a\xdb\xdcb\xdb\xddc\xc0"
+
+
+@given(st.lists(frames, max_size=5), st.integers(0, 2000))
+def test_round_trip(sent: list[tuple[int, int, bytes]], cut: int) -> None:
+    """Frames come out as they went in, wherever the stream is cut in two."""
+    assert _decoded(b"".join(wire.pack_frame(*frame) for frame in sent), cut) == sent
+
+
+@given(frames, frames, st.data())
+def test_half_a_frame_is_spoilt(
+    lost: tuple[int, int, bytes], sent: tuple[int, int, bytes], data: st.DataObject
+) -> None:
+    """Of a frame that was cut off anywhere nothing arrives once the next client opens; its own frame does."""
+    packed = wire.pack_frame(*lost)
+    half = packed[: data.draw(st.integers(0, len(packed) - 1))]
+    assert _decoded(half + wire.OPENING + wire.pack_frame(*sent), 0) == [sent]
+
+
+@given(st.binary(max_size=500), frames)
+def test_garbage_ends_at_the_opening(garbage: bytes, sent: tuple[int, int, bytes]) -> None:
+    """After any bytes whatever, the frame that follows an opening is the last one decoded."""
+    decoder = wire.Decoder()
+    raw = decoder.feed(garbage + wire.OPENING + wire.pack_frame(*sent))
+    assert wire.unpack_body(raw[-1]) == sent
+
+
+@pytest.mark.parametrize("raw", [b"\x01\x00\x00\x00", b"\x01\x00\x00\x00\x00\xdba", b""])
+def test_bad_bodies(raw: bytes) -> None:
+    """Bodies that are too short, or escape nothing, are refused."""
+    with pytest.raises(wire.FrameError):
+        wire.unpack_body(raw)
+
+
+def test_endless_frame() -> None:
+    """A frame that grows over the limit is refused, and the decoder goes on with the next."""
+    decoder = wire.Decoder()
+    with pytest.raises(wire.FrameError):
+        decoder.feed(bytes(2 * wire.MAX_BODY_BYTES + 1))
+    assert decoder.feed(wire.pack_frame(1, 2, b"x")) == [b"\x01\x00\x00\x00\x02x"]
