@@ -18,7 +18,7 @@ test: test-environment
 
 bench: environment
 	@$(RUN) scripts/ensure_images.py default test
-	@$(RUN) bench/bench.py
+	@$(RUN) -m bench.bench
 
 check: environment
 	@$(RUN) -m pytest tests/quality

@@ -169,6 +169,11 @@ def attempt_all(transport: Transport, family: Family, requests: Iterable[Request
     return dict(sorted(failures.items()))
 
 
+def blocks_of(requests: Iterable[Request]) -> Iterator[Block]:
+    """The blocks that ``attempt_all`` sends."""
+    return _grouped(requests, [])
+
+
 def call_all(transport: Transport, family: Family, requests: Iterable[Request]) -> None:
     """``attempt_all`` for requests of which none is expected to fail.
 

@@ -1,0 +1,95 @@
+"""What the benchmarks share: a sandbox of their own, medians, and tables with machine and versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.system.conftest import Runtime, Sandbox, booted, network_namespace
+
+from kata_runtime.guest.image import INITRD_NAME, KERNEL_NAME, TEST_DESTINATION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+RESULTS = Path(__file__).parents[1] / "docs/benchmarks"
+ROUNDS = 5
+
+
+@contextmanager
+def bench_sandbox() -> Iterator[Sandbox]:
+    """A sandbox in a private network namespace, with room for any number of rules."""
+    root = Path(tempfile.mkdtemp(prefix="kata-bench-"))
+    config = root / ".configuration.toml"
+    config.write_text(
+        "[hypervisor.qemu]\n"
+        f'kernel = "{TEST_DESTINATION / KERNEL_NAME}"\n'
+        f'initrd = "{TEST_DESTINATION / INITRD_NAME}"\n'
+        "default_memory = 1024\n"
+        "[runtime]\nipvs_rule_limit = 1000000\n"
+    )
+    runtime = Runtime(root, config)
+    try:
+        with network_namespace(f"kata-bench-{os.getpid()}") as namespace:
+            runtime.namespace = namespace
+            # The first may have to prove KVM, and say so.
+            runtime.cli("run", "--detach", "proof")
+            runtime.cli("delete", "--force", "proof")
+            with booted(runtime, "bench") as sandbox:
+                yield sandbox
+    finally:
+        shutil.rmtree(root)
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long an action takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def run(argv: Sequence[str], data: bytes = b"") -> bytes:
+    """Standard output of a program that must succeed."""
+    done = subprocess.run(argv, input=data, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{argv}: {done.stderr.decode()}")
+    return done.stdout
+
+
+def medians(actions: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, float]:
+    """The median of each action's own seconds; the actions take turns, so that noise meets them alike."""
+    taken: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(rounds):
+        for name, action in actions.items():
+            taken[name].append(action())
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def machine(accelerator: str) -> str:
+    """A line about where the figures come from."""
+    qemu = run(["qemu-system-x86_64", "--version"]).decode().split("\n")[0]
+    return (
+        f"{os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}, {qemu}, "
+        f"accelerator {accelerator}; medians of {ROUNDS}."
+    )
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def write(name: str, text: str) -> None:
+    """Store a result, and show it."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / name).write_text(text)
+    print(text)
