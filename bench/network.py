@@ -58,21 +58,17 @@ def measure(sandbox: Sandbox) -> None:
         added["raw"].append(float(done))
     middle = {name: sorted(values)[len(values) // 2] for name, values in added.items()}
     routes = _routes(sandbox, add, delete)
+    _report(load_record(str(sandbox.directory)).accelerator, start, middle, routes)
+
+
+def _report(accelerator: str, start: dict[str, float], middle: dict[str, float], routes: list[list[str]]) -> None:
     base = start["python3 -c pass"]
-    rows = [
-        ["`python3 -c pass`", f"{base * 1000:.0f} ms", "1"],
-        *(
-            [f"`{name}`", f"{start[name] * 1000:.0f} ms", f"{start[name] / base:.1f}"]
-            for name in ("list-ifaces", "list-routes")
-        ),
-    ]
+    rows = [[f"`{name}`", f"{value * 1000:.0f} ms", f"{value / base:.1f}"] for name, value in start.items()]
+    names = {"raw": "raw QMP and netlink, one process, connected", "add": "`add-iface`", "delete": "`del-iface`"}
     plug = [
-        ["raw QMP and netlink, one process, connected", f"{middle['raw'] * 1000:.0f} ms", "1"],
-        ["`add-iface`", f"{middle['add'] * 1000:.0f} ms", f"{middle['add'] / middle['raw']:.1f}"],
-        ["`del-iface`", f"{middle['delete'] * 1000:.0f} ms", f"{middle['delete'] / middle['raw']:.1f}"],
+        [words, f"{middle[name] * 1000:.0f} ms", f"{middle[name] / middle['raw']:.1f}"] for name, words in names.items()
     ]
-    text = f"# NICs and routes\n\n{machine(load_record(str(sandbox.directory)).accelerator)} "
-    text += "`make bench` writes this file.\n\n"
+    text = f"# NICs and routes\n\n{machine(accelerator)} `make bench` writes this file.\n\n"
     text += "## Start-up\n\n" + table(["command", "time", "ratio"], rows)
     text += "\n## Hot-plug\n\n" + table(["what", "time", "ratio"], plug)
     text += f"\n## {_ROUTES} routes in one list\n\n" + table(["what", "ours", "`ip -batch`", "ratio"], routes)

@@ -89,10 +89,15 @@ def story(stage: Stage) -> None:
     stage.type("kata-runtime kata-network add-route demo -", stdin=json.dumps(route))
     stage.type("kata-runtime kata-network list-routes demo")
     stage.type("kata-runtime exec demo ping -c 2 203.0.113.7")
-    tell("6. The NIC goes while the container runs on; the TAP stays, it is the operator's.")
+    tell("6. It can balance connections, with the grammar and the listings of ipvsadm.")
+    service = "-t 172.16.0.3:80"
+    stage.type(f'kata-runtime kata-ipvs ipvsadm --parameters "-A {service} -s rr" demo')
+    stage.type(f'kata-runtime kata-ipvs ipvsadm --parameters "-a {service} -r 172.16.0.1:8080" demo')
+    stage.type('kata-runtime kata-ipvs ipvsadm --parameters "-L" demo')
+    tell("7. The NIC goes while the container runs on; the TAP stays, it is the operator's.")
     stage.type("kata-runtime kata-network del-iface demo -", stdin='{"name":"eth-test"}')
     stage.type("kata-runtime kata-network list-ifaces demo")
-    tell("7. The container is shut down and removed without a trace.")
+    tell("8. The container is shut down and removed without a trace.")
     stage.type("kata-runtime kill demo")
     stage.type("kata-runtime delete demo")
     if stage.type("kata-runtime list --quiet"):

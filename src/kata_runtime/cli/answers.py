@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from kata_runtime.network.values import family_of, packed_address
+from kata_runtime.netlink.address import packed_address
+from kata_runtime.network.values import family_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,7 +6,7 @@ from _socket import AF_INET, AF_INET6
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs.model import Connection, address_text
-from kata_runtime.network.values import packed_address
+from kata_runtime.netlink.address import packed_address
 
 PATH = "/proc/net/ip_vs_conn"
 _FIELDS = 9  # protocol, three addresses with ports, state, seconds; then perhaps engine and its data

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import InputError, ProtocolError
 from kata_runtime.ipvs.options import split_words
+from kata_runtime.netlink.address import packed_address
 from kata_runtime.netlink.message import NLA_F_NESTED, NLM_F_DUMP, pack_attribute, parse_attributes, unpack_u8
 from kata_runtime.netlink.request import Request, attempt_all, call
 from kata_runtime.netlink.transport import Family
-from kata_runtime.network.values import packed_address
 
 if TYPE_CHECKING:
     from kata_runtime.netlink.transport import Transport

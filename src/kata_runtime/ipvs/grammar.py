@@ -45,7 +45,7 @@ from kata_runtime.ipvs.model import (
     Zero,
 )
 from kata_runtime.ipvs.options import Command, Line, read_line, split_words
-from kata_runtime.network.values import packed_address
+from kata_runtime.netlink.address import packed_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from _socket import AF_INET, AF_INET6, inet_ntop
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple
 
 from kata_runtime.errors import ProtocolError
@@ -71,6 +71,16 @@ class Address(
 def format_address(address: bytes) -> str:
     """Text of 4 or 16 bytes, as inet_ntop(3) writes it."""
     return inet_ntop(family_of(address), address)
+
+
+def packed_address(text: str) -> bytes | None:
+    """4 or 16 bytes of a numeric IP address as inet_pton(3) reads it, None of anything else."""
+    if not text.isascii() or "\0" in text:
+        return None
+    try:
+        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except OSError:
+        return None
 
 
 def family_of(address: bytes) -> int:

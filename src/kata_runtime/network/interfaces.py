@@ -10,12 +10,11 @@ from _socket import AF_INET6
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, DeadlineError, HostError, InputError, KataError, LimitError
-from kata_runtime.netlink.address import dump_addresses, format_address
+from kata_runtime.netlink.address import dump_addresses, format_address, packed_address
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.request import call_each
 from kata_runtime.netlink.transport import Family
 from kata_runtime.network.guest_nic import NicState, read_states
-from kata_runtime.network.values import packed_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kata_runtime.errors import InputError
+from kata_runtime.netlink.address import packed_address
 from kata_runtime.network.strict_json import read_json
 from kata_runtime.network.values import (
     IpAddress,
@@ -19,7 +20,6 @@ from kata_runtime.network.values import (
     mac_address,
     mtu_of,
     nic_address,
-    packed_address,
     prefix_length,
     queues_of,
     shown,

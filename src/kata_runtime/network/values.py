@@ -6,10 +6,11 @@ value or raises InputError with that field.
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_pton
+from _socket import AF_INET, AF_INET6
 from typing import NamedTuple
 
 from kata_runtime.errors import InputError
+from kata_runtime.netlink.address import packed_address
 
 NAME_LIMIT = 15  # characters: IFNAMSIZ - 1 (include/uapi/linux/if.h)
 MTU_MIN = 46
@@ -112,16 +113,6 @@ def mtu_of(value: object, field: str) -> int:
 def queues_of(value: object, field: str) -> int:
     """A number of queue pairs; 0 and 1 both mean a single pair."""
     return integer_of(value, field, 0, QUEUES_MAX)
-
-
-def packed_address(text: str) -> bytes | None:
-    """4 or 16 bytes of a numeric IP address as inet_pton(3) reads it, None of anything else."""
-    if not text.isascii() or "\0" in text:
-        return None
-    try:
-        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
-    except OSError:
-        return None
 
 
 def family_of(packed: bytes) -> int:
