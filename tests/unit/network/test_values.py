@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata_runtime.errors import InputError
+from kata_runtime.netlink.address import packed_address
 from kata_runtime.network.values import (
     IpAddress,
     host_address,
     interface_name,
     mac_address,
     nic_address,
-    packed_address,
     prefix_length,
     shown,
     vhost_user_socket,
