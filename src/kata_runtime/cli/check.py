@@ -16,8 +16,9 @@ from kata_runtime.cli.lifecycle import table
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import tell, write_line, write_text
 from kata_runtime.errors import KataError
+from kata_runtime.sandbox.boot import check_image, find_qemu
 from kata_runtime.sandbox.config import Config, load_config
-from kata_runtime.vmm.accelerator import kvm_obstacle
+from kata_runtime.vmm.accelerator import kvm_obstacle, remembered
 
 _PROGRAM_DEADLINE = 10.0  # seconds
 _PYTHON_MIN = (3, 11)
@@ -65,7 +66,7 @@ def find(config: Config, root: Path) -> list[Finding]:
         _python(),
         _privilege(),
         _qemu(config.path),
-        _kvm(),
+        _kvm(config),
         _device("/dev/net/tun", Verdict.FAIL, "modprobe tun"),
         _device("/dev/vhost-net", Verdict.SLOWER, "modprobe vhost_net makes NICs faster"),
         _file("kernel", config.kernel),
@@ -105,11 +106,20 @@ def _qemu(path: str) -> Finding:
     return Finding("qemu", Verdict.OK, f"{found}: {ran.stdout.partition(chr(10))[0]}")
 
 
-def _kvm() -> Finding:
+def _kvm(config: Config) -> Finding:
+    remedy = "with KVM sandboxes start and run several times faster"
     obstacle = kvm_obstacle()
-    if obstacle is None:
+    if obstacle is not None:
+        return Finding("kvm", Verdict.SLOWER, obstacle, remedy)
+    try:
+        works = remembered(qemu=find_qemu(config.path), image=check_image(config))
+    except KataError:
+        works = None  # QEMU or the image is missing: another finding says so
+    if works is None:
         return Finding("kvm", Verdict.OK, "/dev/kvm opens; the first sandbox proves it by booting")
-    return Finding("kvm", Verdict.SLOWER, obstacle, "with KVM sandboxes start and run several times faster")
+    if works:
+        return Finding("kvm", Verdict.OK, "a sandbox booted with it")
+    return Finding("kvm", Verdict.SLOWER, "/dev/kvm opens, but no sandbox boots with it", remedy)
 
 
 def _device(path: str, missing: Verdict, remedy: str) -> Finding:

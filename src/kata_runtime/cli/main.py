@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from kata_runtime import __version__
 from kata_runtime.cli.grammar import Call, Help, Version, parse
 from kata_runtime.cli.streams import (
     AnswerError,
@@ -99,9 +100,7 @@ def _answer(asked: Call | Help | Version) -> int:
         write_line(help_text(asked.words))
         return 0
     if isinstance(asked, Version):
-        from importlib.metadata import version
-
-        write_line(f"kata-runtime {version('kata-runtime')}")
+        write_line(f"kata-runtime {__version__}")
         return 0
     return _dispatch(asked)
 

@@ -6,8 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from kata_runtime import __version__
 
 
 def kata_runtime(*argv: str, stdin: bytes = b"") -> tuple[int, str, str]:
@@ -121,3 +124,26 @@ print(sorted({"argparse", "difflib", "logging", "asyncio", "subprocess", "qemu"}
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert ran.stdout == "null\n[]\n"
+
+
+def test_version() -> None:
+    """The version is printed by the program as it is installed, without its package's metadata."""
+    program = Path(sys.executable).with_name("kata-runtime")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"kata-runtime {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("kata-ipvs", "ipvsadm", "x"), "neither --parameters nor --restore; give one of the two"),
+        (
+            ("kata-ipvs", "ipvsadm", "--parameters", "-L", "--restore", "-", "x"),
+            "both --parameters and --restore; give one of the two",
+        ),
+        (("kata-ipvs", "ipvsadm", "--parameters", "-L", "--replace", "x"), "--replace without --restore"),
+    ],
+)
+def test_kata_ipvs_needs_one_source(words: tuple[str, ...], reason: str) -> None:
+    """Parameters and a file exclude each other, and one of them is needed."""
+    assert kata_runtime(*words) == (2, "", f"kata-runtime: kata-ipvs ipvsadm has {reason}\n")
