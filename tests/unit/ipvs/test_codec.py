@@ -1,0 +1,147 @@
+"""IPVS messages: exact bytes, round trips, hostile bytes."""
+
+from __future__ import annotations
+
+import struct
+from _socket import AF_INET, AF_INET6, inet_pton
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.ipvs.strategies import server_wishes, service_wishes
+
+from kata_runtime.errors import ProtocolError
+from kata_runtime.ipvs import codec
+from kata_runtime.ipvs.model import (
+    Daemon,
+    DaemonState,
+    Forwarding,
+    Protocol,
+    Server,
+    ServerKey,
+    ServerWish,
+    ServiceFlag,
+    ServiceKey,
+    ServiceWish,
+    Statistics,
+    Timeouts,
+    Tunnel,
+    TunnelType,
+)
+from kata_runtime.netlink.generic import pack_generic
+from kata_runtime.netlink.message import pack_attribute, pack_nested, pack_u32
+
+_V4 = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80)
+_V6 = ServiceKey(AF_INET6, Protocol.UDP, inet_pton(AF_INET6, "fd00::1"), 443)
+_MARK = ServiceKey(AF_INET, Protocol.NONE, b"", 0, 17)
+
+
+def _hex(data: bytes) -> str:
+    return data.hex(" ", -4)
+
+
+def test_service_keys() -> None:
+    """Each family's key, and a firewall mark's, in the kernel's attributes."""
+    assert _hex(codec.pack_service_key(_V4)) == (
+        "06000100 02000000 06000200 06000000 14000300 0a000001 00000000 00000000 00000000 06000400 00500000"
+    )
+    assert _hex(codec.pack_service_key(_V6)) == (
+        "06000100 0a000000 06000200 11000000 14000300 fd000000 00000000 00000000 00000001 06000400 01bb0000"
+    )
+    assert _hex(codec.pack_service_key(_MARK)) == "06000100 02000000 08000500 11000000"
+
+
+def test_service() -> None:
+    """Scheduler, engine, flags with their mask, timeout and netmask follow the key."""
+    wish = ServiceWish(_V4, "rr", ServiceFlag.PERSISTENT | ServiceFlag.ONE_PACKET, 300, 0xFFFFFF00, "sip")
+    key = codec.pack_service_key(_V4)
+    packed = codec.pack_service(wish)
+    assert packed.startswith(key)
+    assert _hex(packed[len(key) :]) == (
+        "07000600 72720000 08000b00 73697000 0c000700 05000000 ffffffff 08000800 2c010000 08000900 ffffff00"
+    )
+    six = codec.pack_service(ServiceWish(_V6, "wlc", 0, 0, 64))
+    assert _hex(six[-8:]) == "08000900 40000000"
+
+
+def test_server() -> None:
+    """A NAT server has no tunnel attributes, a tunnelling one has three."""
+    nat = ServerWish(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 8080), Forwarding.MASQUERADE, 3, 100, 50)
+    assert _hex(codec.pack_server(nat)) == (
+        "14000100 0a000002 00000000 00000000 00000000 06000200 1f900000 08000300 00000000 08000400 03000000 "
+        "08000500 64000000 08000600 32000000 06000b00 02000000"
+    )
+    tunnel = nat._replace(forwarding=Forwarding.TUNNEL, tunnel=Tunnel(TunnelType.GUE, 6080, 1))
+    assert _hex(codec.pack_server(tunnel)[-24:]) == "05000d00 01000000 06000e00 17c00000 06000f00 01000000"
+    assert _hex(codec.pack_server_key(nat.key)) == (
+        "14000100 0a000002 00000000 00000000 00000000 06000200 1f900000 06000b00 02000000"
+    )
+
+
+def test_requests() -> None:
+    """The header, then service and server nested; timeouts bare; a daemon nested."""
+    assert _hex(codec.service_payload(codec.FLUSH, b"")) == "11010000"
+    assert _hex(codec.service_payload(codec.DEL_DEST, b"AAAA", b"BBBB")) == (
+        "07010000 08000180 41414141 08000280 42424242"
+    )
+    assert _hex(codec.timeouts_payload(Timeouts(900, 0, 300))) == (
+        "0c010000 08000400 84030000 08000500 00000000 08000600 2c010000"
+    )
+    daemon = Daemon(DaemonState.MASTER, "lo", 7, 1472, bytes([224, 0, 0, 81]), 8848, 1)
+    assert _hex(codec.daemon_payload(codec.NEW_DAEMON, codec.pack_daemon(daemon))) == (
+        "09010000 3c000380 08000100 01000000 07000200 6c6f0000 08000300 07000000 06000400 c0050000 "
+        "08000500 e0000051 06000700 90220000 05000800 01000000"
+    )
+    assert _hex(codec.pack_daemon_state(DaemonState.BACKUP)) == "08000100 02000000"
+
+
+def _counters(*values: int) -> bytes:
+    return b"".join(pack_attribute(kind, struct.pack("=Q", value)) for kind, value in enumerate(values, 1))
+
+
+@given(service_wishes())
+def test_services_round_trip(wish: ServiceWish) -> None:
+    """What is packed for the kernel is what is read from it."""
+    attributes = codec.pack_service(wish) + pack_nested(12, _counters(*range(10)))
+    payload = pack_generic(codec.NEW_SERVICE, 1, pack_nested(1, attributes))
+    assert codec.unpack_service(payload) == (wish, Statistics(*range(10)))
+
+
+@given(service_wishes().flatmap(lambda wish: server_wishes(wish.key)))
+def test_servers_round_trip(wish: ServerWish) -> None:
+    """So for servers, with their connections and counters."""
+    counts = b"".join(pack_u32(kind, kind * 100) for kind in (7, 8, 9))
+    attributes = codec.pack_server(wish) + counts + pack_nested(12, _counters(*range(10)))
+    payload = pack_generic(codec.NEW_DEST, 1, pack_nested(2, attributes))
+    expected = Server(wish, 700, 800, 900, Statistics(*range(10)))
+    assert codec.unpack_server(payload, AF_INET) == expected
+    assert codec.unpack_server(payload, AF_INET, statistics=False) == expected._replace(statistics=Statistics())
+
+
+def test_daemon_round_trip() -> None:
+    """A daemon is read as it was started."""
+    daemon = Daemon(DaemonState.BACKUP, "eth0", 3, 1000, inet_pton(AF_INET6, "ff02::1"), 99, 5)
+    assert codec.unpack_daemon(codec.daemon_payload(codec.NEW_DAEMON, codec.pack_daemon(daemon))) == daemon
+
+
+def test_info_and_timeouts() -> None:
+    """Version and table size; the three timeouts."""
+    info = pack_generic(14, 1, pack_u32(1, 0x010201) + pack_u32(2, 4096))
+    assert codec.unpack_info(info) == ((1, 2, 1), 4096)
+    assert codec.unpack_timeouts(codec.timeouts_payload(Timeouts(1, 2, 3))) == Timeouts(1, 2, 3)
+
+
+@given(st.binary(max_size=200), st.sampled_from([1, 2, 3]))
+def test_hostile_bytes(data: bytes, kind: int) -> None:
+    """Whatever a guest sends is refused as broken, never anything else."""
+    payload = pack_generic(1, 1, pack_nested(kind, data))
+    for unpack in (
+        codec.unpack_service,
+        codec.unpack_daemon,
+        codec.unpack_info,
+        codec.unpack_timeouts,
+        lambda hostile: codec.unpack_server(hostile, AF_INET),
+    ):
+        for hostile in (payload, data):
+            with pytest.raises(ProtocolError):
+                unpack(hostile)

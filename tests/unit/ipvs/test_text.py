@@ -1,0 +1,162 @@
+"""ipvsadm's grammar and listings as text."""
+
+from __future__ import annotations
+
+from _socket import AF_INET
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.ipvs.strategies import server_wishes, service_wishes
+
+from kata_runtime.errors import InputError
+from kata_runtime.ipvs import listing, save
+from kata_runtime.ipvs.conntrack import Filter, parse_filter
+from kata_runtime.ipvs.grammar import parse
+from kata_runtime.ipvs.model import (
+    AddServer,
+    AddService,
+    DeleteService,
+    Forwarding,
+    ListConnections,
+    ListTable,
+    Protocol,
+    Server,
+    ServerWish,
+    Service,
+    ServiceFlag,
+    ServiceKey,
+    ServiceWish,
+    SetTimeouts,
+    Statistics,
+    Timeouts,
+    View,
+)
+from kata_runtime.ipvs.rules import NumberedRule, Table, count, difference, outcome, parse_rules
+
+_KEY = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-A -t 10.0.0.1:80 -s rr -p 300",
+        "-A -t10.0.0.1:80 -srr -p300",
+        "-At 10.0.0.1:80 --scheduler=rr --persistent=300",
+        "--add-service --tcp-service 10.0.0.1:80 --scheduler rr --persistent 300",
+        "-s rr -p 300 -t 10.0.0.1:80 -A",
+        "-A -t '10.0.0.1:80' -s \"rr\" -p 300",
+    ],
+)
+def test_spellings(words: str) -> None:
+    """Long, short, attached, clustered, quoted and in any order: the same service."""
+    assert parse(words) == AddService(ServiceWish(_KEY, "rr", ServiceFlag.PERSISTENT, 300, 0xFFFFFFFF))
+
+
+def test_meanings() -> None:
+    """Commands of other kinds, with their defaults."""
+    assert parse("-A -t 10.0.0.1:80") == AddService(ServiceWish(_KEY, "wlc", 0, 0, 0xFFFFFFFF))
+    assert parse("-D -t 10.0.0.1:80") == DeleteService(_KEY)
+    assert parse("--set 1 0 3") == SetTimeouts(Timeouts(1, 0, 3))
+    assert parse("-Ln") == ListTable(None, View.CONNECTIONS, exact=False, is_sorted=True)
+    assert parse("-L --rate --stats --exact --nosort") == ListTable(None, View.STATISTICS, exact=True, is_sorted=False)
+    assert parse("-Lnc --persistent-conn") == ListConnections(with_engine=True)
+    added = parse("-a -t 10.0.0.1:80 -r 10.0.0.2")
+    assert isinstance(added, AddServer)
+    assert (added.wish.forwarding, added.wish.key.port, added.wish.weight) == (Forwarding.MASQUERADE, 80, 1)
+
+
+@given(st.text(max_size=60))
+def test_any_words(text: str) -> None:
+    """Any text is read, or refused as input."""
+    with suppress(InputError):
+        parse(text)
+
+
+@st.composite
+def _services(draw: st.DrawFn) -> list[Service]:
+    wishes = draw(st.lists(service_wishes(), max_size=3, unique_by=lambda wish: wish.key))
+    return [Service(wish, Statistics(), tuple(draw(_servers(wish.key)))) for wish in wishes]
+
+
+def _servers(key: ServiceKey) -> st.SearchStrategy[list[Server]]:
+    made: st.SearchStrategy[ServerWish] = server_wishes(key)
+    wishes = st.lists(made, max_size=3, unique_by=lambda wish: wish.key)
+    return wishes.map(lambda found: [Server(wish, 0, 0, 0, Statistics()) for wish in found])
+
+
+def _table(services: list[Service]) -> Table:
+    return {
+        service.wish.key: (service.wish, {server.wish.key: server.wish for server in service.servers})
+        for service in services
+    }
+
+
+def _load(text: str) -> Table:
+    return outcome({}, parse_rules(text.encode(), "rules"), "rules", text.encode())
+
+
+@given(_services())
+def test_saved_rules_load(services: list[Service]) -> None:
+    """What is saved, with thresholds added, loads into the same table."""
+    text = ""
+    for service in services:
+        text += f"{save.add_service(service.wish)}\n"
+        for server in service.servers:
+            text += save.add_server(service.wish.key, server.wish) + save.thresholds(server.wish) + "\n"
+    assert _load(text) == _table(services)
+
+
+@given(_services(), _services())
+def test_difference_leads_there(first: list[Service], second: list[Service]) -> None:
+    """The rules between two tables make the one into the other, and none are needed between equals."""
+    before, after = _table(first), _table(second)
+    rules = difference(before, after)
+    lines = [NumberedRule(number, rule) for number, rule in enumerate(rules, 1)]
+    assert outcome(before, lines, "rules", b"x\n" * len(rules)) == after
+    assert difference(after, after) == []
+
+
+def test_count() -> None:
+    """Services and servers both count."""
+    assert count(_load("-A -t 10.0.0.1:80\n-a -t 10.0.0.1:80 -r 10.0.0.2:80\n-A -f 1\n")) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "exact"),
+    [
+        (0, "        0", "        0"),
+        (99_999_999, " 99999999", " 99999999"),
+        (100_000_000, "  100000K", " 100000000"),
+        (99_999_999_999, "99999999K", " 99999999999"),
+        (100_000_000_000, "  100000M", " 100000000000"),
+        (10**14, "  100000G", " 100000000000000"),
+        (10**17, "  100000T", " 100000000000000000"),
+    ],
+)
+def test_large_numbers(value: int, shown: str, exact: str) -> None:
+    """Counters are cut to K, M, G and T as ipvsadm does, or shown whole."""
+    service = Service(ServiceWish(_KEY, "rr", 0, 0, 0xFFFFFFFF), Statistics(connections=value))
+    lines = [list(listing.table([service], View.STATISTICS, exact=how))[1] for how in (False, True)]
+    rest = f"{0:>9}" * 4
+    assert lines == [f"{'TCP  10.0.0.1:80':<33}{shown}{rest}\n", f"{'TCP  10.0.0.1:80':<33}{exact}{rest}\n"]
+
+
+def test_filters() -> None:
+    """cleanup's options in their spellings."""
+    expected = Filter(bytes([10, 0, 0, 1]), 6)
+    for words in ("-d 10.0.0.1 -p tcp", "--orig-dst 10.0.0.1 --protonum tcp", "--protonum=TCP -d10.0.0.1"):
+        assert parse_filter(words) == expected
+    assert parse_filter("-p udp") == Filter(b"", 17)
+    for words, reason in {
+        "": "cleanup needs to know what to delete; give -d ADDRESS, -p tcp|udp, or both",
+        "-d": "option --orig-dst lacks its value",
+        "-d web": "original destination 'web' is no address; write 10.0.0.1 or fd00::1",
+        "-p 6": "protocol '6' is unknown; one of tcp, udp, sctp",
+        "-d 10.0.0.1 -d 10.0.0.2": "--orig-dst is given twice",
+        "-s 10.0.0.1": "cleanup does not know '-s'; -d ADDRESS and -p tcp|udp are possible",
+    }.items():
+        with pytest.raises(InputError) as refusal:
+            parse_filter(words)
+        assert str(refusal.value) == reason

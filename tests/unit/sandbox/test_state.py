@@ -1,0 +1,163 @@
+"""Records, IDs, locks, processes and configuration, without a machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kata_runtime.errors import ContainerError, HostError, InputError
+from kata_runtime.sandbox.config import Config, load_config
+from kata_runtime.sandbox.identity import check_id, new_id, resolve
+from kata_runtime.sandbox.lock import LockFile
+from kata_runtime.sandbox.process import is_alive, kill_process, spawn, start_time_of
+from kata_runtime.sandbox.record import NicRecord, Record, load_record, save_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_NIC = NicRecord("eth0", "tap0", "02:00:00:00:00:01", 1500, ("10.0.0.3/24", "fd00::3/64"), 31, 2, "")
+
+
+def test_record_round_trip(tmp_path: Path) -> None:
+    """A record is read as it was written; its file is private, and nothing lies beside it."""
+    record = Record("web", pid=7, start_time=9, nics=(_NIC,), pending={"kind": "interface.add", "nic": {"slot": 1}})
+    save_record(str(tmp_path), record)
+    save_record(str(tmp_path), record)
+    assert load_record(str(tmp_path)) == record
+    assert [(path.name, path.stat().st_mode & 0o777) for path in tmp_path.iterdir()] == [("record.json", 0o600)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"version":1}',
+        '{"version":1,"container_id":"x","nics":[{}]}',
+        '{"version":1,"container_id":"x","nics":[],"pid":"1"}',
+    ],
+)
+def test_damaged_record(tmp_path: Path, text: str) -> None:
+    """A damaged record is told with its path, never believed."""
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(HostError, match=r"record\.json is damaged"):
+        load_record(str(tmp_path))
+
+
+def test_record_of_another_version(tmp_path: Path) -> None:
+    """A record of another version is left alone."""
+    (tmp_path / "record.json").write_text('{"version":2}')
+    with pytest.raises(HostError, match="is of version 2, this kata-runtime writes 1"):
+        load_record(str(tmp_path))
+
+
+def test_ids(tmp_path: Path) -> None:
+    """IDs resolve by themselves, by an unambiguous beginning, and not otherwise."""
+    for name in ("web", "web2", "db"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".lock").touch()
+    root = str(tmp_path)
+    assert [resolve(root, text) for text in ("web", "web2", "d")] == ["web", "web2", "db"]
+    for text in ("we", "x", "", ".lock", "../web"):
+        with pytest.raises(ContainerError):
+            resolve(root, text)
+    assert len(new_id()) == 64
+    for bad in ("", ".x", "a/b", "a b", "x" * 129, "ä"):
+        with pytest.raises(InputError):
+            check_id(bad)
+
+
+def test_lock_of_a_removed_sandbox(tmp_path: Path) -> None:
+    """A lock whose file was removed meanwhile is told; a held one is not given twice."""
+    path = str(tmp_path / "lock")
+    first, second = LockFile(path), LockFile(path)
+    assert first.acquire()
+    assert not second.try_acquire()
+    os.unlink(path)
+    first.close()
+    assert not second.acquire()
+    second.close()
+
+
+def test_processes_are_known_by_their_start() -> None:
+    """A pid alone does not get a process killed; pid and start time do."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = start_time_of(process.pid)
+        assert started is not None
+        assert is_alive(process.pid, started)
+        kill_process(process.pid, started + 1)
+        assert is_alive(process.pid, started)
+        kill_process(process.pid, started)
+        assert not is_alive(process.pid, started)
+        assert process.wait() == -signal.SIGKILL
+    assert not is_alive(0, 0)
+
+
+def test_spawn_waits_for_its_record(tmp_path: Path) -> None:
+    """When the pid cannot be recorded the program never starts."""
+    made = tmp_path / "made"
+
+    def refuse(_pid: int) -> None:
+        raise HostError("not recorded")
+
+    def start(argv: list[str], started: Callable[[int], None]) -> None:
+        with open(os.devnull, "wb") as output:
+            spawn(argv, user=os.geteuid(), groups=[], output=output.fileno(), keep=[], started=started)
+
+    with pytest.raises(HostError, match="not recorded"):
+        start(["/usr/bin/touch", str(made)], refuse)
+    assert not made.exists()
+    with pytest.raises(HostError, match="cannot start /nosuch: No such file or directory"):
+        start(["/nosuch"], lambda _pid: None)
+
+
+def test_configuration(tmp_path: Path) -> None:
+    """Known keys are taken, unknown ones are warned about, -1 vCPUs are all."""
+    path = tmp_path / "configuration.toml"
+    path.write_text(
+        "loose = 1\n[hypervisor.qemu]\ndefault_vcpus = -1\ndefault_memory = 256\ndefault_memry = 1\n"
+        "[runtime]\nipvs_rule_limit = 5\n[agent.kata]\nx = 1\n"
+    )
+    warnings: list[str] = []
+    config = load_config(str(path), warnings.append)
+    expected = Config(default_vcpus=len(os.sched_getaffinity(0)), default_memory=256, ipvs_rule_limit=5)
+    assert config == expected
+    assert warnings == [
+        f"{path}: section [] means nothing here; ignored",
+        f"{path}: [hypervisor.qemu] default_memry means nothing here; ignored; did you mean default_memory?",
+        f"{path}: section [agent.kata] means nothing here; ignored",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("default_memory = 'x'", "default_memory is 'x'; it must be a whole number"),
+        ("default_memory = 127", "default_memory is 127; 128 to 16777216 is possible"),
+        ("default_root_ports = 33", "default_root_ports is 33; 0 to 32 is possible"),
+        ("default_vcpus = true", "default_vcpus is True; it must be a whole number"),
+        ("machine_type = 'pc'", "machine_type is 'pc'; possible: q35"),
+        ("accelerator = 'xen'", "accelerator is 'xen'; possible: auto, kvm, tcg"),
+    ],
+)
+def test_wrong_configuration(tmp_path: Path, text: str, reason: str) -> None:
+    """A wrong value is told with file, key and what would be right."""
+    path = tmp_path / "configuration.toml"
+    path.write_text(f"[hypervisor.qemu]\n{text}\n")
+    with pytest.raises(InputError) as refusal:
+        load_config(str(path), print)
+    assert str(refusal.value) == f"{path}: {reason}"
+
+
+def test_missing_configuration() -> None:
+    """A file that was asked for must be there."""
+    with pytest.raises(HostError, match="cannot read the configuration '/nosuch'"):
+        load_config("/nosuch", print)
