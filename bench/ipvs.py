@@ -6,7 +6,7 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.harness import machine, medians, run, seconds, table, write
+from bench.harness import in_guest, machine, medians, run, seconds, table, write
 from kata_runtime.ipvs.command import open_engine
 from kata_runtime.ipvs.engine import requests
 from kata_runtime.ipvs.rules import parse_rules
@@ -74,9 +74,7 @@ class Contest:
         return seconds(lambda: run(argv))
 
     def _guest(self, script: str) -> float:
-        """Seconds in the guest alone, without the way there."""
-        timed = f"s=$(date +%s%N); {script}; e=$(date +%s%N); echo $((e - s))"
-        return int(run(self._sandbox.runtime.argv("exec", self._sandbox.id, "sh", "-c", timed))) / 1e9
+        return in_guest(self._sandbox, script)
 
     def clear(self) -> None:
         """Empty the table."""
