@@ -144,6 +144,7 @@ def _growth(sandbox: Sandbox) -> list[tuple[int, float]]:
     return found
 
 
+_NAMESPACE = "http://www.w3.org/2000/svg"
 _COLOURS = {"real": "#c33", "ours": "#36c", "floor": "#888"}
 _WIDTH, _HEIGHT, _MARGIN = 640, 360, 50
 
@@ -158,7 +159,7 @@ def _plot(lines: dict[str, list[tuple[int, float]]]) -> str:
         y = _HEIGHT - _MARGIN - value / highest * (_HEIGHT - 2 * _MARGIN)
         return f"{x:.1f},{y:.1f}"
 
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">']
+    parts = [f'<svg xmlns="{_NAMESPACE}" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">']
     axis = f"{place(0, highest)} {place(0, 0)} {place(widest, 0)}"
     parts.append(f'<polyline points="{axis}" fill="none" stroke="black"/>')
     for number, (name, points) in enumerate(lines.items()):
