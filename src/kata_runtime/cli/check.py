@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -16,12 +17,14 @@ from kata_runtime.cli.lifecycle import table
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import tell, write_line, write_text
 from kata_runtime.errors import KataError
+from kata_runtime.guest.image import DESCRIPTION_NAME, image_is_current
 from kata_runtime.sandbox.boot import check_image, find_qemu
 from kata_runtime.sandbox.config import Config, load_config
 from kata_runtime.vmm.accelerator import kvm_obstacle, remembered
 
 _PROGRAM_DEADLINE = 10.0  # seconds
 _PYTHON_MIN = (3, 11)
+_SECCOMP = Path("/proc/sys/kernel/seccomp/actions_avail")  # Documentation/userspace-api/seccomp_filter.rst
 
 
 class Verdict(StrEnum):
@@ -66,11 +69,13 @@ def find(config: Config, root: Path) -> list[Finding]:
         _python(),
         _privilege(),
         _qemu(config.path),
+        _seccomp(),
         _kvm(config),
         _device("/dev/net/tun", Verdict.FAIL, "modprobe tun"),
         _device("/dev/vhost-net", Verdict.SLOWER, "modprobe vhost_net makes NICs faster"),
         _file("kernel", config.kernel),
         _file("initrd", config.initrd),
+        *_image(Path(config.initrd).parent),
         _root(root),
         _memory(config.default_memory),
     ]
@@ -106,6 +111,12 @@ def _qemu(path: str) -> Finding:
     return Finding("qemu", Verdict.OK, f"{found}: {ran.stdout.partition(chr(10))[0]}")
 
 
+def _seccomp() -> Finding:
+    if _SECCOMP.exists():
+        return Finding("seccomp", Verdict.OK, "filters system calls")
+    return Finding("seccomp", Verdict.FAIL, "absent", "QEMU is confined by it: use a kernel with CONFIG_SECCOMP_FILTER")
+
+
 def _kvm(config: Config) -> Finding:
     remedy = "with KVM sandboxes start and run several times faster"
     obstacle = kvm_obstacle()
@@ -136,6 +147,18 @@ def _file(name: str, path: str) -> Finding:
     except OSError as exc:
         return Finding(name, Verdict.FAIL, f"{path}: {os.strerror(exc.errno or 0)}", f"{PROGRAM} image build")
     return Finding(name, Verdict.OK, f"{path}: {size / 1e6:.1f} MB")
+
+
+def _image(directory: Path) -> list[Finding]:
+    """Tell whether an image that was built here is this version's; say nothing about one of the user's own."""
+    try:
+        include = json.loads((directory / DESCRIPTION_NAME).read_bytes())["include"]
+        current = image_is_current(directory, include)
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    if current:
+        return [Finding("image", Verdict.OK, "built by this version")]
+    return [Finding("image", Verdict.SLOWER, "built by another version", f"{PROGRAM} image build")]
 
 
 def _root(root: Path) -> Finding:

@@ -14,7 +14,7 @@ import pytest
 
 import kata_runtime
 from kata_runtime.cli import answers, log
-from kata_runtime.cli.check import Verdict, find
+from kata_runtime.cli.check import Finding, Verdict, find
 from kata_runtime.cli.grammar import Call, parse
 from kata_runtime.cli.lifecycle import signal_of
 from kata_runtime.cli.recovery import recover
@@ -240,3 +240,13 @@ def test_host_without_anything(tmp_path: Path) -> None:
         "free memory, or lower default_memory in the configuration",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_image_of_another_version(tmp_path: Path) -> None:
+    """An image whose inputs have changed since is told; one that is no image of ours is not judged."""
+    config = Config(initrd=str(tmp_path / "initrd.img"))
+    assert "image" not in [finding.name for finding in find(config, tmp_path)]
+    (tmp_path / "image.json").write_text('{"include": [], "key": "old", "sizes": {}}')
+    assert [finding for finding in find(config, tmp_path) if finding.name == "image"] == [
+        Finding("image", Verdict.SLOWER, "built by another version", "kata-runtime image build")
+    ]
