@@ -6,6 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from tests.system.conftest import nic
+from tests.unit.network.test_routes_model import agree, sequences
+
+from kata_runtime.network.routes import update_routes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,6 +196,77 @@ def test_refusals_change_nothing(wired: Any, rows: tuple[str, ...], sentence: st
     done = _run(wired, "add-route", *rows)
     assert (done.returncode, done.stdout, done.stderr) == (1, "null\n", f"kata-runtime: {sentence}\n")
     assert _oracle(wired) == before
+
+
+def test_commands_agree_with_a_model(sandbox: Any, namespace: Any) -> None:
+    """Random sequences of the commands succeed, fail and leave the guest's routes exactly as a plain table does."""
+    for number in range(3):
+        namespace.tap(f"tap{number}")
+        addresses = (f"172.{16 + number}.0.3/16", f"fd0{number}::3/64") if number < 2 else ()
+        document = nic(f"tap{number}", f"eth{number}", *addresses, mac=f"02:00:00:00:00:0{number}")
+        assert sandbox.network("add-iface", document).stderr == ""
+    assert sandbox.guest("ip", "link", "set", "eth2", "down").returncode == 0
+
+    with sandbox.session() as session:
+
+        @settings(max_examples=30, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+        @given(commands=sequences())
+        def check(commands: Any) -> None:
+            update_routes(session, [])
+            agree(session, commands)
+
+        check()
+        update_routes(session, [])
+    for number in range(3):
+        assert sandbox.network("del-iface", {"name": f"eth{number}"}).stdout == "null\n"
+
+
+WRONG_INPUT = [
+    ({"gateway": "172.16.0.1", "device": "eth-test"}, "the route lacks 'dest'"),
+    ({"dest": "default", "device": "eth-test"}, "dest 'default' needs a gateway"),
+    (
+        {"dest": "10.0.0.0/8", "gateway": "fd00::1", "device": "eth-test"},
+        "gateway fd00::1 and dest 10.0.0.0/8 are of different families; both must be IPv4 or both IPv6",
+    ),
+    (
+        {"dest": "10.0.0.0/8", "device": "a" * 16},
+        f"device is '{'a' * 16}'; a NIC name has 1-15 characters of A-Z a-z 0-9 _ - . and starts with a letter",
+    ),
+    ({"dest": "10.0.0.0/33", "device": "lo"}, "dest is '10.0.0.0/33'; its prefix length must be 0-32"),
+    (
+        {"dest": "300.1.1.1", "device": "lo"},
+        "dest is '300.1.1.1'; it must be an address, address/prefix length, or 'default'",
+    ),
+    ({"dest": ["10.0.0.0/8"], "device": "lo"}, "dest is a list; it must be a string"),
+    ([], "the list of routes is empty; give at least one route"),
+    ({"dest": "10.0.0.0/8"}, "the route lacks 'device'"),
+]
+
+
+@pytest.mark.parametrize(("document", "sentence"), WRONG_INPUT, ids=[sentence for _, sentence in WRONG_INPUT])
+def test_wrong_input_changes_nothing(wired: Any, document: object, sentence: str) -> None:
+    """Values that no route can have are refused in one line before anything is touched."""
+    before = _oracle(wired)
+    done = wired.network("add-route", document)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "null\n", f"kata-runtime: {sentence}\n")
+    assert _oracle(wired) == before
+
+
+def test_nic_just_deleted(wired: Any) -> None:
+    """A NIC that is gone takes no route, and its routes are gone with it."""
+    assert _run(wired, "add-route", "10.0.0.0/8 172.16.0.1 eth-test").returncode == 0
+    assert wired.network("del-iface", {"name": "eth-test"}).stdout == "null\n"
+    done = _run(wired, "add-route", "10.0.0.0/8 172.16.0.1 eth-test")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "null\n",
+        "kata-runtime: device 'eth-test' does not exist in the container; list-ifaces shows what is there\n",
+    )
+    assert _listed_or_none(wired) is None
+
+
+def _listed_or_none(sandbox: Any) -> object:
+    return json.loads(sandbox.cli("kata-network", "list-routes", sandbox.id).stdout)
 
 
 def test_route_through_a_nic_that_is_down(wired: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -126,6 +127,15 @@ def test_agent_killed_half_way(balancer: Balancer, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith(said)
     assert balancer.table() == before
+
+
+def test_two_at_once(balancer: Balancer) -> None:
+    """Two batches at the same time on one container end as one after the other."""
+    halves = [_rules(200, 9), [line.replace("10.1.", "10.3.") for line in _rules(200, 9)]]
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda lines: _outcome(balancer.restore("\n".join(lines))), halves))
+    assert done == [(0, "", "")] * 2
+    assert sorted(balancer.table().splitlines()) == sorted(halves[0] + halves[1])
 
 
 def test_replace_touches_only_what_differs(balancer: Balancer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -191,3 +192,22 @@ def test_cleanup_drops_what_was_asked_for(balancer: Balancer, town: Town) -> Non
     assert cleanup("-d 10.1.0.1 -p tcp") == (0, "", told.format(0))
     assert tracked() == (0, 3, 0)
     assert cleanup("-d 10.1.0.1 -p udp") == (0, "", told.format(3))
+
+
+def test_replace_disturbs_nobody(balancer: Balancer, town: Town) -> None:
+    """While --replace changes hundreds of rules around it, a service that stays loses no request."""
+    kept = "-A -t 10.1.0.1:80 -s rr\n-a -t 10.1.0.1:80 -r 10.2.0.11:8080 -m -w 1\n"
+    others = [
+        "".join(
+            f"-A -t 10.7.{number // 250}.{number % 250}:{port} -s rr\n"
+            f"-a -t 10.7.{number // 250}.{number % 250}:{port} -r 10.2.0.12:8080 -m -w 1\n"
+            for number in range(500)
+        )
+        for port in (80, 81)
+    ]
+    assert balancer.restore(kept + others[0]).returncode == 0
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(town.ask, "10.1.0.1", 300)
+        for turn in (1, 0, 1):
+            assert balancer.restore(kept + others[turn], "--replace").returncode == 0
+        assert asked.result() == {"s11": 300}

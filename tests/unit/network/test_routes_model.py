@@ -110,24 +110,29 @@ def _run(session: Any, verb: str, entries: list[Entry]) -> bool:
     return True
 
 
+def sequences() -> st.SearchStrategy[list[tuple[str, list[Entry]]]]:
+    """Commands with their routes."""
+    verbs = st.sampled_from(["add", "delete", "update"])
+    return st.lists(st.tuples(verbs, st.lists(_entries(), min_size=1, max_size=4)), min_size=1, max_size=10)
+
+
+def agree(session: Any, commands: list[tuple[str, list[Entry]]]) -> None:
+    """Assert that each command succeeds or fails as in the model, and leaves the same routes."""
+    model = Model()
+    for verb, entries in commands:
+        expected = getattr(model, verb)(entries)
+        assert (_run(session, verb, entries), verb, entries) == (expected, verb, entries)
+        listed = list_routes(session)
+        assert len(listed) == len(set(listed))
+        assert set(listed) == model.listed()
+        assert session.record.pending is None
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    commands=st.lists(
-        st.tuples(st.sampled_from(["add", "delete", "update"]), st.lists(_entries(), min_size=1, max_size=4)),
-        min_size=1,
-        max_size=10,
-    )
-)
+@given(commands=sequences())
 def test_commands_agree_with_a_model(
     make_session: Callable[[], AbstractContextManager[Any]], commands: list[tuple[str, list[Entry]]]
 ) -> None:
     """Random sequences of commands succeed, fail and leave routes exactly as a plain table does."""
-    model = Model()
     with make_session() as session:
-        for verb, entries in commands:
-            expected = getattr(model, verb)(entries)
-            assert (_run(session, verb, entries), verb, entries) == (expected, verb, entries)
-            listed = list_routes(session)
-            assert len(listed) == len(set(listed))
-            assert set(listed) == model.listed()
-            assert session.record.pending is None
+        agree(session, commands)
