@@ -100,7 +100,8 @@ class AgentChannel:
                         exhausted = True
                         break
                     request = self._next_request()
-                    port.send(wire.NETLINK, request, wire.pack_target(family, block.last_sequence) + block.data)
+                    packed = wire.pack_netlink(family, block.last_sequence, block.data, one_by_one=block.one_by_one)
+                    port.send(wire.NETLINK, request, packed)
                     under_way.append(request)
                 if not under_way:
                     complete = True
@@ -115,22 +116,45 @@ class AgentChannel:
                 self.close()
 
     def _answer(self, port: GuestPort, request: int) -> bytes:
+        return b"".join(self._parts(port, request, "netlink in the guest"))
+
+    def _parts(self, port: GuestPort, request: int, operation: str) -> Iterator[bytes]:
+        """The DATA of an answer, up to its DONE."""
         deadline = time.monotonic() + _ANSWER_SECONDS
-        parts: list[bytes] = []
         size = 0
         while True:
             kind, of, payload = self._receive(port, deadline, _ANSWER_SECONDS, "the guest kernel's answer")
-            if of != request or kind not in (wire.NETLINK_DATA, wire.DONE):
+            if of != request or kind not in (wire.DATA, wire.DONE):
                 raise ProtocolError(f"the guest's agent sent frame {kind} for request {of} out of turn")
             if kind == wire.DONE:
                 number, text = _unpack_done(payload)
                 if number:
-                    raise KernelError("netlink in the guest", number, text)
-                return b"".join(parts)
-            parts.append(payload)
+                    raise KernelError(operation, number, text)
+                return
             size += len(payload)
             if size > _ANSWER_BYTES_MAX:
                 raise ProtocolError(f"the guest answered with more than {_ANSWER_BYTES_MAX >> 20} MiB")
+            yield payload
+
+    def read_file(self, name: str) -> Iterator[bytes]:
+        """A file of the guest's /proc/net, in pieces as they come.
+
+        :raise KernelError: ENOENT where there is none.
+        :raise GuestError, DeadlineError, ProtocolError: the channel failed.
+        """
+        port = self._connected()
+        request = self._next_request()
+        complete = False
+        try:
+            port.send(wire.READ, request, name.encode())
+            yield from self._parts(port, request, f"reading /proc/net/{name} in the guest")
+            complete = True
+        except KernelError:
+            complete = True
+            raise
+        finally:
+            if not complete:
+                self.close()
 
     def _receive(self, port: GuestPort, deadline: float, seconds: float, awaited: str) -> Frame:
         """The next frame that is no notification; those are kept."""

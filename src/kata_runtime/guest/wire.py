@@ -11,8 +11,9 @@ This module runs on both sides; it imports nothing but the standard library and 
 from __future__ import annotations
 
 import struct
+import zlib
 
-VERSION = 1
+VERSION = 2
 NONCE_BYTES = 16
 # The largest body either side accepts; 64 KiB of netlink plus headers fits with room to spare.
 MAX_BODY_BYTES = 256 * 1024
@@ -20,16 +21,20 @@ MAX_BODY_BYTES = 256 * 1024
 CONTROL_PORT = "org.kata-runtime.control"
 EXEC_PORT_PREFIX = "org.kata-runtime.exec."
 
+# A block larger than this is worth compressing.
+_DEFLATE_BYTES = 2048
+
 # Kinds of frames. Plain integers: this module is on the start-up path of every command.
 HELLO = 1  # nonce -> nonce, version:u16
-NETLINK = 2  # family:u16 last_sequence:u32 messages -> NETLINK_DATA*, DONE
-NETLINK_DATA = 3
+NETLINK = 2  # family:u16 last_sequence:u32 how:u8 messages -> DATA*, DONE
+DATA = 3
 DONE = 4  # errno:u32 text
 SUBSCRIBE = 5  # family:u16 group:u32 -> DONE, then NOTIFY*
 NOTIFY = 6
 UNSUBSCRIBE = 7  # -> DONE
 SYSCTL = 8  # name [NUL value] -> DONE with the value read
 SHUTDOWN = 9  # -> DONE, then the guest powers off
+READ = 10  # name of a file in /proc/net -> DATA*, DONE
 EXEC = 16  # JSON {"argv": [...]} -> STARTED | DONE(errno)
 STARTED = 17  # pid:u32
 STDIN = 18  # bytes; empty: end of file
@@ -38,6 +43,10 @@ STDOUT = 20
 STDERR = 21
 SIGNAL = 22  # number:u8
 EXIT = 23  # wait status as os.waitstatus_to_exitcode gives it, i32
+
+# How the messages of NETLINK travel, or are sent: bits of its ``how``.
+DEFLATED = 1  # size:u32, then compressed (RFC 1950): the guest gets bytes in pages of 4 KiB, each at a price
+ONE_BY_ONE = 2  # each is a dump, and goes to the kernel when the one before has ended
 
 # How many bytes of standard input may be under way: small enough that a process that does not read
 # costs the agent nothing, large enough to keep the port busy.
@@ -54,17 +63,19 @@ _ESC_ESC = b"\xdb\xdd"
 
 _HEADER = struct.Struct("!BI")
 _FAMILY_SEQUENCE = struct.Struct("!HI")
-_ERRNO = struct.Struct("!I")
+_NUMBER = struct.Struct("!I")
 
 
 class FrameError(Exception):
     """The peer sent bytes that are no frame."""
 
 
-def pack_frame(kind: int, request: int, payload: bytes = b"") -> bytes:
+def pack_frame(kind: int, request: int, payload: bytes | memoryview = b"") -> bytes:
     """One frame as it goes on the port, with its closing END."""
-    body = _HEADER.pack(kind, request) + payload
-    return body.replace(_ESC, _ESC_ESC).replace(_END, _ESC_END) + _END
+    frame = b"".join((_HEADER.pack(kind, request), payload, _END))
+    if _ESC not in frame and frame.find(_END) == len(frame) - 1:
+        return frame  # the usual large frame, copied once: under emulation copies are what sending costs
+    return frame[:-1].replace(_ESC, _ESC_ESC).replace(_END, _ESC_END) + _END
 
 
 def unpack_body(raw: bytes) -> tuple[int, int, bytes]:
@@ -120,6 +131,41 @@ def pack_target(family: int, number: int) -> bytes:
     return _FAMILY_SEQUENCE.pack(family, number)
 
 
+def pack_netlink(family: int, last: int, block: bytes, *, one_by_one: bool) -> bytes:
+    """The payload of NETLINK; large blocks are compressed."""
+    how = ONE_BY_ONE if one_by_one else 0
+    if len(block) > _DEFLATE_BYTES:
+        how |= DEFLATED
+        block = _NUMBER.pack(len(block)) + zlib.compress(block, 1)
+    return b"".join((pack_target(family, last), bytes([how]), block))
+
+
+def unpack_netlink(payload: bytes) -> tuple[int, int, bool, bytes]:
+    """``(family, last sequence, whether one by one, messages)``.
+
+    :raise FrameError: when the payload is too short, damaged, or larger than a frame may be.
+    """
+    family, last, rest = unpack_target(payload)
+    if not rest:
+        raise FrameError("a block that does not say how it is sent")
+    how, block = rest[0], rest[1:]
+    if how & DEFLATED:
+        block = _inflate(block)
+    return family, last, bool(how & ONE_BY_ONE), block
+
+
+def _inflate(data: bytes) -> bytes:
+    size = unpack_count(data)
+    try:
+        # Told the size, zlib needs no second buffer. It is the trusted host that compressed.
+        inflated = zlib.decompress(data[_NUMBER.size :], bufsize=min(size, MAX_BODY_BYTES))
+    except zlib.error as error:
+        raise FrameError(f"compressed messages that are damaged: {error}") from None
+    if len(inflated) != size or size > MAX_BODY_BYTES:
+        raise FrameError(f"{len(inflated)} bytes of compressed messages instead of {size}")
+    return inflated
+
+
 def unpack_target(payload: bytes) -> tuple[int, int, bytes]:
     """``(family, number, rest)``.
 
@@ -133,7 +179,7 @@ def unpack_target(payload: bytes) -> tuple[int, int, bytes]:
 
 def pack_done(errno: int, text: str = "") -> bytes:
     """The payload of DONE; ``errno`` 0 is success."""
-    return _ERRNO.pack(errno) + text.encode("utf-8", "replace")
+    return _NUMBER.pack(errno) + text.encode("utf-8", "replace")
 
 
 def unpack_done(payload: bytes) -> tuple[int, str]:
@@ -141,12 +187,12 @@ def unpack_done(payload: bytes) -> tuple[int, str]:
 
     :raise FrameError: when the payload is too short.
     """
-    return unpack_count(payload), payload[_ERRNO.size :].decode("utf-8", "replace")
+    return unpack_count(payload), payload[_NUMBER.size :].decode("utf-8", "replace")
 
 
 def pack_count(count: int) -> bytes:
     """A count, a pid or a wait status (two's complement) as u32."""
-    return _ERRNO.pack(count & 0xFFFFFFFF)
+    return _NUMBER.pack(count & 0xFFFFFFFF)
 
 
 def unpack_count(payload: bytes) -> int:
@@ -154,9 +200,9 @@ def unpack_count(payload: bytes) -> int:
 
     :raise FrameError: when the payload is too short.
     """
-    if len(payload) < _ERRNO.size:
+    if len(payload) < _NUMBER.size:
         raise FrameError("a number that is cut short")
-    value: int = _ERRNO.unpack_from(payload)[0]
+    value: int = _NUMBER.unpack_from(payload)[0]
     return value
 
 

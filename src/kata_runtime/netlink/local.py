@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from kata_runtime.errors import DeadlineError, HostError
-from kata_runtime.netlink.message import NLMSG_DONE, NLMSG_ERROR, align, iter_messages
+from kata_runtime.netlink.message import NLMSG_DONE, NLMSG_ERROR, align, iter_messages, pack_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -56,7 +56,7 @@ class LocalTransport:
             if opened is None:
                 opened = self._sockets[family] = _open_socket(family)
             try:
-                yield _exchange_one(opened, block)
+                yield _exchange_one(opened, block) if not block.one_by_one else _exchange_each(opened, block)
             except BaseException:
                 # What is still under way must not be taken for the answer to a later request.
                 self.close()
@@ -112,6 +112,14 @@ def _exchange_one(opened: socket.socket, block: Block) -> bytes:
         raise DeadlineError("the kernel's netlink answer", _ANSWER_SECONDS) from error
     except OSError as error:
         raise _refused("a netlink message", error) from error
+
+
+def _exchange_each(opened: socket.socket, block: Block) -> bytes:
+    dumps = (
+        block._replace(data=pack_message(kind, flags, sequence, payload), last_sequence=sequence)
+        for kind, flags, sequence, payload in iter_messages(block.data)
+    )
+    return b"".join(_exchange_one(opened, dump) for dump in dumps)
 
 
 def _ends(data: bytes, last_sequence: int) -> bool:

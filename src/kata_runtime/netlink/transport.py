@@ -18,10 +18,14 @@ class Family(IntEnum):
 
 
 class Block(NamedTuple):
-    """Messages that travel together; the last one, ``last_sequence``, carries NLM_F_ACK or NLM_F_DUMP."""
+    """Messages that travel together; the last one, ``last_sequence``, carries NLM_F_ACK or NLM_F_DUMP.
+
+    ``one_by_one``: each is a dump, and reaches the kernel when the one before has ended.
+    """
 
     data: bytes
     last_sequence: int
+    one_by_one: bool = False
 
 
 class Transport(Protocol):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
 from kata_runtime.guest.agent.port import HIGH_WATER_BYTES, Port
-from kata_runtime.guest.agent.relay import Relay, subscribe
+from kata_runtime.guest.agent.relay import Emit, Relay, subscribe
 
 if TYPE_CHECKING:
     import socket
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _NOTIFICATION_BYTES = 256 * 1024
 _SUBSCRIPTIONS_MAX = 8
+_PROC_NET_NAME = re.compile(rb"[a-z0-9_]{1,64}")
 # proc_sys(5): components of a sysctl's path; no dot-dot, nothing but what the kernel uses.
 _SYSCTL_NAME = re.compile(rb"(?:[A-Za-z0-9_-][A-Za-z0-9_.:-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.:-]*")
 
@@ -39,6 +40,7 @@ class Control:
             wire.SUBSCRIBE: self._subscribe,
             wire.UNSUBSCRIBE: self._unsubscribe,
             wire.SYSCTL: self._sysctl,
+            wire.READ: self._read,
             wire.SHUTDOWN: self._shutdown,
         }
         # Whoever still waits for an agent that was here before learns that it is gone.
@@ -69,14 +71,25 @@ class Control:
         self._port.greet(request, payload)
 
     def _netlink(self, request: int, payload: bytes) -> None:
-        family, last, block = wire.unpack_target(payload)
+        family, last, one_by_one, block = wire.unpack_netlink(payload)
+        self._answer(request, lambda emit: self._relay.exchange(family, last, block, emit, one_by_one=one_by_one))
 
-        def emit(data: bytes) -> bool:
-            self._port.send(wire.NETLINK_DATA, request, data)
+    def _read(self, request: int, payload: bytes) -> None:
+        if not _PROC_NET_NAME.fullmatch(payload):
+            self._done(request, errno.EINVAL, "not the name of a file in /proc/net")
+            return
+        name = payload.decode()
+        self._answer(request, lambda emit: self._relay.read(name, emit))
+
+    def _answer(self, request: int, produce: Callable[[Emit], None]) -> None:
+        """Send what ``produce`` emits as DATA, then DONE."""
+
+        def emit(data: memoryview) -> bool:
+            self._port.send(wire.DATA, request, data)
             return self._port.drain(HIGH_WATER_BYTES)
 
         try:
-            self._relay.exchange(family, last, block, emit)
+            produce(emit)
         except OSError as error:
             self._done(request, error.errno or errno.EIO, error.strerror or "")
         else:

@@ -57,7 +57,7 @@ class Port:
         poller.register(self.fd, 0)
         return not any(events & select.POLLHUP for _, events in poller.poll(0))
 
-    def send(self, kind: int, request: int, payload: bytes = b"") -> None:
+    def send(self, kind: int, request: int, payload: bytes | memoryview = b"") -> None:
         """Queue a frame and write what the port takes now."""
         frame = wire.pack_frame(kind, request, payload)
         self._outgoing.append(memoryview(frame))

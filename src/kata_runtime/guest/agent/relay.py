@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 # include/uapi/linux/netlink.h: the families the host may speak, and no others.
 _ROUTE, _NETFILTER, _GENERIC = 0, 12, 16
@@ -30,10 +32,16 @@ _NETLINK_EXT_ACK = 11
 # limit (net.core.rmem_max) is 208 KiB.
 _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; Python names it from 3.12 on
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
+# The kernel fills the datagrams of a dump as far as the largest buffer that it was offered, up to 32 KiB
+# (net/netlink/af_netlink.c, netlink_recvmsg); an answer to a single request can be larger.
 _DATAGRAM_BYTES = 256 * 1024
-_PIECE_BYTES = 64 * 1024
+# Each piece of an answer crosses the port at a price of its own. Usual datagrams have less than 8 KiB, so that a piece
+# with its frame around it is one write: virtio_console takes 32 KiB at once (Linux 6.1, port_fops_write).
+_PIECE_BYTES = 24 * 1024
 # The kernel answers a request before send() returns; only a block without any answer waits this long.
 _ANSWER_SECONDS = 10.0
+
+Emit = Callable[[memoryview], bool]
 
 
 def open_socket(family: int) -> socket.socket:
@@ -48,7 +56,7 @@ def open_socket(family: int) -> socket.socket:
         opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
         opened.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         opened.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
-        opened.settimeout(_ANSWER_SECONDS)
+        opened.setblocking(False)
         opened.bind((0, 0))
     except OSError:
         opened.close()
@@ -56,35 +64,108 @@ def open_socket(family: int) -> socket.socket:
     return opened
 
 
+class Pieces:
+    """One buffer for all that is received: a new one for each datagram would be mapped and touched anew."""
+
+    def __init__(self) -> None:
+        self._buffer = memoryview(bytearray(_PIECE_BYTES + _DATAGRAM_BYTES))
+        self._filled = 0
+        self._emit: Emit = bool
+
+    def begin(self, emit: Emit) -> None:
+        """Start an answer that goes to ``emit``, which returns False when nobody wants more."""
+        self._filled = 0
+        self._emit = emit
+
+    def room(self) -> memoryview:
+        """Where the next datagram goes."""
+        return self._buffer[self._filled :]
+
+    def add(self, size: int) -> bool:
+        """Count what was received; False when nobody wants more."""
+        self._filled += size
+        return self._filled < _PIECE_BYTES or self.end()
+
+    def end(self) -> bool:
+        """Emit what is left; False when nobody wanted it."""
+        filled, self._filled = self._filled, 0
+        return not filled or self._emit(self._buffer[:filled])
+
+
 class Relay:
     """The sockets kept open between requests, one a family."""
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}
+        self._pieces = Pieces()
 
-    def exchange(self, family: int, last: int, block: bytes, emit: Callable[[bytes], bool]) -> None:
-        """Send ``block``; pass each datagram of the answer to ``emit`` until sequence ``last`` is answered.
+    def exchange(self, family: int, last: int, block: bytes, emit: Emit, *, one_by_one: bool) -> None:
+        """Send ``block`` and pass the answer to ``emit`` in pieces, until sequence ``last`` is answered.
 
-        ``emit`` returns False when nobody wants more.
+        ``one_by_one``: each message is a dump. A socket runs one at a time and refuses others with EBUSY, so each
+        is sent when the one before has ended.
 
-        :raise OSError: the socket's errno; ETIMEDOUT when the kernel gave no answer to ``last``.
+        :raise OSError: the socket's errno; ETIMEDOUT when the kernel gave no answer.
         """
         opened = self._sockets.get(family)
         if opened is None:
             opened = self._sockets[family] = open_socket(family)
+        self._pieces.begin(emit)
         try:
-            opened.send(block)
-            for data in _gathered(opened, last):
-                if not emit(data):
-                    # The rest of the dump must not be taken for the answer to the next request.
-                    self._close(family)
-                    return
-        except TimeoutError:
-            self._close(family)
-            raise OSError(errno.ETIMEDOUT, "the kernel gave no answer") from None
+            wanted = self._dumps(opened, block) if one_by_one else self._answer(opened, block, last)
         except OSError:
             self._close(family)
             raise
+        if not wanted:
+            # The rest of a dump must not be taken for the answer to the next request.
+            self._close(family)
+
+    def read(self, name: str, emit: Emit) -> None:
+        """Pass a file of /proc/net to ``emit`` in pieces.
+
+        :raise OSError: ENOENT and the like.
+        """
+        self._pieces.begin(emit)
+        fd = os.open(f"/proc/net/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # A page at a time is all that one read gives (fs/seq_file.c).
+            while size := os.readv(fd, [self._pieces.room()]):
+                if not self._pieces.add(size):
+                    return
+        finally:
+            os.close(fd)
+        self._pieces.end()
+
+    def _answer(self, opened: socket.socket, block: bytes, last: int) -> bool:
+        opened.send(block)
+        ended = False
+        while not ended:
+            room = self._pieces.room()
+            size = _receive(opened, room)
+            ended = ends_exchange(bytes(room[:size]), last)
+            if not self._pieces.add(size):
+                return False
+        return self._pieces.end()
+
+    def _dumps(self, opened: socket.socket, block: bytes) -> bool:
+        for start, end in _bounds(block):
+            opened.send(block[start:end])
+            room = self._pieces.room()
+            size = _receive(opened, room)
+            while True:
+                ended = _HEADER.unpack_from(room)[1] in (_NLMSG_ERROR, _NLMSG_DONE)
+                if not self._pieces.add(size):
+                    return False
+                if ended:
+                    break
+                room = self._pieces.room()
+                try:
+                    # What follows is there already: whoever receives a part makes the next (netlink_recvmsg).
+                    size = opened.recv_into(room)
+                except BlockingIOError:
+                    # The end came behind the last row. Usually it is a datagram of its own (netlink_dump).
+                    break
+        return self._pieces.end()
 
     def _close(self, family: int) -> None:
         opened = self._sockets.pop(family, None)
@@ -92,26 +173,24 @@ class Relay:
             opened.close()
 
 
-def _gathered(opened: socket.socket, last: int) -> Iterator[bytes]:
-    """The datagrams of an answer, several in one piece: each piece crosses the port at a price of its own.
+def _receive(opened: socket.socket, room: memoryview) -> int:
+    try:
+        return opened.recv_into(room)
+    except BlockingIOError:
+        if not select.select([opened], [], [], _ANSWER_SECONDS)[0]:
+            raise OSError(errno.ETIMEDOUT, "the kernel gave no answer") from None
+        return opened.recv_into(room)
 
-    Of several dumps in a block the kernel refuses one while another is under way (EBUSY), and so can answer the
-    last before an earlier one ends: what is still there belongs to the answer.
-    """
-    gathered: list[bytes] = []
-    size = 0
-    ended = False
-    while not ended or select.select([opened], [], [], 0)[0]:
-        data = opened.recv(_DATAGRAM_BYTES)
-        ended = ended or ends_exchange(data, last)
-        gathered.append(data)
-        size += len(data)
-        if size >= _PIECE_BYTES:
-            yield b"".join(gathered)
-            gathered.clear()
-            size = 0
-    if gathered:
-        yield b"".join(gathered)
+
+def _bounds(block: bytes) -> Iterator[tuple[int, int]]:
+    """Where each message of a block begins and ends; what is no message ends the block."""
+    offset = 0
+    while offset + _HEADER.size <= len(block):
+        length = _HEADER.unpack_from(block, offset)[0]
+        if not _HEADER.size <= length <= len(block) - offset:
+            raise OSError(errno.EBADMSG, "a block that is not made of messages")
+        yield offset, offset + length
+        offset += (length + 3) & ~3
 
 
 def subscribe(family: int, group: int) -> socket.socket:
@@ -122,7 +201,6 @@ def subscribe(family: int, group: int) -> socket.socket:
     opened = open_socket(family)
     try:
         opened.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
-        opened.setblocking(False)
     except OSError:
         opened.close()
         raise
