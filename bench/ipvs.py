@@ -65,7 +65,7 @@ class Contest:
     def _blocks(self) -> bytes:
         with self._sandbox.session() as session:
             engine = open_engine(session)
-            changes = [rule for _, rule in parse_rules(self._text.encode(), "rules")]
+            changes = parse_rules(self._text.encode(), "rules").rules
             blocks = [block.data for block in blocks_of(requests(engine, changes))]
         return b"".join(_LENGTH.pack(len(block)) + block for block in blocks)
 

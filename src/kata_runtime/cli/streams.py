@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from kata_runtime.errors import HostError, InputError
 
@@ -29,14 +30,14 @@ def occupy_standard_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # Opens the lowest free descriptor; read-only, so that writing a result still fails.
-            os.open(os.devnull, os.O_RDONLY)
+            # Opens the lowest free descriptor, and so that reading an input or writing a result from it still fails.
+            os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
 
 
 def read_input(path: str, limit: int = DEFAULT_LIMIT) -> bytes:
     """Everything in a file, or in standard input for ``-``.
 
-    :raise InputError: larger than ``limit`` bytes.
+    :raise InputError: larger than ``limit`` bytes, or a file that was written to meanwhile: it may have been cut off.
     :raise HostError: it cannot be read.
     """
     name = "standard input" if path == "-" else path
@@ -45,11 +46,17 @@ def read_input(path: str, limit: int = DEFAULT_LIMIT) -> bytes:
     try:
         descriptor = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            before = os.fstat(descriptor)
             while part := os.read(descriptor, _CHUNK):
                 size += len(part)
                 if size > limit:
                     raise InputError(f"{name} is larger than {limit >> 20} MiB")
                 parts.append(part)
+            after = os.fstat(descriptor)
+            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) and stat.S_ISREG(
+                after.st_mode
+            ):
+                raise InputError(f"{name} was changed while it was read", hint="try again when it is complete")
         finally:
             if descriptor:
                 os.close(descriptor)

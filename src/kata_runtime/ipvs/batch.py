@@ -1,32 +1,34 @@
 """Many rules in one go: all of them or none, also when the command is killed half-way.
 
-Before the first rule the table as it is goes to a file beside the record, as rules. Whoever finds that work pending
+Before the first rule the services that will change go to a file beside the record. Whoever finds that work pending
 compares the table with the file and puts back what differs.
 """
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
+import errno
 from typing import TYPE_CHECKING
 
-from kata_runtime.errors import GuestError, HostError, InputError, KataError, LimitError
-from kata_runtime.ipvs import save
-from kata_runtime.ipvs.engine import Engine, explain, requests
-from kata_runtime.ipvs.rules import RulesError, count, difference, outcome, parse_rules
+from kata_runtime.errors import GuestError, InputError, KataError
+from kata_runtime.ipvs import journal, limit
+from kata_runtime.ipvs.engine import explain, requests
+from kata_runtime.ipvs.journal import Former
+from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService
+from kata_runtime.ipvs.rules import count, difference, outcome, parse_rules, service_of, touched
 from kata_runtime.netlink.request import attempt_all
 from kata_runtime.netlink.transport import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from kata_runtime.ipvs.model import Change
-    from kata_runtime.ipvs.rules import Table
+    from kata_runtime.errors import KernelError
+    from kata_runtime.ipvs.engine import Engine
+    from kata_runtime.ipvs.model import Rule
+    from kata_runtime.ipvs.rules import Batch
     from kata_runtime.sandbox.session import Session
 
 KIND = "ipvs"
-_FILE = "ipvs-undo.rules"
+_PROGRESS_RULES = 256
 
 
 def restore(
@@ -42,102 +44,123 @@ def restore(
 
     ``progress`` hears how many rules of how many are on their way.
 
-    :raise RulesError: lines are wrong, or contradict each other or the table. :raise LimitError: too many rules.
-    :raise KernelError, GuestError: the kernel refused, or the connection broke.
+    :raise RulesError: lines are wrong, contradict each other or the table, or are refused by the kernel.
+    :raise LimitError: too many rules. :raise GuestError: the connection broke.
     """
-    rules = parse_rules(data, name)
-    if replace and not rules:
+    batch = parse_rules(data, name)
+    if replace and not batch.rules:
         # Far more often a file that was cut off than a wish.
         raise InputError(f"{name} holds no rules, and --replace would empty the table", hint="use -C for that")
-    before = engine.table()
-    after = outcome({} if replace else before, rules, name, data)
-    check_limit(session, count(before), count(after))
-    changes: Sequence[Change] = difference(before, after) if replace else [rule for _, rule in rules]
+    named = touched(batch.rules)
+    before = engine.table(None if replace else named)
+    after = outcome({} if replace else before, batch)
+    more = count(after) - count(before)
+    if replace:
+        present = count(before)
+        limit.check(present, count(after), session.record.ipvs_rule_limit)
+    else:
+        present = limit.admit(session, engine, more)
+    changes = difference(before, after) if replace else batch.rules
     if not changes:
         return
-    _write_undo(session.directory / _FILE, before)
-    session.save(session.record._replace(pending={"kind": KIND}, ipvs_rules=None))
-    try:
-        channel = session.channel()
-        refused = attempt_all(channel, Family.GENERIC, requests(engine, _counted(changes, progress)))
-        for place, error in refused.items():
-            raise explain(changes[place], error, session.container_id)
-    except BaseException:
-        # When this fails, too, the record still names the work and the next command does it.
-        with suppress(KataError):
-            _put_back(session, engine, before)
-            _forget(session, count(before))
-        raise
-    _forget(session, count(after))
+    keys = touched(changes) if replace else named
+    former = Former(frozenset(keys), {key: before[key] for key in keys if key in before})
+    _apply(session, engine, batch, changes, former, progress, present)
+    _forget(session, present + more)
 
 
 def undo(session: Session, engine: Engine) -> None:
-    """Put back the table that a killed batch found.
+    """Put back what a killed batch found.
 
     :raise HostError: the file with it cannot be read. :raise GuestError: the kernel refuses to take a rule back.
     """
-    path = session.directory / _FILE
+    _put_back(session, engine, journal.read(session.directory))
+    _forget(session, None)
+
+
+def _apply(
+    session: Session,
+    engine: Engine,
+    batch: Batch,
+    changes: Sequence[Rule],
+    former: Former,
+    progress: Callable[[int, int], None],
+    present: int,
+) -> None:
+    """Send ``changes``; when that fails, put ``former`` back."""
+    journal.write(session.directory, former)
+    session.save(session.record._replace(pending={"kind": KIND}, ipvs_rules=None))
     try:
-        data = path.read_bytes()
-        before = outcome({}, parse_rules(data, path.name), path.name, data)
-    except OSError as error:
-        raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
-    except RulesError as error:
-        raise HostError(f"{path} is damaged: {error.problems[0]}") from error
-    _put_back(session, engine, before)
-    _forget(session, count(before))
+        asked = requests(engine, _counted(changes, progress))
+        refused = attempt_all(session.channel(), Family.GENERIC, asked, until_failure=True)
+        if refused:
+            former = _with_others(engine, former, changes, refused)
+            journal.write(session.directory, former)
+            _refuse(session, batch, changes, refused)
+    except BaseException as failure:
+        try:
+            _put_back(session, engine, former)
+            _forget(session, present)
+        except KataError as error:
+            if isinstance(failure, KataError):
+                # The record still names the work.
+                raise GuestError(f"{failure}, but: {error}", hint="the next command tries again") from failure
+        raise
 
 
-def check_limit(session: Session, present: int, wanted: int) -> None:
-    """Refuse more rules than the container may have; fewer than before are fine in any case.
+def _refuse(session: Session, batch: Batch, changes: Sequence[Rule], refused: Mapping[int, KernelError]) -> None:
+    """Say which line the kernel refused: the first, as others may only follow from it.
 
-    :raise LimitError: with the numbers.
+    :raise RulesError: in terms of the file. :raise KataError: it is a deletion of which the file says nothing.
     """
-    limit = session.record.ipvs_rule_limit
-    if wanted > max(limit, present):
-        raise LimitError(
-            f"the container has {present} of {limit} possible rules, and would have {wanted}",
-            limit=limit,
-            hint="services and servers both count; ipvs_rule_limit in the configuration raises the limit",
-        )
+    place = min(refused)
+    change = changes[place]
+    reason = explain(change, refused[place], session.container_id)
+    if changes is batch.rules:
+        batch.refuse([(place, str(reason))])
+    if not isinstance(change, DeleteService | DeleteServer):
+        for line, rule in enumerate(batch.rules):
+            is_cause = isinstance(rule, AddService | AddServer) and rule.wish == change.wish
+            if is_cause and service_of(rule) == service_of(change):
+                batch.refuse([(line, str(reason))])
+    raise reason
 
 
-def _put_back(session: Session, engine: Engine, before: Table) -> None:
-    changes = difference(engine.table(), before)
+def _with_others(engine: Engine, former: Former, changes: Sequence[Rule], refused: Mapping[int, KernelError]) -> Former:
+    """``former`` with what somebody in the container added meanwhile: it is not ours to take away again."""
+    foreign = [changes[place] for place, error in refused.items() if error.errno == errno.EEXIST]
+    current = engine.table(touched(foreign)) if foreign else {}
+    table = dict(former.table)
+    for key, (wish, servers) in current.items():
+        ours = {
+            change.wish.key
+            for place, change in enumerate(changes)
+            if place not in refused and isinstance(change, AddServer) and change.service == key
+        }
+        kept = {server: made for server, made in servers.items() if server not in ours}
+        if key not in table:
+            table[key] = (wish, kept)
+            continue
+        theirs = {change.wish.key for change in foreign if isinstance(change, AddServer) and change.service == key}
+        table[key] = (table[key][0], table[key][1] | {server: kept[server] for server in theirs & kept.keys()})
+    return former._replace(table=table)
+
+
+def _put_back(session: Session, engine: Engine, former: Former) -> None:
+    changes = difference(engine.table(former.keys), former.table)
     refused = attempt_all(session.channel(), Family.GENERIC, requests(engine, changes))
     for error in refused.values():
         raise GuestError(f"the former virtual servers could not be put back: {error}") from error
 
 
-def _forget(session: Session, rules: int) -> None:
+def _forget(session: Session, rules: int | None) -> None:
     session.save(session.record._replace(pending=None, ipvs_rules=rules))
-    (session.directory / _FILE).unlink(missing_ok=True)
+    journal.remove(session.directory)
 
 
-def _counted(changes: Sequence[Change], progress: Callable[[int, int], None]) -> Iterator[Change]:
+def _counted(changes: Sequence[Rule], progress: Callable[[int, int], None]) -> Iterator[Rule]:
     total = len(changes)
     for number, change in enumerate(changes):
-        if not number % 256:
+        if not number % _PROGRESS_RULES:
             progress(number, total)
         yield change
-
-
-def _write_undo(path: Path, before: Table) -> None:
-    """Write the table so that it is whole on disk before anything changes."""
-    temporary = path.with_suffix(".new")
-    try:
-        opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(opened, "w", encoding="ascii") as file:
-            file.writelines(f"{line}\n" for line in _lines(before))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
-
-
-def _lines(table: Table) -> Iterator[str]:
-    for key, (wish, servers) in table.items():
-        yield save.add_service(wish)
-        for server in servers.values():
-            yield save.add_server(key, server) + save.thresholds(server)

@@ -16,6 +16,7 @@ from kata_runtime.ipvs.model import (
     Server,
     ServerKey,
     ServerWish,
+    ServiceFlag,
     ServiceKey,
     ServiceWish,
     Statistics,
@@ -73,10 +74,29 @@ _FLAGS = struct.Struct("=II")  # struct ip_vs_flags: flags, mask
 _MASK4 = struct.Struct(">I")
 _NUMBER = struct.Struct("=I")
 _COUNTER = struct.Struct("=Q")
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 # All that every server has, in one go: a batch packs 20,000 of them. Each field with its nlattr before it.
 _SERVER = struct.Struct("=HH16s HHHxx HHI HHI HHI HHI HHHxx")
 _NET_PORT = struct.Struct("=H")
-_NOT_COUNTED = Statistics()
+NOT_COUNTED = Statistics()
+_NO_TUNNEL = Tunnel()
+_FORWARDINGS = tuple(Forwarding)
+
+# The layout of a server in a dump (ip_vs_genl_fill_dest): thirteen attributes, counters of 32 bits, which are passed
+# over, and counters of 64 bits. Each attribute is its length, its type and its value.
+_USUAL = struct.Struct("=HH16s HH2sxx HHI HHI HHBxxx HH2sxx HHHxx HHI HHI HHI HHI HHI HHHxx")
+_USUAL_LENGTHS = (20, 6, 8, 8, 5, 6, 6, 8, 8, 8, 8, 8, 6)
+_USUAL_TYPES = (
+    _DEST_ADDR, _DEST_PORT, _DEST_FWD_METHOD, _DEST_WEIGHT, _DEST_TUN_TYPE, _DEST_TUN_PORT, _DEST_TUN_FLAGS,
+    _DEST_U_THRESH, _DEST_L_THRESH, _DEST_ACTIVE, _DEST_INACTIVE, _DEST_PERSISTENT, _DEST_FAMILY,
+)  # fmt: skip
+_USUAL_COUNTERS = struct.Struct("=" + "HHQ" * len(Statistics._fields))
+_COUNTER_LENGTHS = (12,) * len(Statistics._fields)
+_COUNTER_TYPES = tuple(range(1, len(Statistics._fields) + 1))
+_COUNTERS_HEAD = _ATTRIBUTE.pack(_ATTRIBUTE.size + _USUAL_COUNTERS.size, _DEST_STATS64)
+_USUAL_START = 8  # struct genlmsghdr, and the header of the attribute around the server's
+_USUAL_BYTES = _USUAL_START + _USUAL.size + 92 + len(_COUNTERS_HEAD) + _USUAL_COUNTERS.size
+_USUAL_HEAD = _ATTRIBUTE.pack(_USUAL_BYTES - 4, _DEST)
 
 
 def _swapped(port: int) -> int:
@@ -193,8 +213,8 @@ def timeouts_payload(timeouts: Timeouts) -> bytes:
     return pack_generic(SET_CONFIG, _VERSION, b"".join(attributes))
 
 
-def unpack_service(payload: bytes) -> tuple[ServiceWish, Statistics]:
-    """The service in a message of a dump.
+def unpack_service(payload: bytes, *, statistics: bool = True) -> tuple[ServiceWish, Statistics]:
+    """The service in a message of a dump, without HASHED, which the kernel sets; ``statistics``: also its counters.
 
     :raise ProtocolError: the bytes break the format; so for the others.
     """
@@ -216,29 +236,33 @@ def unpack_service(payload: bytes) -> tuple[ServiceWish, Statistics]:
     wish = ServiceWish(
         key,
         unpack_text(attributes.get(_SVC_SCHED_NAME, b"")),
-        _FLAGS.unpack(flags)[0],
+        _FLAGS.unpack(flags)[0] & ~ServiceFlag.HASHED,
         unpack_u32(attributes.get(_SVC_TIMEOUT, b"")),
         (_MASK4 if family == AF_INET else _NUMBER).unpack(mask)[0],
         unpack_text(attributes.get(_SVC_PE_NAME, b"")),
     )
-    return wish, _statistics(attributes, _SVC_STATS64, _SVC_STATS)
+    return wish, _statistics(attributes, _SVC_STATS64, _SVC_STATS) if statistics else NOT_COUNTED
 
 
 def unpack_server(payload: bytes, service_family: int, *, statistics: bool = True) -> Server:
     """The server in a message of a dump; kernels before 3.18 leave the server's family out."""
+    usual = _usual_server(payload, statistics=statistics)
+    if usual is not None:
+        return usual
     attributes = _inner(payload, _DEST)
     family = unpack_u16(attributes[_DEST_FAMILY]) if _DEST_FAMILY in attributes else service_family
     size = _ADDRESS_BYTES.get(family)
     if size is None:
         raise ProtocolError(f"a real server of family {family}")
     key = ServerKey(family, _address(attributes.get(_DEST_ADDR, b""), size), _port(attributes.get(_DEST_PORT, b"")))
-    try:
-        forwarding = Forwarding(unpack_u32(attributes.get(_DEST_FWD_METHOD, b"")) & _FORWARDING_MASK)
-    except ValueError as error:
-        raise ProtocolError(f"a real server with {error}") from None
+    forwarding = _forwarding(unpack_u32(attributes.get(_DEST_FWD_METHOD, b"")))
     tunnel = Tunnel()
     if forwarding == Forwarding.TUNNEL and _DEST_TUN_TYPE in attributes:
-        tunnel = _tunnel(attributes)
+        tunnel = _tunnel(
+            unpack_u8(attributes[_DEST_TUN_TYPE]),
+            attributes.get(_DEST_TUN_PORT, bytes(2)),
+            unpack_u16(attributes.get(_DEST_TUN_FLAGS, bytes(2))),
+        )
 
     def number(kind: int) -> int:
         return unpack_u32(attributes.get(kind, b""))
@@ -246,7 +270,35 @@ def unpack_server(payload: bytes, service_family: int, *, statistics: bool = Tru
     weight, upper, lower = number(_DEST_WEIGHT), number(_DEST_U_THRESH), number(_DEST_L_THRESH)
     wish = ServerWish(key, forwarding, weight, upper, lower, tunnel)
     active, inactive, persistent = number(_DEST_ACTIVE), number(_DEST_INACTIVE), number(_DEST_PERSISTENT)
-    counted = _statistics(attributes, _DEST_STATS64, _DEST_STATS) if statistics else _NOT_COUNTED
+    counted = _statistics(attributes, _DEST_STATS64, _DEST_STATS) if statistics else NOT_COUNTED
+    return Server(wish, active, inactive, persistent, counted)
+
+
+def _usual_server(payload: bytes, *, statistics: bool) -> Server | None:
+    """``unpack_server`` for the layout that Linux 5.3 and later give every server, in a fifth of the time."""
+    if len(payload) != _USUAL_BYTES or not payload.startswith(_USUAL_HEAD, _USUAL_START - len(_USUAL_HEAD)):
+        return None
+    fields = _USUAL.unpack_from(payload, _USUAL_START)
+    if fields[::3] != _USUAL_LENGTHS or fields[1::3] != _USUAL_TYPES:
+        return None
+    (address, port, method, weight, kind, tunnel_port, flags, upper, lower, active, inactive, persistent, family) = (
+        fields[2::3]
+    )
+    size = _ADDRESS_BYTES.get(family)
+    if size is None:
+        return None
+    forwarding = _forwarding(method)
+    tunnel = _tunnel(kind, tunnel_port, flags) if forwarding == Forwarding.TUNNEL else _NO_TUNNEL
+    key = ServerKey(family, address[:size], port[0] << 8 | port[1])
+    counted = NOT_COUNTED
+    if statistics:
+        if not payload.startswith(_COUNTERS_HEAD, _USUAL_BYTES - _USUAL_COUNTERS.size - len(_COUNTERS_HEAD)):
+            return None
+        counters = _USUAL_COUNTERS.unpack_from(payload, _USUAL_BYTES - _USUAL_COUNTERS.size)
+        if counters[::3] != _COUNTER_LENGTHS or counters[1::3] != _COUNTER_TYPES:
+            return None
+        counted = Statistics(*counters[2::3])
+    wish = ServerWish(key, forwarding, weight, upper, lower, tunnel)
     return Server(wish, active, inactive, persistent, counted)
 
 
@@ -306,13 +358,18 @@ def _protocol(attributes: Mapping[int, bytes]) -> Protocol:
         raise ProtocolError(f"a virtual service with {error}") from None
 
 
-def _tunnel(attributes: Mapping[int, bytes]) -> Tunnel:
+def _forwarding(flags: int) -> Forwarding:
     try:
-        kind = TunnelType(unpack_u8(attributes[_DEST_TUN_TYPE]))
+        return _FORWARDINGS[flags & _FORWARDING_MASK]
+    except IndexError:
+        raise ProtocolError(f"a real server with flags {flags:#x}") from None
+
+
+def _tunnel(kind: int, port: bytes, flags: int) -> Tunnel:
+    try:
+        return Tunnel(TunnelType(kind), _port(port), flags)
     except ValueError as error:
         raise ProtocolError(f"a real server with {error}") from None
-    port = _port(attributes.get(_DEST_TUN_PORT, bytes(2)))
-    return Tunnel(kind, port, unpack_u16(attributes.get(_DEST_TUN_FLAGS, bytes(2))))
 
 
 def _statistics(attributes: Mapping[int, bytes], wide: int, narrow: int) -> Statistics:

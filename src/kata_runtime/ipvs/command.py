@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING
 
-from kata_runtime.errors import GuestError, HostError, KernelError
-from kata_runtime.ipvs import batch, listing, save
-from kata_runtime.ipvs.conntrack import delete_matching, parse_filter
+from kata_runtime.errors import HostError, KernelError
+from kata_runtime.ipvs import batch, limit
 from kata_runtime.ipvs.engine import Engine, explain
 from kata_runtime.ipvs.grammar import parse
 from kata_runtime.ipvs.guest_setup import prepare
-from kata_runtime.ipvs.model import (
-    AddServer,
-    AddService,
-    Clear,
-    DeleteServer,
-    DeleteService,
-    ListConnections,
-    ListDaemons,
-    ListTable,
-    ListTimeouts,
-    Save,
-    View,
-    Zero,
-)
-from kata_runtime.ipvs.rules import count
+from kata_runtime.ipvs.model import AddServer, AddService, Clear, DeleteServer, DeleteService, Question
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
-    from kata_runtime.ipvs.model import Change, Connection, Question, Service, ServiceKey
+    from kata_runtime.ipvs.model import Change
     from kata_runtime.sandbox.session import Session
-
-# The count of rules is kept, not read, while the limit is this far away: the guest's own ipvsadm may have changed
-# the table, too.
-_TRUSTED_SHARE = 0.9
 
 
 def read_command(words: str) -> Change | Question:
@@ -53,9 +33,11 @@ def run_ipvsadm(session: Session, asked: Change | Question, *, output: Callable[
     :raise KernelError, GuestError: the guest's kernel refused, or the guest failed.
     """
     engine = open_engine(session)
-    if isinstance(asked, ListTable | ListConnections | ListTimeouts | ListDaemons | Save):
-        for text in _answer(session, engine, asked, fmt):
-            output(text)
+    if isinstance(asked, Question):
+        from kata_runtime.ipvs.report import answer
+
+        for chunk in answer(engine, asked, fmt, session.container_id):
+            output(chunk)
         return
     _change(session, engine, asked)
 
@@ -72,6 +54,8 @@ def run_cleanup(session: Session, words: str) -> int:
 
     :raise InputError: the words are wrong. :raise KernelError: the kernel refused.
     """
+    from kata_runtime.ipvs.conntrack import delete_matching, parse_filter
+
     which = parse_filter(words)
     return delete_matching(session.channel(), which)
 
@@ -96,7 +80,9 @@ def open_engine(session: Session) -> Engine:
 
 
 def _change(session: Session, engine: Engine, change: Change) -> None:
-    delta = _delta(session, engine, change)
+    more = _more(session, engine, change)
+    if more > 0:
+        limit.admit(session, engine, more)
     try:
         engine.change(change)
     except KernelError as error:
@@ -104,19 +90,14 @@ def _change(session: Session, engine: Engine, change: Change) -> None:
     known = session.record.ipvs_rules
     if isinstance(change, Clear):
         session.save(session.record._replace(ipvs_rules=0))
-    elif delta and known is not None:
-        session.save(session.record._replace(ipvs_rules=max(known + delta, 0)))
+    elif more and known is not None:
+        session.save(session.record._replace(ipvs_rules=max(known + more, 0)))
 
 
-def _delta(session: Session, engine: Engine, change: Change) -> int:
-    """By how much the number of rules changes; an addition beyond the limit is refused."""
+def _more(session: Session, engine: Engine, change: Change) -> int:
+    """By how much a change changes the number of rules."""
     match change:
         case AddService() | AddServer():
-            known, limit = session.record.ipvs_rules, session.record.ipvs_rule_limit
-            if known is None or known >= limit * _TRUSTED_SHARE:
-                known = count(engine.table())
-                session.save(session.record._replace(ipvs_rules=known))
-            batch.check_limit(session, known, known + 1)
             return 1
         case DeleteServer():
             return -1
@@ -127,45 +108,3 @@ def _delta(session: Session, engine: Engine, change: Change) -> int:
                 raise explain(change, error, session.container_id) from error
         case _:
             return 0
-
-
-def _answer(session: Session, engine: Engine, question: Question, fmt: str) -> Iterable[str]:
-    if fmt == "json":
-        from kata_runtime.ipvs.document import render
-
-        return [render(session, engine, question)]
-    match question:
-        case ListTable(key, view, exact, is_sorted):
-            counted = view in (View.STATISTICS, View.RATES)
-            services = engine.services(statistics=counted) if key is None else [_service(session, engine, key)]
-            shown = listing.in_order(services) if is_sorted else services
-            head = [] if key is not None else [listing.title(*engine.info())]
-            return chain(head, listing.table(shown, view, exact=exact))
-        case ListConnections(with_engine):
-            return listing.connections(connections(session), with_engine=with_engine)
-        case ListTimeouts():
-            return [listing.timeouts(engine.timeouts())]
-        case ListDaemons():
-            return [listing.daemons(engine.daemons())]
-        case Save():
-            return save.rules(listing.in_order(engine.services(statistics=False)))
-
-
-def _service(session: Session, engine: Engine, key: ServiceKey) -> Service:
-    try:
-        return engine.service(key)
-    except KernelError as error:
-        raise explain(Zero(key), error, session.container_id) from error
-
-
-def connections(session: Session) -> list[Connection]:
-    """The connections that the guest balances.
-
-    :raise GuestError: the guest does not tell. :raise ProtocolError: it tells something else.
-    """
-    from kata_runtime.ipvs.connections import PATH, parse_connections
-
-    done = session.channel().run(["cat", PATH])
-    if done.exit_status:
-        raise GuestError(f"cannot read {PATH} in the container: {done.stderr.decode(errors='replace').strip()}")
-    return parse_connections(done.stdout.decode("ascii", "replace"))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
+from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs.model import Connection, address_text
 from kata_runtime.netlink.address import packed_address
 
-PATH = "/proc/net/ip_vs_conn"
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NAME = "ip_vs_conn"
 _FIELDS = 9  # protocol, three addresses with ports, state, seconds; then perhaps engine and its data
 
 
-def parse_connections(text: str) -> list[Connection]:
+def parse_connections(pieces: Iterable[bytes]) -> list[Connection]:
     """The entries of the file, without its heading.
 
     :raise ProtocolError: a line that is none.
     """
+    text = b"".join(pieces).decode("ascii", "replace")
     return [_connection(line) for line in text.splitlines()[1:] if line.strip()]
 
 

@@ -15,41 +15,30 @@ from kata_runtime.ipvs.model import (
     ServiceFlag,
     flag_names,
 )
+from kata_runtime.ipvs.order import in_order
 
 if TYPE_CHECKING:
     from kata_runtime.ipvs.engine import Engine
     from kata_runtime.ipvs.model import Daemon, Question, Server, Service, ServiceKey
-    from kata_runtime.sandbox.session import Session
 
 
-def render(session: Session, engine: Engine, question: Question) -> str:
+def render(engine: Engine, question: Question) -> str:
     """The answer to ``question`` as one line of compact JSON."""
-    return json.dumps(_document(session, engine, question), separators=(",", ":")) + "\n"
+    return json.dumps(_document(engine, question), separators=(",", ":")) + "\n"
 
 
-def _document(session: Session, engine: Engine, question: Question) -> object:
-    from kata_runtime.ipvs.command import connections
-
+def _document(engine: Engine, question: Question) -> object:
     match question:
         case ListConnections():
-            return [entry._asdict() for entry in connections(session)]
+            return [entry._asdict() for entry in engine.connections()]
         case ListTimeouts():
             return engine.timeouts()._asdict()
         case ListDaemons():
-            return [
-                {
-                    **daemon._asdict(),
-                    "state": daemon.state.name.lower(),
-                    "group": inet_ntop(AF_INET6 if len(daemon.group) == 16 else 2, daemon.group)
-                    if daemon.group
-                    else "",
-                }
-                for daemon in engine.daemons()
-            ]
+            return [_daemon(daemon) for daemon in engine.daemons()]
         case _:
             key = getattr(question, "key", None)
             services = engine.services() if key is None else [engine.service(key)]
-            return [_service(service) for service in listing.in_order(services)]
+            return [_service(service) for service in in_order(services)]
 
 
 def _service(service: Service) -> dict[str, object]:

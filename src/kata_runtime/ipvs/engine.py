@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
-from kata_runtime.ipvs import codec
+from kata_runtime.ipvs import codec, proc_table
+from kata_runtime.ipvs.connections import NAME as CONNECTIONS
+from kata_runtime.ipvs.connections import parse_connections
 from kata_runtime.ipvs.model import (
     AddServer,
     AddService,
@@ -16,29 +18,35 @@ from kata_runtime.ipvs.model import (
     EditServer,
     EditService,
     Service,
-    ServiceFlag,
     SetTimeouts,
     StartDaemon,
     StopDaemon,
     Zero,
 )
 from kata_runtime.netlink.message import NLM_F_DUMP
-from kata_runtime.netlink.request import Request, call, dump_all
+from kata_runtime.netlink.request import Request, call, dump_each
 from kata_runtime.netlink.transport import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from kata_runtime.errors import KataError
-    from kata_runtime.ipvs.model import Change, Daemon, ServiceKey, ServiceWish, Statistics, Timeouts
+    from kata_runtime.ipvs.model import Change, Connection, Daemon, ServiceKey, ServiceWish, Statistics, Timeouts
     from kata_runtime.ipvs.rules import Table
     from kata_runtime.netlink.transport import Transport
+
+    class Guest(Transport, Protocol):
+        """A kernel whose files can be read."""
+
+        def read_file(self, name: str) -> Iterator[bytes]:
+            """A file of /proc/net, in pieces."""
+            ...
 
 
 class Engine:
     """IPVS of one guest; ``family`` is the number of its generic netlink family."""
 
-    def __init__(self, transport: Transport, family: int) -> None:
+    def __init__(self, transport: Guest, family: int) -> None:
         self._transport = transport
         self._family = family
 
@@ -59,13 +67,25 @@ class Engine:
         request = Request("list synchronisation daemons", self._family, NLM_F_DUMP, payload)
         return [codec.unpack_daemon(message.payload) for message in call(self._transport, Family.GENERIC, request)]
 
-    def services(self, *, statistics: bool = True) -> list[Service]:
-        """All services with their servers, in the kernel's order; without ``statistics`` these are zero."""
-        request = Request("list services", self._family, NLM_F_DUMP, codec.service_payload(codec.GET_SERVICE, b""))
-        messages = call(self._transport, Family.GENERIC, request)
-        return self._with_servers(
-            [codec.unpack_service(message.payload) for message in messages], statistics=statistics
-        )
+    def services(self, keys: Container[ServiceKey] | None = None) -> Iterator[Service]:
+        """All services with their servers and counters, in the kernel's order; or those of ``keys`` that there are."""
+        headed = self._headed(statistics=True)
+        return self._with_servers([pair for pair in headed if keys is None or pair[0].key in keys], statistics=True)
+
+    def shown_services(self) -> Iterator[Service]:
+        """``services`` with what most listings show of them, and no more (``proc_table``): several times faster.
+
+        :raise ConflictError: the table changed meanwhile.
+        """
+        return proc_table.services(self.wishes(), self._transport.read_file(proc_table.NAME))
+
+    def wishes(self) -> list[ServiceWish]:
+        """All services without their servers, in the kernel's order."""
+        return [wish for wish, _ in self._headed(statistics=False)]
+
+    def count(self) -> int:
+        """How many rules there are: services and servers both count."""
+        return proc_table.count(self._transport.read_file(proc_table.NAME))
 
     def service(self, key: ServiceKey) -> Service:
         """One service with its servers.
@@ -75,14 +95,19 @@ class Engine:
         payload = codec.service_payload(codec.GET_SERVICE, codec.pack_service_key(key))
         request = Request(f"look up {key.words}", self._family, 0, payload)
         for message in call(self._transport, Family.GENERIC, request):
-            return self._with_servers([codec.unpack_service(message.payload)], statistics=True)[0]
+            return next(self._with_servers([codec.unpack_service(message.payload)], statistics=True))
         raise ProtocolError(f"no answer about {key.words}")
 
-    def table(self) -> Table:
-        """All services as wishes."""
+    def connections(self) -> list[Connection]:
+        """The connections that are balanced now."""
+        return parse_connections(self._transport.read_file(CONNECTIONS))
+
+    def table(self, keys: Container[ServiceKey] | None = None) -> Table:
+        """All services as wishes, or those of ``keys`` that there are."""
+        found = [(wish, codec.NOT_COUNTED) for wish in self.wishes() if keys is None or wish.key in keys]
         return {
             service.wish.key: (service.wish, {server.wish.key: server.wish for server in service.servers})
-            for service in self.services(statistics=False)
+            for service in self._with_servers(found, statistics=False)
         }
 
     def change(self, change: Change) -> None:
@@ -99,19 +124,18 @@ class Engine:
             return message.payload
         raise ProtocolError(f"no answer to the request to {operation}")
 
-    def _with_servers(self, found: Sequence[tuple[ServiceWish, Statistics]], *, statistics: bool) -> list[Service]:
+    def _headed(self, *, statistics: bool) -> list[tuple[ServiceWish, Statistics]]:
+        request = Request("list services", self._family, NLM_F_DUMP, codec.service_payload(codec.GET_SERVICE, b""))
+        messages = call(self._transport, Family.GENERIC, request)
+        return [codec.unpack_service(message.payload, statistics=statistics) for message in messages]
+
+    def _with_servers(self, found: Sequence[tuple[ServiceWish, Statistics]], *, statistics: bool) -> Iterator[Service]:
         requests = [self._servers_of(wish.key) for wish, _ in found]
-        answers = dump_all(self._transport, Family.GENERIC, requests)
-        return [
-            Service(
-                wish._replace(flags=wish.flags & ~ServiceFlag.HASHED),
-                counted,
-                tuple(
-                    codec.unpack_server(message.payload, wish.key.family, statistics=statistics) for message in messages
-                ),
-            )
-            for (wish, counted), messages in zip(found, answers, strict=True)
-        ]
+        for index, messages in dump_each(self._transport, Family.GENERIC, requests):
+            wish, counted = found[index]
+            family = wish.key.family
+            servers = [codec.unpack_server(message.payload, family, statistics=statistics) for message in messages]
+            yield Service(wish, counted, servers)
 
     def _servers_of(self, key: ServiceKey) -> Request:
         payload = codec.service_payload(codec.GET_DEST, codec.pack_service_key(key))

@@ -53,12 +53,12 @@ if TYPE_CHECKING:
     from kata_runtime.ipvs.model import Change, Question
 
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
-_DEFAULT_SCHEDULER = "wlc"
+DEFAULT_SCHEDULER = "wlc"
 _DEFAULT_PERSISTENCE = 360  # seconds; IP_VS_TEMPLATE_TIMEOUT
-_PERSISTENCE_MAX = 2_678_400  # 31 days
+PERSISTENCE_MAX = 2_678_400  # 31 days
 _TIMEOUT_MAX = 1_296_000  # 15 days
 _PORT_MAX = 0xFFFF
-_WEIGHT_MAX = 0xFFFF
+WEIGHT_MAX = 0xFFFF
 _THRESHOLD_MAX = 0x7FFFFFFF
 _MARK_MAX = 0xFFFFFFFF
 _PROTOCOLS = {"tcp-service": Protocol.TCP, "udp-service": Protocol.UDP, "sctp-service": Protocol.SCTP}
@@ -77,7 +77,9 @@ _VIEWS = {
 }
 
 
-class _Endpoint(NamedTuple):
+class Endpoint(NamedTuple):
+    """An address, packed, and a port where one is given."""
+
     family: int
     address: bytes
     port: int | None
@@ -136,14 +138,14 @@ def interpret(line: Line, forwarding: Forwarding) -> Change | Question:
 def _service(line: Line) -> ServiceWish:
     options = line.options
     key = _needed_key(line)
-    scheduler = options.get("scheduler", _DEFAULT_SCHEDULER)
+    scheduler = options.get("scheduler", DEFAULT_SCHEDULER)
     if scheduler not in SCHEDULERS:
         raise InputError(f"scheduler {scheduler!a} is unknown", hint=f"one of {', '.join(SCHEDULERS)}")
     flags, timeout = 0, 0
     if "persistent" in options:
         flags |= ServiceFlag.PERSISTENT
         given = options["persistent"]
-        timeout = _number(given, "the persistence", 1, _PERSISTENCE_MAX) if given else _DEFAULT_PERSISTENCE
+        timeout = _number(given, "the persistence", 1, PERSISTENCE_MAX) if given else _DEFAULT_PERSISTENCE
     elif not key.mark and not key.port:
         raise InputError(f"{key.words} has port 0", hint="only a persistent service can have that; give 1-65535")
     if "ops" in options:
@@ -194,7 +196,7 @@ def _server(line: Line, service: ServiceKey, default: Forwarding) -> ServerWish:
     lower = _number(options.get("l-threshold", "0"), "the lower threshold", 0, _THRESHOLD_MAX)
     if upper < lower:
         raise InputError(f"the lower threshold {lower} is above the upper one {upper}")
-    weight = _number(options.get("weight", "1"), "the weight", 0, _WEIGHT_MAX)
+    weight = _number(options.get("weight", "1"), "the weight", 0, WEIGHT_MAX)
     return ServerWish(key, forwarding, weight, upper, lower, _tunnel(options, forwarding))
 
 
@@ -228,7 +230,7 @@ def _server_key(line: Line, service: ServiceKey) -> ServerKey:
     text = line.options.get("real-server")
     if text is None:
         raise InputError(f"--{line.command.value} lacks its server", hint="give -r ADDRESS:PORT")
-    end = _endpoint(text, "real server")
+    end = endpoint(text, "real server")
     return ServerKey(end.family, end.address, service.port if end.port is None else end.port)
 
 
@@ -248,14 +250,17 @@ def _key(options: Mapping[str, str]) -> ServiceKey | None:
         raise InputError("option --ipv6 needs --fwmark-service", hint="addresses say their family themselves")
     for name, protocol in _PROTOCOLS.items():
         if name in options:
-            end = _endpoint(options[name], "virtual service")
+            end = endpoint(options[name], "virtual service")
             return ServiceKey(end.family, protocol, end.address, end.port or 0)
     return None
 
 
-@lru_cache(maxsize=4096)
-def _endpoint(text: str, what: str) -> _Endpoint:
-    """``10.0.0.1:80``, ``10.0.0.1`` or ``[fd00::1]:80``."""
+@lru_cache(maxsize=64)
+def endpoint(text: str, what: str) -> Endpoint:
+    """``10.0.0.1:80``, ``10.0.0.1`` or ``[fd00::1]:80``; ``what`` is what it is called when it is wrong.
+
+    :raise InputError: it is none of these.
+    """
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         separated = rest[:1] == ":" and bool(rest[1:])
@@ -271,7 +276,7 @@ def _endpoint(text: str, what: str) -> _Endpoint:
             hint="write 10.0.0.1:80 or [fd00::1]:80; names are not looked up, the host's mean nothing in the container",
         )
     number = _number(port, f"the port of {what} {text!a}", 0, _PORT_MAX) if port else None
-    return _Endpoint(AF_INET if len(packed) == 4 else AF_INET6, packed, number)
+    return Endpoint(AF_INET if len(packed) == 4 else AF_INET6, packed, number)
 
 
 def _number(text: str, what: str, low: int, high: int) -> int:

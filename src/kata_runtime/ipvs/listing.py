@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_ntop
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from kata_runtime.ipvs.model import (
     FULL_MASK,
@@ -17,22 +17,18 @@ from kata_runtime.ipvs.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from kata_runtime.ipvs.model import (
         Connection,
         Daemon,
         Server,
-        ServerKey,
         Service,
-        ServiceKey,
         ServiceWish,
         Statistics,
         Timeouts,
         Tunnel,
     )
-
-T = TypeVar("T")
 
 _HEADERS = {
     View.CONNECTIONS: (
@@ -71,13 +67,16 @@ def title(version: tuple[int, int, int], size: int) -> str:
     return f"IP Virtual Server version {version[0]}.{version[1]}.{version[2]} (size={size})\n"
 
 
-def table(services: Iterable[Service], view: View, *, exact: bool) -> Iterator[str]:
-    """The header and a text for each service with its servers."""
-    yield _HEADERS[view]
-    for service in services:
-        lines = [_service_line(service, view, exact=exact)]
-        lines += [_server_line(server, view, exact=exact) for server in service.servers]
-        yield "".join(lines)
+def heading(view: View) -> str:
+    """The lines above the services."""
+    return _HEADERS[view]
+
+
+def service(shown: Service, view: View, *, exact: bool) -> str:
+    """The lines of a service and its servers."""
+    lines = [_service_line(shown, view, exact=exact)]
+    lines += [_server_line(server, view, exact=exact) for server in shown.servers]
+    return "".join(lines)
 
 
 def timeouts(values: Timeouts) -> str:
@@ -102,17 +101,6 @@ def connections(entries: Iterable[Connection], *, with_engine: bool) -> Iterator
         if with_engine and entry.engine:
             line = f"{line:<{len(line)}} {entry.engine:<16} {entry.engine_data}"
         yield f"{line}\n"
-
-
-def in_order(services: Sequence[Service]) -> list[Service]:
-    """As ipvsadm sorts services and their servers."""
-    ordered = _merge_sort(list(services), lambda a, b: _compare_services(a.wish.key, b.wish.key))
-    return [
-        service._replace(
-            servers=tuple(_merge_sort(list(service.servers), lambda a, b: _compare_servers(a.wish.key, b.wish.key)))
-        )
-        for service in ordered
-    ]
 
 
 def describe_flags(wish: ServiceWish) -> str:
@@ -142,10 +130,10 @@ def netmask_text(wish: ServiceWish) -> str:
     return inet_ntop(AF_INET, wish.netmask.to_bytes(4, "big"))
 
 
-def _service_line(service: Service, view: View, *, exact: bool) -> str:
-    wish = service.wish
+def _service_line(shown: Service, view: View, *, exact: bool) -> str:
+    wish = shown.wish
     if view in (View.STATISTICS, View.RATES):
-        return f"{wish.key.text:<33}{_numbers(service.statistics, view, exact=exact)}\n"
+        return f"{wish.key.text:<33}{_numbers(shown.statistics, view, exact=exact)}\n"
     return f"{wish.key.text} {wish.scheduler}{describe_flags(wish)}\n"
 
 
@@ -196,51 +184,3 @@ def _daemon_line(daemon: Daemon) -> str:
         f"{daemon.state.name.lower()} sync daemon (mcast={daemon.interface}, syncid={daemon.sync_id}, "
         f"maxlen={daemon.max_length}, group={group}, port={daemon.port}, ttl={daemon.ttl})\n"
     )
-
-
-def _signed(difference: int) -> int:
-    """A difference as C keeps it in an int; ipvsadm compares addresses so, and far ones compare the wrong way."""
-    return (difference + 0x80000000) % 0x100000000 - 0x80000000
-
-
-def _compare_addresses(family: int, first: bytes, second: bytes) -> int:
-    """By 32-bit words; ``family`` is that of the first, whatever the second is."""
-    for start in range(0, 16 if family == AF_INET6 else 4, 4):
-        words = (int.from_bytes(address[start : start + 4], "big") for address in (first, second))
-        difference = _signed(next(words) - next(words))
-        if difference:
-            return difference
-    return 0
-
-
-def _compare_services(first: ServiceKey, second: ServiceKey) -> int:
-    if first.mark or second.mark:
-        return _signed(first.mark - second.mark)
-    return (
-        first.family - second.family
-        or first.protocol - second.protocol
-        or _compare_addresses(first.family, first.address, second.address)
-        or first.port - second.port
-    )
-
-
-def _compare_servers(first: ServerKey, second: ServerKey) -> int:
-    return _compare_addresses(first.family, first.address, second.address) or first.port - second.port
-
-
-def _merge_sort(items: list[T], compare: Callable[[T, T], int]) -> list[T]:
-    """glibc's qsort(3) below 2.37: since the comparison is no order for far addresses, the algorithm shows."""
-    if len(items) < 2:
-        return items
-    half = len(items) // 2
-    left, right = _merge_sort(items[:half], compare), _merge_sort(items[half:], compare)
-    merged: list[T] = []
-    i = j = 0
-    while i < len(left) and j < len(right):
-        if compare(left[i], right[j]) <= 0:
-            merged.append(left[i])
-            i += 1
-        else:
-            merged.append(right[j])
-            j += 1
-    return merged + left[i:] + right[j:]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_ntop
 from enum import IntEnum, IntFlag
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Protocol(IntEnum):
@@ -163,7 +166,7 @@ class Service(NamedTuple):
 
     wish: ServiceWish
     statistics: Statistics
-    servers: tuple[Server, ...] = ()
+    servers: Sequence[Server] = ()
 
 
 class Timeouts(NamedTuple):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from kata_runtime.errors import InputError
-from kata_runtime.ipvs.grammar import interpret
+from kata_runtime.ipvs import quick
+from kata_runtime.ipvs.grammar import parse
 from kata_runtime.ipvs.model import (
     AddServer,
     AddService,
@@ -20,13 +21,13 @@ from kata_runtime.ipvs.model import (
     ServiceKey,
     ServiceWish,
 )
-from kata_runtime.ipvs.options import read_line, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LINE_BYTES_MAX = 4096
-_SHOWN_BYTES = 80
+_LINE_MAX = 4096  # characters
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SHOWN_CHARACTERS = 80
 PROBLEMS_SHOWN = 20
 
 # A table as wishes: what a batch is checked against and compared with.
@@ -34,70 +35,94 @@ Servers = dict[ServerKey, ServerWish]
 Table = dict[ServiceKey, tuple[ServiceWish, Servers]]
 
 
-class NumberedRule(NamedTuple):
-    """A rule and its line, counted from 1."""
+class Batch(NamedTuple):
+    """The rules of a file called ``name``, and the line of each, counted from 1."""
 
-    line: int
-    rule: Rule
+    name: str
+    data: bytes
+    rules: list[Rule]
+    lines: list[int]
+
+    def refuse(self, reasons: Iterable[tuple[int, str]]) -> NoReturn:
+        """Refuse the batch for the rules of these places.
+
+        :raise RulesError: in any case.
+        """
+        text = _text(self.data).split("\n")
+        problems = _Problems(self.name)
+        for place, reason in reasons:
+            number = self.lines[place]
+            problems.add(number, text[number - 1].strip(), reason)
+        raise problems.error()
 
 
 class RulesError(InputError):
     """Lines of a batch are wrong; ``problems`` says which and how, the first ``PROBLEMS_SHOWN`` of them."""
 
     def __init__(self, name: str, problems: list[str], count: int) -> None:
-        shown = problems[:PROBLEMS_SHOWN]
         lines = "1 line" if count == 1 else f"{count} lines"
         super().__init__(f"{lines} of {name} cannot be applied; nothing was changed")
-        self.problems = shown
+        self.problems = problems
 
 
 class _Problems:
     def __init__(self, name: str) -> None:
         self._name = name
         self._shown: list[str] = []
-        self._count = 0
+        self.count = 0
 
     def add(self, number: int, text: str, reason: str) -> None:
-        self._count += 1
+        self.count += 1
         if len(self._shown) < PROBLEMS_SHOWN:
-            cut = text[:_SHOWN_BYTES]
+            cut = text[:_SHOWN_CHARACTERS].encode(errors="surrogateescape").decode(errors="replace")
             self._shown.append(f"{self._name}, line {number}: {cut!a}: {reason}")
 
-    def raise_any(self) -> None:
-        if self._count:
-            raise RulesError(self._name, self._shown, self._count)
+    def error(self) -> RulesError:
+        return RulesError(self._name, self._shown, self.count)
 
 
-def parse_rules(data: bytes, name: str) -> list[NumberedRule]:
+def parse_rules(data: bytes, name: str) -> Batch:
     """The rules in a file called ``name``; empty lines and those that begin with # are none.
 
     :raise RulesError: lines that are no rules.
     """
-    rules: list[NumberedRule] = []
+    batch = Batch(name, data, [], [])
     problems = _Problems(name)
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if len(raw) > _LINE_BYTES_MAX:
-            shown = raw[:_SHOWN_BYTES].decode(errors="replace")
-            problems.add(number, shown, f"it has {len(raw)} bytes, a rule at most {_LINE_BYTES_MAX}")
-            continue
-        try:
-            text = raw.decode().strip()
-        except UnicodeDecodeError:
-            problems.add(number, raw.decode(errors="replace"), "it is not UTF-8 text")
-            continue
-        if not text or text.startswith("#"):
-            continue
-        try:
-            rules.append(NumberedRule(number, _rule(text)))
-        except InputError as error:
-            problems.add(number, text, str(error))
-    problems.raise_any()
-    return rules
+    read, add_rule, add_line = quick.read, batch.rules.append, batch.lines.append
+    for number, line in enumerate(_text(data).split("\n"), 1):
+        rule = read(line)
+        if rule is None:
+            try:
+                rule = _rule(line)
+            except InputError as error:
+                problems.add(number, line[:_LINE_MAX].strip(), str(error))
+                continue
+            if rule is None:
+                continue
+        add_rule(rule)
+        add_line(number)
+    if problems.count:
+        raise problems.error()
+    return batch
 
 
-def _rule(text: str) -> Rule:
+def _text(data: bytes) -> str:
+    # Where bytes are no UTF-8, surrogates mark the line.
+    return data.removeprefix(_BYTE_ORDER_MARK).decode(errors="surrogateescape")
+
+
+def _rule(line: str) -> Rule | None:
+    if len(line) > _LINE_MAX:
+        raise InputError(f"it has {len(line)} characters, a rule at most {_LINE_MAX}")
+    text = line.strip()
+    if not text or text.startswith("#"):
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError("it is not UTF-8 text") from None
     # In a file ipvsadm's own default holds: direct routing.
-    rule = interpret(read_line(split_words(text)), Forwarding.ROUTE)
+    rule = quick.read(text) or parse(text, forwarding=Forwarding.ROUTE)
     if isinstance(rule, Rule):
         return rule
     raise InputError("only services and servers can be added, edited and deleted by a file")
@@ -108,37 +133,53 @@ def count(table: Table) -> int:
     return len(table) + sum(len(servers) for _, servers in table.values())
 
 
-def outcome(before: Table, rules: Iterable[NumberedRule], name: str, text: bytes) -> Table:
-    """The table after ``rules``; ``before`` is not changed.
+def touched(rules: Iterable[Rule]) -> set[ServiceKey]:
+    """The services that rules name."""
+    return {rule.service if type(rule) is AddServer else service_of(rule) for rule in rules}
 
-    :raise RulesError: a rule that the kernel would refuse: something exists already, or does not exist.
+
+def service_of(rule: Rule) -> ServiceKey:
+    """The service that a rule names."""
+    match rule:
+        case AddService(wish) | EditService(wish):
+            return wish.key
+        case DeleteService(key):
+            return key
+        case AddServer(service, _) | EditServer(service, _) | DeleteServer(service, _):
+            return service
+
+
+def outcome(before: Table, batch: Batch) -> Table:
+    """The table after a batch; ``before`` holds all services that it names, and is not changed.
+
+    :raise RulesError: rules that the kernel would refuse: something exists already, or does not exist.
     """
     table = dict(before)
     own: set[ServiceKey] = set()  # services whose servers are our own copy
-    added: dict[object, int] = {}
     refused: list[tuple[int, str]] = []
-    for number, rule in rules:
-        reason = _apply(table, own, added, number, rule)
+    for place, rule in enumerate(batch.rules):
+        if type(rule) is AddServer:
+            # Nearly all of a large batch.
+            service, server = rule
+            if service in own and server.key not in (servers := table[service][1]):
+                servers[server.key] = server
+                continue
+        reason = _apply(table, own, rule)
         if reason:
-            refused.append((number, reason))
+            refused.append((place, reason + _since(batch, place) if len(refused) < PROBLEMS_SHOWN else reason))
     if refused:
-        lines = text.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        problems = _Problems(name)
-        for number, reason in refused:
-            problems.add(number, lines[number - 1].decode().strip(), reason)
-        problems.raise_any()
+        batch.refuse(refused)
     return table
 
 
-def _apply(table: Table, own: set[ServiceKey], added: dict[object, int], number: int, rule: Rule) -> str:
+def _apply(table: Table, own: set[ServiceKey], rule: Rule) -> str:
     """Carry a rule out on the model; why the kernel would refuse it, or nothing."""
     match rule:
         case AddService(wish):
             if wish.key in table:
-                return f"{wish.key.words} exists already{_since(added, wish.key)}"
+                return f"{wish.key.words} exists already"
             table[wish.key] = (wish, {})
             own.add(wish.key)
-            added[wish.key] = number
         case EditService(wish):
             if wish.key not in table:
                 return f"{wish.key.words} does not exist"
@@ -146,17 +187,17 @@ def _apply(table: Table, own: set[ServiceKey], added: dict[object, int], number:
         case DeleteService(key):
             if table.pop(key, None) is None:
                 return f"{key.words} does not exist"
+            own.discard(key)
         case AddServer(service, server) | EditServer(service, server):
             if service not in table:
                 return f"{service.words} does not exist"
             servers = _own_servers(table, own, service)
             exists = server.key in servers
             if exists and isinstance(rule, AddServer):
-                return f"{service.words} has server {server.key.text} already{_since(added, (service, server.key))}"
+                return f"{service.words} has server {server.key.text} already"
             if not exists and isinstance(rule, EditServer):
                 return f"{service.words} has no server {server.key.text}"
             servers[server.key] = server
-            added.setdefault((service, server.key), number)
         case DeleteServer(service, key):
             if service not in table:
                 return f"{service.words} does not exist"
@@ -174,9 +215,16 @@ def _own_servers(table: Table, own: set[ServiceKey], service: ServiceKey) -> Ser
     return servers
 
 
-def _since(added: dict[object, int], what: object) -> str:
-    line = added.get(what)
-    return f" since line {line}" if line else ""
+def _since(batch: Batch, place: int) -> str:
+    """The line before ``place`` that added the same, in words."""
+    rule = batch.rules[place]
+    if not isinstance(rule, AddService | AddServer):
+        return ""
+    for earlier in range(place - 1, -1, -1):
+        other = batch.rules[earlier]
+        if type(other) is type(rule) and service_of(other) == service_of(rule) and other.wish.key == rule.wish.key:
+            return f" since line {batch.lines[earlier]}"
+    return ""
 
 
 def difference(current: Table, wanted: Table) -> list[Rule]:

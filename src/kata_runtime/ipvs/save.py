@@ -9,8 +9,6 @@ from kata_runtime.ipvs.listing import netmask_text
 from kata_runtime.ipvs.model import Forwarding, Protocol, ServiceFlag, TunnelFlag, TunnelType, address_text, flag_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from kata_runtime.ipvs.model import ServerWish, Service, ServiceKey, ServiceWish, Tunnel
 
 _SERVICE_OPTIONS = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
@@ -22,12 +20,10 @@ _CHECKSUM_OPTIONS = {
 }
 
 
-def rules(services: Iterable[Service]) -> Iterator[str]:
-    """The rules that make ``services``, a text for each service with its servers."""
-    for service in services:
-        key = service.wish.key
-        lines = [add_service(service.wish), *(add_server(key, server.wish) for server in service.servers)]
-        yield "".join(f"{line}\n" for line in lines)
+def rules(service: Service) -> str:
+    """The rules that make a service and its servers."""
+    lines = [add_service(service.wish), *(add_server(service.wish.key, server.wish) for server in service.servers)]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def add_service(wish: ServiceWish) -> str:

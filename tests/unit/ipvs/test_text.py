@@ -33,7 +33,7 @@ from kata_runtime.ipvs.model import (
     Timeouts,
     View,
 )
-from kata_runtime.ipvs.rules import NumberedRule, Table, count, difference, outcome, parse_rules
+from kata_runtime.ipvs.rules import Batch, Table, count, difference, outcome, parse_rules
 
 _KEY = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80)
 
@@ -94,7 +94,7 @@ def _table(services: list[Service]) -> Table:
 
 
 def _load(text: str) -> Table:
-    return outcome({}, parse_rules(text.encode(), "rules"), "rules", text.encode())
+    return outcome({}, parse_rules(text.encode(), "rules"))
 
 
 @given(_services())
@@ -113,8 +113,8 @@ def test_difference_leads_there(first: list[Service], second: list[Service]) -> 
     """The rules between two tables make the one into the other, and none are needed between equals."""
     before, after = _table(first), _table(second)
     rules = difference(before, after)
-    lines = [NumberedRule(number, rule) for number, rule in enumerate(rules, 1)]
-    assert outcome(before, lines, "rules", b"x\n" * len(rules)) == after
+    batch = Batch("rules", b"x\n" * len(rules), rules, list(range(1, len(rules) + 1)))
+    assert outcome(before, batch) == after
     assert difference(after, after) == []
 
 
@@ -138,7 +138,7 @@ def test_count() -> None:
 def test_large_numbers(value: int, shown: str, exact: str) -> None:
     """Counters are cut to K, M, G and T as ipvsadm does, or shown whole."""
     service = Service(ServiceWish(_KEY, "rr", 0, 0, 0xFFFFFFFF), Statistics(connections=value))
-    lines = [list(listing.table([service], View.STATISTICS, exact=how))[1] for how in (False, True)]
+    lines = [listing.service(service, View.STATISTICS, exact=how) for how in (False, True)]
     rest = f"{0:>9}" * 4
     assert lines == [f"{'TCP  10.0.0.1:80':<33}{shown}{rest}\n", f"{'TCP  10.0.0.1:80':<33}{exact}{rest}\n"]
 

@@ -1,0 +1,114 @@
+"""The order in which ipvsadm 1.31 prints services and servers."""
+
+from __future__ import annotations
+
+from _socket import AF_INET6
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from kata_runtime.ipvs.model import Server, ServerKey, Service, ServiceKey
+
+T = TypeVar("T")
+
+# A difference of two 32-bit words beyond this turns negative in C's int.
+_FAR = 1 << 31
+
+
+def in_order(services: Iterable[Service]) -> list[Service]:
+    """Services and the servers of each."""
+    pairs = [(service.wish.key, service._replace(servers=servers_in_order(service.servers))) for service in services]
+    return by_service(pairs)
+
+
+def by_service(pairs: Sequence[tuple[ServiceKey, T]]) -> list[T]:
+    """What belongs to services, in the order of these."""
+    if _are_near([key.address for key, _ in pairs if not key.mark]) and _is_near_range([key.mark for key, _ in pairs]):
+        ordered = sorted(pairs, key=lambda pair: _plain(pair[0]))
+    else:
+        ordered = _merge_sort(list(pairs), lambda a, b: _compare_services(a[0], b[0]))
+    return [item for _, item in ordered]
+
+
+def servers_in_order(servers: Sequence[Server]) -> list[Server]:
+    """The servers of a service."""
+    keys = [server.wish.key for server in servers]
+    if len({key.family for key in keys}) < 2 and _are_near([key.address for key in keys]):
+        return sorted(servers, key=_by_address)
+    return _merge_sort(list(servers), lambda a, b: _compare_servers(a.wish.key, b.wish.key))
+
+
+def _by_address(server: Server) -> ServerKey:
+    return server.wish.key
+
+
+def _plain(key: ServiceKey) -> tuple[int, int, int, bytes, int]:
+    # Of firewall marks nothing else counts, not even the family.
+    return (key.mark, 0, 0, b"", 0) if key.mark else (0, key.family, key.protocol, key.address, key.port)
+
+
+def _is_near_range(numbers: Sequence[int]) -> bool:
+    return not numbers or max(numbers) - min(numbers) < _FAR
+
+
+def _are_near(addresses: Sequence[bytes]) -> bool:
+    """Whether no two addresses of a family are so far apart that ipvsadm compares them the wrong way.
+
+    Then its comparison is an order, and any sort that is stable gives the same.
+    """
+    for size in (4, 16):
+        family = [address for address in addresses if len(address) == size]
+        for start in range(0, size, 4):
+            words = [int.from_bytes(address[start : start + 4], "big") for address in family]
+            if not _is_near_range(words):
+                return False
+    return True
+
+
+def _signed(difference: int) -> int:
+    """A difference as C keeps it in an int; ipvsadm compares addresses so, and far ones compare the wrong way."""
+    return (difference + 0x80000000) % 0x100000000 - 0x80000000
+
+
+def _compare_addresses(family: int, first: bytes, second: bytes) -> int:
+    """By 32-bit words; ``family`` is that of the first, whatever the second is."""
+    for start in range(0, 16 if family == AF_INET6 else 4, 4):
+        words = (int.from_bytes(address[start : start + 4], "big") for address in (first, second))
+        difference = _signed(next(words) - next(words))
+        if difference:
+            return difference
+    return 0
+
+
+def _compare_services(first: ServiceKey, second: ServiceKey) -> int:
+    if first.mark or second.mark:
+        return _signed(first.mark - second.mark)
+    return (
+        first.family - second.family
+        or first.protocol - second.protocol
+        or _compare_addresses(first.family, first.address, second.address)
+        or first.port - second.port
+    )
+
+
+def _compare_servers(first: ServerKey, second: ServerKey) -> int:
+    return _compare_addresses(first.family, first.address, second.address) or first.port - second.port
+
+
+def _merge_sort(items: list[T], compare: Callable[[T, T], int]) -> list[T]:
+    """glibc's qsort(3) below 2.37: since the comparison is no order for far addresses, the algorithm shows."""
+    if len(items) < 2:
+        return items
+    half = len(items) // 2
+    left, right = _merge_sort(items[:half], compare), _merge_sort(items[half:], compare)
+    merged: list[T] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        if compare(left[i], right[j]) <= 0:
+            merged.append(left[i])
+            i += 1
+        else:
+            merged.append(right[j])
+            j += 1
+    return merged + left[i:] + right[j:]

@@ -1,0 +1,120 @@
+"""Servers as /proc/net/ip_vs lists them: a sixth of netlink's bytes, and all that -L and most of -S show of them.
+
+It lacks counters, thresholds, persistent connections and what belongs to tunnels, and of services their flags: these
+come from netlink, and the lines about them serve to see that both tell of the same table.
+Source: net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_info_seq_show.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_INET, AF_INET6, inet_pton
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import ConflictError, ProtocolError
+from kata_runtime.ipvs.codec import NOT_COUNTED
+from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerWish, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kata_runtime.ipvs.model import ServiceWish
+
+NAME = "ip_vs"
+_HEADING_LINES = 3
+_ARROW = "  -> "
+_FORWARDING = {
+    "Masq": Forwarding.MASQUERADE,
+    "Local": Forwarding.LOCAL,
+    "Tunnel": Forwarding.TUNNEL,
+    "Route": Forwarding.ROUTE,
+    "Bypass": Forwarding.BYPASS,
+}
+_LINE_MAX = 4096  # characters; the longest real one has about a hundred
+
+
+def services(wishes: Iterable[ServiceWish], pieces: Iterable[bytes]) -> Iterator[Service]:
+    """Each of ``wishes``, which are in the kernel's order, with its servers.
+
+    :raise ConflictError: the file tells of other services. :raise ProtocolError: it is broken.
+    """
+    waiting = iter(wishes)
+    wish: ServiceWish | None = None
+    servers: list[Server] = []
+    for line in _rows(pieces):
+        if line.startswith(_ARROW):
+            servers.append(_server(line))
+            continue
+        if wish is not None:
+            yield Service(wish, NOT_COUNTED, servers)
+            servers = []
+        wish = next(waiting, None)
+        if wish is None or not line.startswith(_head(wish)):
+            raise _changed()
+    if wish is not None:
+        yield Service(wish, NOT_COUNTED, servers)
+    elif servers:
+        raise ProtocolError("servers without a service in the guest's list of virtual servers")
+    if next(waiting, None) is not None:
+        raise _changed()
+
+
+def count(pieces: Iterable[bytes]) -> int:
+    """How many services and servers the file lists.
+
+    :raise ProtocolError: it is broken.
+    """
+    lines = sum(piece.count(b"\n") for piece in pieces)
+    if lines < _HEADING_LINES:
+        raise ProtocolError("the guest's list of virtual servers lacks its heading")
+    return lines - _HEADING_LINES
+
+
+def _changed() -> ConflictError:
+    return ConflictError("the virtual servers changed while they were read", hint="try again")
+
+
+def _rows(pieces: Iterable[bytes]) -> Iterator[str]:
+    """The lines behind the heading, without their ends."""
+    heading = _HEADING_LINES
+    rest = ""
+    for piece in pieces:
+        *lines, rest = (rest + piece.decode("ascii", "replace")).split("\n")
+        if len(rest) > _LINE_MAX:
+            raise ProtocolError(f"a line of {len(rest)} characters in the guest's list of virtual servers")
+        yield from lines[heading:]
+        heading = max(heading - len(lines), 0)
+    if rest or heading:
+        raise ProtocolError("the guest's list of virtual servers is cut short")
+
+
+def _head(wish: ServiceWish) -> str:
+    """How the line of a service begins."""
+    key = wish.key
+    if key.mark:
+        return f"FWM  {key.mark:08X} {wish.scheduler} "
+    if key.family == AF_INET6:
+        return f"{key.protocol.name}  [{key.address.hex(':', 2)}]:{key.port:04X} {wish.scheduler} "
+    return f"{key.protocol.name}  {key.address.hex().upper()}:{key.port:04X} {wish.scheduler} "
+
+
+def _server(line: str) -> Server:
+    try:
+        _, end, method, weight, active, inactive = line.split()
+        return Server(
+            ServerWish(_end(end), _FORWARDING[method], int(weight)), int(active), int(inactive), 0, NOT_COUNTED
+        )
+    except (ValueError, KeyError, OSError):
+        raise ProtocolError(f"a server {line[:80]!a} in the guest's list of virtual servers") from None
+
+
+@lru_cache(maxsize=1 << 15)
+def _end(text: str) -> ServerKey:
+    """``0A000001:0050`` or ``[fd00:0000:...]:0050``."""
+    address, _, port = text.rpartition(":")
+    if address.startswith("["):
+        return ServerKey(AF_INET6, inet_pton(AF_INET6, address.strip("[]")), int(port, 16))
+    packed = bytes.fromhex(address)
+    if len(packed) != 4:
+        raise ValueError(address)
+    return ServerKey(AF_INET, packed, int(port, 16))

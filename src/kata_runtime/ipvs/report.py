@@ -1,0 +1,118 @@
+"""Answers to questions about the table, as ipvsadm prints them, or as JSON."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import ConflictError, KernelError, ProtocolError
+from kata_runtime.ipvs import listing, order, save
+from kata_runtime.ipvs.engine import explain
+from kata_runtime.ipvs.model import (
+    Forwarding,
+    ListConnections,
+    ListDaemons,
+    ListTable,
+    ListTimeouts,
+    Save,
+    Service,
+    View,
+    Zero,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from kata_runtime.ipvs.engine import Engine
+    from kata_runtime.ipvs.model import Question, ServiceKey
+
+# What one write takes; the kernel copies a pipe's worth at a time.
+_CHUNK_CHARACTERS = 64 * 1024
+
+
+def answer(engine: Engine, question: Question, fmt: str, container: str) -> Iterator[str]:
+    """The answer in chunks; ``fmt`` is ``text`` or ``json``, ``container`` is for errors.
+
+    :raise InputError: the service asked for does not exist. :raise KernelError, GuestError: it cannot be read.
+    """
+    if fmt == "json":
+        from kata_runtime.ipvs.document import render
+
+        yield render(engine, question)
+        return
+    yield from _chunks(_texts(engine, question, container))
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[str]:
+    held: list[str] = []
+    size = 0
+    for text in texts:
+        held.append(text)
+        size += len(text)
+        if size >= _CHUNK_CHARACTERS:
+            yield "".join(held)
+            held.clear()
+            size = 0
+    yield "".join(held)
+
+
+def _texts(engine: Engine, question: Question, container: str) -> Iterable[str]:
+    match question:
+        case ListTable(key, view, exact, is_sorted):
+
+            def lines(service: Service) -> str:
+                shown = service._replace(servers=order.servers_in_order(service.servers)) if is_sorted else service
+                return listing.service(shown, view, exact=exact)
+
+            heading = listing.heading(view)
+            if key is not None:
+                return [heading, lines(_existing(engine, key, container))]
+            title = listing.title(*engine.info())
+            texts = _of_services(engine, lines, is_quick=view == View.CONNECTIONS)
+            return chain([title, heading], _ordered(texts, is_sorted=is_sorted))
+        case ListConnections(with_engine):
+            return listing.connections(engine.connections(), with_engine=with_engine)
+        case ListTimeouts():
+            return [listing.timeouts(engine.timeouts())]
+        case ListDaemons():
+            return [listing.daemons(engine.daemons())]
+        case Save():
+            return _ordered(_saved(engine), is_sorted=True)
+
+
+def _existing(engine: Engine, key: ServiceKey, container: str) -> Service:
+    try:
+        return engine.service(key)
+    except KernelError as error:
+        raise explain(Zero(key), error, container) from error
+
+
+def _ordered(texts: dict[ServiceKey, str], *, is_sorted: bool) -> list[str]:
+    return order.by_service(list(texts.items())) if is_sorted else list(texts.values())
+
+
+def _of_services(engine: Engine, text: Callable[[Service], str], *, is_quick: bool) -> dict[ServiceKey, str]:
+    """A text for each service, made as they come: text is smaller than what it is made of."""
+    if is_quick:
+        try:
+            return {service.wish.key: text(service) for service in engine.shown_services()}
+        except (ConflictError, ProtocolError):
+            # Somebody in the container changes the table, or its kernel writes the file in another way. Netlink
+            # reads each service as a whole.
+            pass
+    return {service.wish.key: text(service) for service in engine.services()}
+
+
+def _saved(engine: Engine) -> dict[ServiceKey, str]:
+    tunnelled: set[ServiceKey] = set()
+
+    def rules(service: Service) -> str:
+        if any(server.wish.forwarding == Forwarding.TUNNEL for server in service.servers):
+            tunnelled.add(service.wish.key)
+        return save.rules(service._replace(servers=order.servers_in_order(service.servers)))
+
+    texts = _of_services(engine, rules, is_quick=True)
+    if tunnelled:
+        # The quick way does not tell the kind of tunnel.
+        texts |= {service.wish.key: rules(service) for service in engine.services(tunnelled)}
+    return texts
