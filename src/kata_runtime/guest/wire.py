@@ -15,7 +15,7 @@ import zlib
 
 VERSION = 2
 NONCE_BYTES = 16
-# The largest body either side accepts; 64 KiB of netlink plus headers fits with room to spare.
+# The largest body either side accepts; 128 KiB of netlink plus headers fits with room to spare.
 MAX_BODY_BYTES = 256 * 1024
 
 CONTROL_PORT = "org.kata-runtime.control"

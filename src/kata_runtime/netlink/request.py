@@ -30,10 +30,10 @@ from kata_runtime.netlink.transport import Block, Family, Transport
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-# A block is one send(): what a netlink socket takes at once (net.core.wmem_default is 208 KiB, of which
-# an skb costs twice its bytes), and as many messages as can all fail without overflowing the 4 MiB receive
+# A block is one send(): less than a netlink socket takes at once (net.core.wmem_default is 208 KiB; netlink_sendmsg
+# refuses more with EMSGSIZE), and as many messages as can all fail without overflowing the 4 MiB receive
 # buffer (an error costs about 1 KiB of it).
-BLOCK_BYTES = 64 * 1024
+BLOCK_BYTES = 128 * 1024
 BLOCK_MESSAGES = 2000
 # Their answers are read as a whole: those of services with 20 servers have 450 KiB.
 _BLOCK_DUMPS = 64

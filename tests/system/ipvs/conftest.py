@@ -12,6 +12,24 @@ if TYPE_CHECKING:
     from tests.system.conftest import Completed, Sandbox
 
 
+FORMER = "-A -t 10.9.9.9:80 -s wlc -p 60\n-a -t 10.9.9.9:80 -r 10.9.9.1:80 -m -w 7\n-A -f 3 -s rr\n"
+
+_RENEW = """
+ipvsadm -C
+for module in $(sed -n 's/^\\(ip_vs_[a-z0-9_]*\\) .*/\\1/p' /proc/modules) ip_vs; do rmmod $module; done
+"""
+
+
+def rule_lines(services: int, servers: int) -> list[str]:
+    """Services with as many servers each, a rule a line."""
+    lines = []
+    for number in range(services):
+        service = f"-t 10.1.{number // 250}.{number % 250 + 1}:80"
+        lines.append(f"-A {service} -s rr")
+        lines += [f"-a {service} -r 10.2.{n // 250}.{n % 250 + 1}:8080 -m -w {n % 100}" for n in range(servers)]
+    return lines
+
+
 class Balancer:
     """A sandbox whose virtual servers are under test."""
 
@@ -35,6 +53,15 @@ class Balancer:
     def real(self, *words: str, stdin: str | None = None) -> Completed:
         """ipvsadm in the guest."""
         return self.sandbox.guest("ipvsadm", *words, stdin=stdin)
+
+    def renew(self) -> None:
+        """A table as in a new container.
+
+        The kernel keeps deleted servers for two minutes, and each addition looks through them (ip_vs_trash_get_dest):
+        what tests delete by the ten thousand would slow others down.
+        """
+        done = self.sandbox.guest("sh", "-s", stdin=_RENEW)
+        assert (done.returncode, done.stderr) == (0, "")
 
     def table(self) -> str:
         """The table as the real program saves it."""

@@ -211,3 +211,6 @@ def test_replace_disturbs_nobody(balancer: Balancer, town: Town) -> None:
         for turn in (1, 0, 1):
             assert balancer.restore(kept + others[turn], "--replace").returncode == 0
         assert asked.result() == {"s11": 300}
+    # It is still the service that it was: it has counted every connection.
+    counted = balancer.real("-Ln", "-t", "10.1.0.1:80", "--stats", "--exact").stdout.splitlines()
+    assert [line.split()[2] for line in counted[2:]] == ["300", "300"]

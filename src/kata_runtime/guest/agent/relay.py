@@ -28,7 +28,7 @@ _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
-# Room for the errors of a 64 KiB block of which every message fails; SO_RCVBUFFORCE since the default
+# Room for the errors of a 128 KiB block of which every message fails; SO_RCVBUFFORCE since the default
 # limit (net.core.rmem_max) is 208 KiB.
 _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; Python names it from 3.12 on
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
