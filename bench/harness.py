@@ -76,13 +76,26 @@ def in_guest(sandbox: Sandbox, script: str, data: bytes = b"") -> float:
     return float(run(sandbox.runtime.argv("exec", sandbox.id, "python3", "-c", timed), data))
 
 
-def medians(actions: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, float]:
-    """The median of each action's own seconds; the actions take turns, so that noise meets them alike."""
-    taken: dict[str, list[float]] = {name: [] for name in actions}
+Taken = dict[str, list[float]]
+
+
+def in_turns(actions: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> Taken:
+    """Each action's own seconds, round by round; the actions take turns, so that noise meets them alike."""
+    taken: Taken = {name: [] for name in actions}
     for _ in range(rounds):
         for name, action in actions.items():
             taken[name].append(action())
-    return {name: statistics.median(values) for name, values in taken.items()}
+    return taken
+
+
+def medians(actions: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, float]:
+    """The median of each action's own seconds."""
+    return {name: statistics.median(values) for name, values in in_turns(actions, rounds).items()}
+
+
+def ratio(first: Sequence[float], second: Sequence[float]) -> float:
+    """The median of the ratios of each round: machines like this one change their speed from minute to minute."""
+    return statistics.median(a / b for a, b in zip(first, second, strict=True))
 
 
 def machine(accelerator: str) -> str:

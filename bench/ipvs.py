@@ -11,7 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.harness import ROUNDS, in_guest, machine, medians, run, seconds, table, write
+from bench.harness import ROUNDS, Taken, in_guest, in_turns, machine, ratio, run, seconds, table, write
 from bench.plot import Axis, chart
 from kata_runtime.ipvs.command import open_engine
 from kata_runtime.ipvs.engine import requests
@@ -103,7 +103,7 @@ class Contest:
             blocks = [block.data for block in blocks_of(requests(open_engine(session), changes))]
         return b"".join(_LENGTH.pack(len(block)) + block for block in blocks)
 
-    def restores(self, empty: Callable[[], None]) -> dict[str, float]:
+    def restores(self, empty: Callable[[], None]) -> Taken:
         """Seconds of each to load the rules into a table that ``empty`` has emptied."""
 
         def fresh(action: Callable[[], float]) -> Callable[[], float]:
@@ -113,17 +113,17 @@ class Contest:
 
             return emptied
 
-        return medians(
+        return in_turns(
             {
                 "floor": fresh(self._floor),
-                "ipvsadm": fresh(lambda: in_guest(self._sandbox, "ipvsadm -R </tmp/rules")),
                 "ours": fresh(lambda: seconds(lambda: run(self.load()))),
+                "ipvsadm": fresh(lambda: in_guest(self._sandbox, "ipvsadm -R </tmp/rules")),
             }
         )
 
-    def reads(self, ours: str, real: str) -> dict[str, float]:
+    def reads(self, ours: str, real: str) -> Taken:
         """Seconds of each to print the table."""
-        return medians(
+        return in_turns(
             {
                 "ipvsadm": lambda: in_guest(self._sandbox, f"ipvsadm {real} >/dev/null"),
                 "ours": lambda: seconds(lambda: run(self.argv("--parameters", ours))),
@@ -134,7 +134,7 @@ class Contest:
 def measure(sandbox: Sandbox) -> None:
     """Write docs/benchmarks/ipvs.md and its plot."""
     rows: list[list[str]] = []
-    restores: dict[int, dict[str, float]] = {}
+    restores: dict[int, Taken] = {}
     for count in _SIZES:
         contest = Contest(sandbox, rules(count))
         restores[count] = contest.restores(contest.renew)
@@ -151,7 +151,10 @@ def measure(sandbox: Sandbox) -> None:
     growth = [[f"{count:,}", f"{rate:,.0f}"] for count, rate in _growth(sandbox)]
     memory = _memory(sandbox)
     _report(load_record(str(sandbox.directory)).accelerator, rows, profile, growth, memory)
-    points = {name: [(float(count), found[name]) for count, found in restores.items()] for name in restores[_SIZES[0]]}
+    points = {
+        name: [(float(count), statistics.median(found[name])) for count, found in restores.items()]
+        for name in restores[_SIZES[0]]
+    }
     highest = max(value for line in points.values() for _, value in line)
     axes = Axis("rules", float(_SIZES[-1])), Axis("seconds", float(math.ceil(highest / 5) * 5))
     lines = {"ipvsadm -R": points["ipvsadm"], "ours": points["ours"], "floor": points["floor"]}
@@ -161,11 +164,11 @@ def measure(sandbox: Sandbox) -> None:
 _SAVE = ("-S", "-Sn")
 
 
-def _row(count: int, what: str, found: dict[str, float]) -> list[str]:
-    floor = f"{found['floor']:.2f} s" if "floor" in found else ""
-    over = f"{found['ours'] / found['floor']:.2f}" if "floor" in found else ""
-    ours, real = found["ours"], found["ipvsadm"]
-    return [f"{count:,}", what, f"{real:.2f} s", f"{ours:.2f} s", floor, f"{real / ours:.1f}", over]
+def _row(count: int, what: str, found: Taken) -> list[str]:
+    middle = {name: f"{statistics.median(values):.2f} s" for name, values in found.items()}
+    over = f"{ratio(found['ours'], found['floor']):.2f}" if "floor" in found else ""
+    faster = f"{ratio(found['ipvsadm'], found['ours']):.1f}"
+    return [f"{count:,}", what, middle["ipvsadm"], middle["ours"], middle.get("floor", ""), faster, over]
 
 
 def _profile(sandbox: Sandbox, contest: Contest) -> list[list[str]]:
@@ -248,7 +251,7 @@ _HOW = """\
 `ipvsadm` is timed inside the guest; ours from outside with its whole start-up. The floor replays the same netlink
 bytes from a minimal sender in the guest. All take turns in one guest. Each restore begins with IPVS loaded anew, as in
 a new container; only in the last row the table was emptied with -C just before: the kernel keeps deleted servers for
-two minutes, and each addition looks through them.
+two minutes, and each addition looks through them. Ratios are medians of the ratios of each round.
 
 """
 

@@ -235,11 +235,11 @@ def unpack_service(payload: bytes, *, statistics: bool = True) -> tuple[ServiceW
         raise ProtocolError("a virtual service without flags or netmask")
     wish = ServiceWish(
         key,
-        unpack_text(attributes.get(_SVC_SCHED_NAME, b"")),
+        _name(attributes.get(_SVC_SCHED_NAME, b"")),
         _FLAGS.unpack(flags)[0] & ~ServiceFlag.HASHED,
         unpack_u32(attributes.get(_SVC_TIMEOUT, b"")),
         (_MASK4 if family == AF_INET else _NUMBER).unpack(mask)[0],
-        unpack_text(attributes.get(_SVC_PE_NAME, b"")),
+        _name(attributes.get(_SVC_PE_NAME, b"")),
     )
     return wish, _statistics(attributes, _SVC_STATS64, _SVC_STATS) if statistics else NOT_COUNTED
 
@@ -325,7 +325,7 @@ def unpack_daemon(payload: bytes) -> Daemon:
         raise ProtocolError(f"a synchronisation daemon with {error}") from None
     return Daemon(
         state,
-        unpack_text(attributes.get(_DAEMON_IFN, b"")),
+        _name(attributes.get(_DAEMON_IFN, b"")),
         unpack_u32(attributes.get(_DAEMON_SYNC_ID, b"")),
         unpack_u16(attributes.get(_DAEMON_MAXLEN, bytes(2))),
         attributes.get(_DAEMON_GROUP) or attributes.get(_DAEMON_GROUP6, b""),
@@ -342,6 +342,14 @@ def _address(payload: bytes, size: int) -> bytes:
     if len(payload) != 16:
         raise ProtocolError(f"an address of {len(payload)} bytes")
     return payload[:size]
+
+
+def _name(payload: bytes) -> str:
+    text = unpack_text(payload)
+    if not text.isprintable():
+        # It would reach the operator's terminal.
+        raise ProtocolError(f"a name {text[:16]!a}")
+    return text
 
 
 def _port(payload: bytes) -> int:

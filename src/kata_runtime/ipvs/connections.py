@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs.model import Connection, address_text
+from kata_runtime.ipvs.proc_file import rows
 from kata_runtime.netlink.address import packed_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 NAME = "ip_vs_conn"
+_HEADING_LINES = 1
 _FIELDS = 9  # protocol, three addresses with ports, state, seconds; then perhaps engine and its data
 
 
-def parse_connections(pieces: Iterable[bytes]) -> list[Connection]:
+def parse_connections(pieces: Iterable[bytes]) -> Iterator[Connection]:
     """The entries of the file, without its heading.
 
     :raise ProtocolError: a line that is none.
     """
-    text = b"".join(pieces).decode("ascii", "replace")
-    return [_connection(line) for line in text.splitlines()[1:] if line.strip()]
+    return map(_connection, rows(pieces, _HEADING_LINES, "connections"))
 
 
 def _connection(line: str) -> Connection:

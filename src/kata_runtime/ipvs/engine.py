@@ -98,7 +98,7 @@ class Engine:
             return next(self._with_servers([codec.unpack_service(message.payload)], statistics=True))
         raise ProtocolError(f"no answer about {key.words}")
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> Iterator[Connection]:
         """The connections that are balanced now."""
         return parse_connections(self._transport.read_file(CONNECTIONS))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kata_runtime.errors import ConflictError, ProtocolError
 from kata_runtime.ipvs.codec import NOT_COUNTED
 from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerWish, Service
+from kata_runtime.ipvs.proc_file import rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kata_runtime.ipvs.model import ServiceWish
 
 NAME = "ip_vs"
+_WHAT = "virtual servers"
 _HEADING_LINES = 3
 _ARROW = "  -> "
 _FORWARDING = {
@@ -30,7 +32,6 @@ _FORWARDING = {
     "Route": Forwarding.ROUTE,
     "Bypass": Forwarding.BYPASS,
 }
-_LINE_MAX = 4096  # characters; the longest real one has about a hundred
 
 
 def services(wishes: Iterable[ServiceWish], pieces: Iterable[bytes]) -> Iterator[Service]:
@@ -41,7 +42,7 @@ def services(wishes: Iterable[ServiceWish], pieces: Iterable[bytes]) -> Iterator
     waiting = iter(wishes)
     wish: ServiceWish | None = None
     servers: list[Server] = []
-    for line in _rows(pieces):
+    for line in rows(pieces, _HEADING_LINES, _WHAT):
         if line.startswith(_ARROW):
             servers.append(_server(line))
             continue
@@ -54,7 +55,7 @@ def services(wishes: Iterable[ServiceWish], pieces: Iterable[bytes]) -> Iterator
     if wish is not None:
         yield Service(wish, NOT_COUNTED, servers)
     elif servers:
-        raise ProtocolError("servers without a service in the guest's list of virtual servers")
+        raise ProtocolError(f"servers without a service in the guest's list of {_WHAT}")
     if next(waiting, None) is not None:
         raise _changed()
 
@@ -66,26 +67,12 @@ def count(pieces: Iterable[bytes]) -> int:
     """
     lines = sum(piece.count(b"\n") for piece in pieces)
     if lines < _HEADING_LINES:
-        raise ProtocolError("the guest's list of virtual servers lacks its heading")
+        raise ProtocolError(f"the guest's list of {_WHAT} lacks its heading")
     return lines - _HEADING_LINES
 
 
 def _changed() -> ConflictError:
     return ConflictError("the virtual servers changed while they were read", hint="try again")
-
-
-def _rows(pieces: Iterable[bytes]) -> Iterator[str]:
-    """The lines behind the heading, without their ends."""
-    heading = _HEADING_LINES
-    rest = ""
-    for piece in pieces:
-        *lines, rest = (rest + piece.decode("ascii", "replace")).split("\n")
-        if len(rest) > _LINE_MAX:
-            raise ProtocolError(f"a line of {len(rest)} characters in the guest's list of virtual servers")
-        yield from lines[heading:]
-        heading = max(heading - len(lines), 0)
-    if rest or heading:
-        raise ProtocolError("the guest's list of virtual servers is cut short")
 
 
 def _head(wish: ServiceWish) -> str:
@@ -105,7 +92,7 @@ def _server(line: str) -> Server:
             ServerWish(_end(end), _FORWARDING[method], int(weight)), int(active), int(inactive), 0, NOT_COUNTED
         )
     except (ValueError, KeyError, OSError):
-        raise ProtocolError(f"a server {line[:80]!a} in the guest's list of virtual servers") from None
+        raise ProtocolError(f"a server {line[:80]!a} in the guest's list of {_WHAT}") from None
 
 
 @lru_cache(maxsize=1 << 15)

@@ -23,7 +23,7 @@ from kata_runtime.ipvs.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
 _LINE_MAX = 4096  # characters
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -43,16 +43,17 @@ class Batch(NamedTuple):
     rules: list[Rule]
     lines: list[int]
 
-    def refuse(self, reasons: Iterable[tuple[int, str]]) -> NoReturn:
-        """Refuse the batch for the rules of these places.
+    def refuse(self, reasons: Sequence[tuple[int, str]]) -> NoReturn:
+        """Refuse the batch for the rules of these places, in their order.
 
         :raise RulesError: in any case.
         """
-        text = _text(self.data).split("\n")
+        numbers = [self.lines[place] for place, _ in reasons]
+        shown = set(numbers[:PROBLEMS_SHOWN])
+        texts = {number: text for number, text in _numbered(self.data) if number in shown}
         problems = _Problems(self.name)
-        for place, reason in reasons:
-            number = self.lines[place]
-            problems.add(number, text[number - 1].strip(), reason)
+        for number, (_, reason) in zip(numbers, reasons, strict=True):
+            problems.add(number, texts.get(number, "").strip(), reason)
         raise problems.error()
 
 
@@ -89,7 +90,7 @@ def parse_rules(data: bytes, name: str) -> Batch:
     batch = Batch(name, data, [], [])
     problems = _Problems(name)
     read, add_rule, add_line = quick.read, batch.rules.append, batch.lines.append
-    for number, line in enumerate(_text(data).split("\n"), 1):
+    for number, line in _numbered(data):
         rule = read(line)
         if rule is None:
             try:
@@ -106,9 +107,15 @@ def parse_rules(data: bytes, name: str) -> Batch:
     return batch
 
 
-def _text(data: bytes) -> str:
+def _numbered(data: bytes) -> Iterator[tuple[int, str]]:
+    """The lines of a file from 1 on, one at a time: a list of 64 MiB of empty ones would take 512 MiB."""
     # Where bytes are no UTF-8, surrogates mark the line.
-    return data.removeprefix(_BYTE_ORDER_MARK).decode(errors="surrogateescape")
+    text = data.removeprefix(_BYTE_ORDER_MARK).decode(errors="surrogateescape")
+    start, number = 0, 1
+    while (end := text.find("\n", start)) >= 0:
+        yield number, text[start:end]
+        start, number = end + 1, number + 1
+    yield number, text[start:]
 
 
 def _rule(line: str) -> Rule | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from _socket import AF_INET, AF_INET6, inet_pton
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -116,6 +117,61 @@ def test_servers_round_trip(wish: ServerWish) -> None:
     expected = Server(wish, 700, 800, 900, Statistics(*range(10)))
     assert codec.unpack_server(payload, AF_INET) == expected
     assert codec.unpack_server(payload, AF_INET, statistics=False) == expected._replace(statistics=Statistics())
+
+
+def _as_linux_sends(wish: ServerWish) -> list[bytes]:
+    """The attributes of a server, in the order and with the widths of ip_vs_genl_fill_dest."""
+    key, tunnel = wish.key, wish.tunnel
+    counters = b"".join(pack_attribute(kind, bytes(8 if kind in (4, 5) else 4)) for kind in range(1, 11))
+    return [
+        pack_attribute(1, key.address.ljust(16, b"\0")),
+        pack_attribute(2, key.port.to_bytes(2, "big")),
+        pack_u32(3, wish.forwarding | 0x100),
+        pack_u32(4, wish.weight),
+        pack_attribute(13, bytes([tunnel.type])),
+        pack_attribute(14, tunnel.port.to_bytes(2, "big")),
+        pack_attribute(15, struct.pack("=H", tunnel.flags)),
+        *(
+            pack_u32(kind, value)
+            for kind, value in zip((5, 6, 7, 8, 9), (wish.upper, wish.lower, 7, 8, 9), strict=True)
+        ),
+        pack_attribute(11, struct.pack("=H", key.family)),
+        pack_attribute(10, counters),
+        pack_attribute(12, _counters(*range(10))),
+    ]
+
+
+def _message(attributes: list[bytes]) -> bytes:
+    return pack_generic(codec.NEW_DEST, 1, pack_attribute(2, b"".join(attributes)))
+
+
+@given(service_wishes().flatmap(lambda wish: server_wishes(wish.key)), st.booleans())
+def test_the_usual_server(wish: ServerWish, statistics: bool) -> None:
+    """The layout that Linux sends is read in one go, with the result of reading it attribute by attribute."""
+    attributes = _as_linux_sends(wish)
+    expected = Server(wish, 7, 8, 9, Statistics(*range(10)) if statistics else Statistics())
+    assert codec._usual_server(_message(attributes), statistics=statistics) == expected
+    assert codec._usual_server(_message(attributes[::-1]), statistics=statistics) is None
+    for order in (attributes, attributes[::-1]):
+        assert codec.unpack_server(_message(order), AF_INET, statistics=statistics) == expected
+
+
+@given(service_wishes().flatmap(lambda wish: server_wishes(wish.key)), st.integers(0, 339), st.integers(0, 255))
+def test_the_usual_server_with_a_wrong_byte(wish: ServerWish, place: int, value: int) -> None:
+    """One byte changed is another server or refused, never anything else."""
+    payload = bytearray(_message(_as_linux_sends(wish)))
+    assert len(payload) == 340
+    payload[place] = value
+    with suppress(ProtocolError):
+        assert isinstance(codec.unpack_server(bytes(payload), AF_INET), Server)
+
+
+def test_names_cannot_steer_a_terminal() -> None:
+    """A scheduler's name with control characters is refused."""
+    wish = ServiceWish(_V4, "r\x1b[2J", 0, 0, 0xFFFFFFFF)
+    with pytest.raises(ProtocolError) as refusal:
+        codec.unpack_service(pack_generic(codec.NEW_SERVICE, 1, pack_nested(1, codec.pack_service(wish))))
+    assert str(refusal.value) == "a name 'r\\x1b[2J'"
 
 
 def test_daemon_round_trip() -> None:

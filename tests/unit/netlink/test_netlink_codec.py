@@ -15,7 +15,7 @@ from kata_runtime.netlink import message as m
 from kata_runtime.netlink.address import Address, add_address, delete_address, unpack_address
 from kata_runtime.netlink.generic import get_family, pack_generic, unpack_family, unpack_generic
 from kata_runtime.netlink.link import Link, delete_link, dump_links, get_link, set_link, unpack_link
-from kata_runtime.netlink.request import Request, attempt_all, call, call_all, call_each
+from kata_runtime.netlink.request import Request, attempt_all, call, call_all, call_each, dump_each
 from kata_runtime.netlink.route import NextHop, new_route, unpack_route, with_next_hops
 from kata_runtime.netlink.transport import Block, Family
 
@@ -287,16 +287,62 @@ def test_many_requests_share_a_block() -> None:
     assert attempt_all(Scripted(), Family.ROUTE, []) == {}
 
 
-@given(st.lists(st.integers(0, 40_000), max_size=12))
+def test_nothing_follows_a_failure() -> None:
+    """With until_failure, the block behind the one that failed is not sent."""
+    large = Request("set it", 16, 0, bytes(100_000))
+    blocks = [m.pack_message(16, 5, number, large.payload) for number in (1, 2, 3)]
+    answers = (_error(1, 0), _error(2, errno.EEXIST))
+    failures = attempt_all(Scripted(*zip(blocks, answers, strict=False)), Family.ROUTE, [large] * 3, until_failure=True)
+    assert [(index, error.errno) for index, error in failures.items()] == [(1, errno.EEXIST)]
+
+
+def _done(sequence: int, number: int = 0) -> bytes:
+    return m.pack_message(3, 2, sequence, (-number).to_bytes(4, "little", signed=True))
+
+
+def test_small_dumps_share_a_block() -> None:
+    """Rows come dump by dump; one during which the table changed is asked for again at the end."""
+    asked = b"".join(m.pack_message(18, 0x301, number, b"5678") for number in (1, 2, 3))
+    answer = m.pack_message(16, 2, 1, b"a") + m.pack_message(16, 2, 1, b"b") + _done(1)
+    answer += m.pack_message(16, 0x12, 2, b"half") + _done(2) + _done(3)
+    kernel = Scripted(
+        (asked, answer), (m.pack_message(18, 0x301, 1, b"5678"), m.pack_message(16, 2, 1, b"whole") + _done(1))
+    )
+    rows = list(dump_each(kernel, Family.ROUTE, [LIST] * 3))
+    assert rows == [
+        (0, [m.Message(16, 2, 1, b"a"), m.Message(16, 2, 1, b"b")]),
+        (2, []),
+        (1, [m.Message(16, 2, 1, b"whole")]),
+    ]
+    assert list(dump_each(Scripted(), Family.ROUTE, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (b"", ProtocolError),
+        (m.pack_message(16, 2, 1, b"row"), ProtocolError),
+        (_done(2), ProtocolError),
+        (_done(1, errno.EPERM), KernelError),
+        (_error(1, errno.EPERM), KernelError),
+    ],
+)
+def test_dumps_that_fail(answer: bytes, kind: type[Exception]) -> None:
+    """No end, another sequence, a refusal: never taken for an empty table."""
+    with pytest.raises(kind):
+        list(dump_each(Scripted((m.pack_message(18, 0x301, 1, b"5678"), answer)), Family.ROUTE, [LIST]))
+
+
+@given(st.lists(st.integers(0, 80_000), max_size=12))
 def test_blocks_stay_below_their_limit(sizes: list[int]) -> None:
-    """Whatever the sizes, every request goes out once, in order, and no block of several exceeds 64 KiB."""
+    """Whatever the sizes, every request goes out once, in order, and no block of several exceeds 128 KiB."""
     seen: list[tuple[int, int]] = []
 
     class Kernel:
         def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
             for block in blocks:
                 messages = list(m.iter_messages(block.data))
-                assert len(messages) == 1 or len(block.data) <= 64 * 1024 + 3 + HEADER
+                assert len(messages) == 1 or len(block.data) <= 128 * 1024 + 3 + HEADER
                 assert [bool(message.flags & 4) for message in messages] == [False] * (len(messages) - 1) + [True]
                 assert block.last_sequence == messages[-1].sequence
                 seen.extend((message.sequence, len(message.payload)) for message in messages)

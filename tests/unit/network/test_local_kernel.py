@@ -19,7 +19,7 @@ from kata_runtime.netlink.address import (
 from kata_runtime.netlink.generic import find_family
 from kata_runtime.netlink.link import RTNLGRP_LINK, dump_links, get_link, links_of, set_link, unpack_link
 from kata_runtime.netlink.message import iter_messages
-from kata_runtime.netlink.request import attempt_all, call, call_all, call_each
+from kata_runtime.netlink.request import attempt_all, call, call_all, call_each, dump_each
 from kata_runtime.netlink.transport import Family
 
 
@@ -49,6 +49,17 @@ def test_links_and_addresses_are_what_iproute2_shows(session: Any) -> None:
         for link in json.loads(session.ip("-j", "address"))
     }
     assert ours == theirs
+
+
+def test_dumps_in_one_block(session: Any) -> None:
+    """A hundred dumps that go to the kernel one by one have the rows of each alone."""
+    asked = [dump_links(), dump_addresses()] * 50
+    alone = [[row.payload for row in rows] for rows in call_each(session.transport, Family.ROUTE, asked[:2])]
+    together = list(dump_each(session.transport, Family.ROUTE, asked))
+    assert [index for index, _ in together] == list(range(100))
+    # Links count and tell their state at each look; their number is what a lost dump would change.
+    assert [len(rows) for _, rows in together] == [len(rows) for rows in alone] * 50
+    assert [[row.payload for row in rows] for index, rows in together if index % 2] == alone[1:] * 50
 
 
 def test_configuring_an_interface(session: Any) -> None:

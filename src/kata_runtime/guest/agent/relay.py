@@ -99,6 +99,11 @@ class Relay:
         self._sockets: dict[int, socket.socket] = {}
         self._pieces = Pieces()
 
+    def close(self) -> None:
+        """Close the sockets; the next exchange opens new ones."""
+        for family in list(self._sockets):
+            self._close(family)
+
     def exchange(self, family: int, last: int, block: bytes, emit: Emit, *, one_by_one: bool) -> None:
         """Send ``block`` and pass the answer to ``emit`` in pieces, until sequence ``last`` is answered.
 

@@ -1,0 +1,104 @@
+"""What is kept of the former table while a batch is under way, and how many rules there may be."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.unit.ipvs.strategies import server_wishes, service_keys, service_wishes
+
+from kata_runtime.errors import HostError, LimitError
+from kata_runtime.ipvs import journal, limit
+from kata_runtime.ipvs.journal import Former
+from kata_runtime.sandbox.record import Record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@st.composite
+def _formers(draw: st.DrawFn) -> Former:
+    wishes = draw(st.lists(service_wishes(), max_size=3, unique_by=lambda wish: wish.key))
+    table = {}
+    for wish in wishes:
+        servers = draw(st.lists(server_wishes(wish.key), max_size=3))
+        table[wish.key] = (wish, {server.key: server for server in servers})
+    return Former(frozenset(draw(st.sets(service_keys(), max_size=3))) | table.keys(), table)
+
+
+@given(_formers())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_round_trip(tmp_path: Path, former: Former) -> None:
+    """Services that existed, with thresholds and tunnels of their servers, and those that did not, are read again."""
+    journal.write(tmp_path, former)
+    assert journal.read(tmp_path) == former
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ipvs-undo.rules"]
+
+
+def test_damage(tmp_path: Path) -> None:
+    """A file that is damaged or missing is told; removing it twice is fine."""
+    path = tmp_path / "ipvs-undo.rules"
+    path.write_text("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.\n")
+    with pytest.raises(HostError) as refusal:
+        journal.read(tmp_path)
+    assert str(refusal.value) == (
+        f"{path} is damaged: ipvs-undo.rules, line 2: '-a -t 10.0.0.1:80 -r 10.0.': real server '10.0.' is no address "
+        "and port; write 10.0.0.1:80 or [fd00::1]:80; names are not looked up, the host's mean nothing in the container"
+    )
+    for _ in range(2):
+        journal.remove(tmp_path)
+    with pytest.raises(HostError) as refusal:
+        journal.read(tmp_path)
+    assert str(refusal.value) == f"cannot read {path}: No such file or directory"
+
+
+class _Engine:
+    def __init__(self, rules: int) -> None:
+        self.rules = rules
+        self.counts = 0
+
+    def count(self) -> int:
+        """Note that the table was read."""
+        self.counts += 1
+        return self.rules
+
+
+def _session(known: int | None) -> Any:
+    session = SimpleNamespace(record=Record("web", ipvs_rule_limit=100, ipvs_rules=known))
+    session.save = lambda record: setattr(session, "record", record)
+    return session
+
+
+@pytest.mark.parametrize(
+    ("known", "actual", "more", "present", "counts"),
+    [
+        (99, 5, 1, 99, 0),  # trusted
+        (100, 5, 1, 5, 1),  # would be refused: counted anew, and less
+        (None, 99, 1, 99, 1),
+        (150, 150, -1, 150, 0),  # the limit was lowered since
+        (150, 150, 0, 150, 0),
+        (None, 150, 0, 150, 1),
+    ],
+)
+def test_admitted(known: int | None, actual: int, more: int, present: int, counts: int) -> None:
+    """The number kept is believed unless it is missing or would refuse; then the table is counted, and that kept."""
+    engine: Any = _Engine(actual)
+    session = _session(known)
+    assert limit.admit(session, engine, more) == present
+    assert (engine.counts, session.record.ipvs_rules) == (counts, present)
+
+
+def test_refused() -> None:
+    """One more than possible is refused with both numbers, after a look at the table."""
+    engine: Any = _Engine(98)
+    session = _session(100)
+    with pytest.raises(LimitError) as refusal:
+        limit.admit(session, engine, 3)
+    assert str(refusal.value) == (
+        "the container has 98 of 100 possible rules, and would have 101; services and servers both count; "
+        "ipvs_rule_limit in the configuration raises the limit"
+    )
+    assert (refusal.value.limit, engine.counts, session.record.ipvs_rules) == (100, 1, 98)
