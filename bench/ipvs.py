@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import struct
-import subprocess
 import time
 from functools import partial
 from typing import TYPE_CHECKING
+
+from tests.system.conftest import measured
 
 from bench.harness import ROUNDS, Taken, in_guest, in_turns, machine, ratio, run, seconds, table, write
 from bench.plot import Axis, chart
@@ -222,29 +222,16 @@ def _memory(sandbox: Sandbox) -> list[list[str]]:
         "restore --replace": contest.load("--replace"),
     }
     rows = []
+    report = sandbox.root / ".memory"
     for name, argv in commands.items():
-        start = time.perf_counter()
-        peak = _peak_kib(argv)
-        taken = time.perf_counter() - start
+        taken = seconds(partial(run, measured(argv, report)))
         agent = run(sandbox.runtime.argv("exec", sandbox.id, "sh", "-c", _AGENT_PEAK)).split()[1]
-        rows.append([name, f"{taken:.1f} s", f"{peak / 1000:.0f} MB", f"{int(agent) / 1000:.0f} MB"])
+        rows.append([name, f"{taken:.1f} s", f"{int(report.read_text()) / 1000:.0f} MB", f"{int(agent) / 1000:.0f} MB"])
     contest.renew()
     return rows
 
 
 _AGENT_PEAK = "grep VmHWM /proc/$(pgrep -f '[k]ata_runtime.guest')/status"
-
-
-def _peak_kib(argv: list[str]) -> int:
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        while process.stdout.read(1 << 20):
-            continue
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{argv} ended with {process.returncode}")
-    return usage.ru_maxrss
 
 
 _HOW = """\

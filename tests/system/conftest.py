@@ -22,12 +22,30 @@ from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.session import Session, open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 PROGRAM = str(Path(sys.executable).with_name("kata-runtime"))
 _SECONDS = 180
 _PREFIX = f"kt{os.getpid()}"
 Completed = subprocess.CompletedProcess[str]
+
+
+# Between this process and the command, since what a process has before it executes another program counts as its own
+# (ru_maxrss, getrusage(2)): this one has hundreds of megabytes.
+_MEASURED = """
+import os, sys
+report, *argv = sys.argv[1:]
+pid = os.posix_spawnp(argv[0], argv, os.environ)
+_, status, usage = os.wait4(pid, 0)
+with open(report, "w") as file:
+    file.write(str(usage.ru_maxrss))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def measured(argv: Sequence[str], report: Path) -> list[str]:
+    """A command line that runs ``argv`` and writes to ``report`` the most memory that it had, in KiB."""
+    return [sys.executable, "-I", "-S", "-c", _MEASURED, str(report), *argv]
 
 
 class Namespace:

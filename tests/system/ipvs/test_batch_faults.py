@@ -101,6 +101,16 @@ def test_killed_at_every_block(balancer: Balancer, before: str, tmp_path: Path, 
     balancer.renew()
 
 
+def test_ended_by_a_signal(balancer: Balancer, before: str, tmp_path: Path) -> None:
+    """Asked to end half-way, a batch undoes itself, says so, and leaves nothing for the next command."""
+    path = _write(tmp_path / "rules", _MOST)
+    done = _restore(balancer, path, _BLOCKS // 2, "kill -TERM $1")
+    told = "kata-runtime: ended by SIGTERM; what was begun is undone\n"
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", told)
+    assert balancer.table() == before
+    assert not list(balancer.sandbox.directory.glob("ipvs-undo*"))
+
+
 def test_agent_killed_at_every_block(balancer: Balancer, before: str, tmp_path: Path) -> None:
     """The agent dies before any block: the command says so, and the table is the former one at once."""
     path = _write(tmp_path / "rules", _MOST)

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from tests.system.conftest import Runtime, Sandbox, booted
+from tests.system.conftest import Runtime, Sandbox, booted, measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,8 +41,9 @@ def roomy(runtime: Runtime, unique: Callable[[str], str]) -> Iterator[Sandbox]:
         config.unlink()
 
 
-def _at_terminal(argv: list[str]) -> _Ended:
+def _at_terminal(argv: list[str], report: Path) -> _Ended:
     """Run a command whose standard error is a terminal; the most memory that it had, in KiB."""
+    argv = measured(argv, report)
     ours, theirs = os.openpty()
     shown: list[bytes] = []
 
@@ -59,11 +60,10 @@ def _at_terminal(argv: list[str]) -> _Ended:
         watcher.start()
         assert process.stdout is not None
         stdout = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process.wait(_SECONDS)
         watcher.join(_SECONDS)
     os.close(ours)
-    return _Ended(process.returncode, stdout, b"".join(shown).decode(), usage.ru_maxrss)
+    return _Ended(process.returncode, stdout, b"".join(shown).decode(), int(report.read_text()))
 
 
 def _agent_peak_kib(sandbox: Sandbox) -> int:
@@ -82,11 +82,11 @@ def _lines() -> list[str]:
 
 def test_two_hundred_thousand(roomy: Sandbox, tmp_path: Path) -> None:
     """200,000 rules load, save and load again as they are, in 300 MB of host memory and 64 MB of the agent's."""
-    path = tmp_path / "rules"
+    path, report = tmp_path / "rules", tmp_path / "memory"
     lines = _lines()
     path.write_text("\n".join(lines))
     words = ("kata-ipvs", "ipvsadm", "--restore", str(path))
-    loaded = _at_terminal(roomy.runtime.argv(*words, roomy.id))
+    loaded = _at_terminal(roomy.runtime.argv(*words, roomy.id), report)
     assert (loaded.status, loaded.stdout) == (0, b"")
     shown = [part for part in loaded.terminal.split("\r") if part.strip()]
     assert len(shown) > 1
@@ -96,9 +96,9 @@ def test_two_hundred_thousand(roomy: Sandbox, tmp_path: Path) -> None:
 
     listed = roomy.guest("cat", "/proc/net/ip_vs").stdout
     assert len(listed.splitlines()) == _RULES + 3
-    saved = _at_terminal(roomy.runtime.argv("kata-ipvs", "ipvsadm", "--parameters", "-S", roomy.id))
+    saved = _at_terminal(roomy.runtime.argv("kata-ipvs", "ipvsadm", "--parameters", "-S", roomy.id), report)
     assert sorted(saved.stdout.decode().splitlines()) == sorted(lines)
-    again = _at_terminal(roomy.runtime.argv(*words, "--replace", roomy.id))
+    again = _at_terminal(roomy.runtime.argv(*words, "--replace", roomy.id), report)
     assert (again.status, again.stdout, again.terminal) == (0, b"", "")
     for done in (loaded, saved, again):
         assert done.peak_kib < _HOST_KIB

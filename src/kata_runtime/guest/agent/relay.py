@@ -64,13 +64,17 @@ def open_socket(family: int) -> socket.socket:
     return opened
 
 
+def _to_nobody(_: memoryview) -> bool:
+    return False
+
+
 class Pieces:
     """One buffer for all that is received: a new one for each datagram would be mapped and touched anew."""
 
     def __init__(self) -> None:
         self._buffer = memoryview(bytearray(_PIECE_BYTES + _DATAGRAM_BYTES))
         self._filled = 0
-        self._emit: Emit = bool
+        self._emit: Emit = _to_nobody
 
     def begin(self, emit: Emit) -> None:
         """Start an answer that goes to ``emit``, which returns False when nobody wants more."""
@@ -188,11 +192,15 @@ def _receive(opened: socket.socket, room: memoryview) -> int:
 
 
 def _bounds(block: bytes) -> Iterator[tuple[int, int]]:
-    """Where each message of a block begins and ends; what is no message ends the block."""
+    """Where each message of a block begins and ends.
+
+    :raise OSError: EBADMSG where there is none.
+    """
     offset = 0
-    while offset + _HEADER.size <= len(block):
-        length = _HEADER.unpack_from(block, offset)[0]
-        if not _HEADER.size <= length <= len(block) - offset:
+    while offset < len(block):
+        left = len(block) - offset
+        length = _HEADER.unpack_from(block, offset)[0] if left >= _HEADER.size else 0
+        if not _HEADER.size <= length <= left:
             raise OSError(errno.EBADMSG, "a block that is not made of messages")
         yield offset, offset + length
         offset += (length + 3) & ~3

@@ -86,7 +86,7 @@ def test_whoever_stops_leaves_nothing_behind(relay: Relay) -> None:
     assert [number for number, is_end in answers.sequences() if is_end] == [1, 2]
 
 
-@pytest.mark.parametrize("block", [_dumps(1)[:-1], b"\0" * 16, _dumps(1) + b"\xff" * 16])
+@pytest.mark.parametrize("block", [_dumps(1)[:-1], b"\0" * 16, b"short", _dumps(1) + b"\xff" * 16])
 def test_what_is_no_message(relay: Relay, block: bytes) -> None:
     """A block that is not made of messages is refused, and the relay goes on working."""
     with pytest.raises(OSError, match="not made of messages") as refusal:
