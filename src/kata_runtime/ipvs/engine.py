@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kata_runtime.errors import KataError
     from kata_runtime.ipvs.model import Change, Connection, Daemon, ServiceKey, ServiceWish, Statistics, Timeouts
     from kata_runtime.ipvs.rules import Table
+    from kata_runtime.netlink.message import Message
     from kata_runtime.netlink.transport import Transport
 
     class Guest(Transport, Protocol):
@@ -77,7 +78,9 @@ class Engine:
 
         :raise ConflictError: the table changed meanwhile.
         """
-        return proc_table.services(self.wishes(), self._transport.read_file(proc_table.NAME))
+        # Each service is unpacked when its line is there, while the guest is at those that follow.
+        wishes = (codec.unpack_service(message.payload, statistics=False)[0] for message in self._service_messages())
+        return proc_table.services(wishes, self._transport.read_file(proc_table.NAME))
 
     def wishes(self) -> list[ServiceWish]:
         """All services without their servers, in the kernel's order."""
@@ -125,9 +128,11 @@ class Engine:
         raise ProtocolError(f"no answer to the request to {operation}")
 
     def _headed(self, *, statistics: bool) -> list[tuple[ServiceWish, Statistics]]:
+        return [codec.unpack_service(message.payload, statistics=statistics) for message in self._service_messages()]
+
+    def _service_messages(self) -> list[Message]:
         request = Request("list services", self._family, NLM_F_DUMP, codec.service_payload(codec.GET_SERVICE, b""))
-        messages = call(self._transport, Family.GENERIC, request)
-        return [codec.unpack_service(message.payload, statistics=statistics) for message in messages]
+        return call(self._transport, Family.GENERIC, request)
 
     def _with_servers(self, found: Sequence[tuple[ServiceWish, Statistics]], *, statistics: bool) -> Iterator[Service]:
         requests = [self._servers_of(wish.key) for wish, _ in found]

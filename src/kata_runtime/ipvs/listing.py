@@ -142,6 +142,8 @@ def _server_line(server: Server, view: View, *, exact: bool) -> str:
     head = f"  -> {wish.key.text:<28}"
     connections_text = f"{server.active:<10} {server.inactive:<10}\n"
     match view:
+        case View.CONNECTIONS:
+            return f"{head} {_FORWARDING[wish.forwarding]:<7} {wish.weight:<6} {connections_text}"
         case View.STATISTICS | View.RATES:
             return f"{head}{_numbers(server.statistics, view, exact=exact)}\n"
         case View.THRESHOLDS:
@@ -151,8 +153,6 @@ def _server_line(server: Server, view: View, *, exact: bool) -> str:
         case View.TUNNELS:
             tunnel = _tunnel_text(wish.tunnel) if wish.forwarding == Forwarding.TUNNEL else "n/a"
             return f"{head} {_FORWARDING[wish.forwarding]:<7} {tunnel:<13} {wish.weight:<6} {connections_text}"
-        case View.CONNECTIONS:
-            return f"{head} {_FORWARDING[wish.forwarding]:<7} {wish.weight:<6} {connections_text}"
 
 
 def _tunnel_text(tunnel: Tunnel) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_ntop
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -209,6 +210,8 @@ class Connection(NamedTuple):
     engine_data: str = ""
 
 
+# The same servers stand behind many services.
+@lru_cache(maxsize=1 << 13)
 def address_text(family: int, address: bytes, port: int) -> str:
     """``10.0.0.1:80`` or ``[fd00::1]:80``."""
     host = inet_ntop(family, address)

@@ -85,6 +85,8 @@ def _head(wish: ServiceWish) -> str:
     return f"{key.protocol.name}  {key.address.hex().upper()}:{key.port:04X} {wish.scheduler} "
 
 
+# Servers that stand behind several services have the same line while they have no connections.
+@lru_cache(maxsize=1 << 13)
 def _server(line: str) -> Server:
     try:
         _, end, method, weight, active, inactive = line.split()

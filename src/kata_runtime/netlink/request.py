@@ -200,7 +200,7 @@ def call_all(transport: Transport, family: Family, requests: Iterable[Request]) 
 
 def _block(request: Request, sequence: int) -> Block:
     flags = request.flags | NLM_F_REQUEST | (0 if request.is_dump else NLM_F_ACK)
-    return Block(pack_message(request.type, flags, sequence, request.payload), sequence)
+    return Block(pack_message(request.type, flags, sequence, request.payload), sequence, one_by_one=request.is_dump)
 
 
 def _grouped(requests: Iterable[Request], operations: list[str]) -> Iterator[Block]:

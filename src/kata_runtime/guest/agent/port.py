@@ -90,6 +90,8 @@ class Port:
 
     def drain(self, limit: int) -> bool:
         """Block until at most ``limit`` bytes are queued; False when the host has left meanwhile."""
+        if self.backlog <= limit:
+            return True
         poller = select.poll()
         poller.register(self.fd, select.POLLOUT)
         while self.backlog > limit:
