@@ -13,6 +13,7 @@ from kata_runtime.ipvs.model import (
     TunnelFlag,
     TunnelType,
     View,
+    address_text,
     flag_names,
 )
 
@@ -139,11 +140,15 @@ def _service_line(shown: Service, view: View, *, exact: bool) -> str:
 
 def _server_line(server: Server, view: View, *, exact: bool) -> str:
     wish = server.wish
-    head = f"  -> {wish.key.text:<28}"
+    end = address_text(*wish.key)
+    if view == View.CONNECTIONS:
+        return (
+            f"  -> {end:<28} {_FORWARDING[wish.forwarding]:<7} {wish.weight:<6} "
+            f"{server.active:<10} {server.inactive:<10}\n"
+        )
+    head = f"  -> {end:<28}"
     connections_text = f"{server.active:<10} {server.inactive:<10}\n"
     match view:
-        case View.CONNECTIONS:
-            return f"{head} {_FORWARDING[wish.forwarding]:<7} {wish.weight:<6} {connections_text}"
         case View.STATISTICS | View.RATES:
             return f"{head}{_numbers(server.statistics, view, exact=exact)}\n"
         case View.THRESHOLDS:

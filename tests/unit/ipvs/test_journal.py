@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _socket import AF_INET
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from tests.unit.ipvs.strategies import server_wishes, service_keys, service_wish
 from kata_runtime.errors import HostError, LimitError
 from kata_runtime.ipvs import journal, limit
 from kata_runtime.ipvs.journal import Former
+from kata_runtime.ipvs.model import Protocol, ServiceKey
 from kata_runtime.sandbox.record import Record
 
 if TYPE_CHECKING:
@@ -53,6 +55,20 @@ def test_damage(tmp_path: Path) -> None:
     with pytest.raises(HostError) as refusal:
         journal.read(tmp_path)
     assert str(refusal.value) == f"cannot read {path}: No such file or directory"
+
+
+def test_refused_by_the_file_system(tmp_path: Path) -> None:
+    """What cannot be written is told, and the file that was there before stays as it was."""
+    with pytest.raises(HostError) as refusal:
+        journal.write(tmp_path / "none", Former(frozenset(), {}))
+    assert str(refusal.value) == f"cannot write {tmp_path / 'none/ipvs-undo.rules'}: No such file or directory"
+    former = Former(frozenset({ServiceKey(AF_INET, Protocol.NONE, b"", 0, 1)}), {})
+    journal.write(tmp_path, former)
+    (tmp_path / "ipvs-undo.new").mkdir()
+    with pytest.raises(HostError) as refusal:
+        journal.write(tmp_path, Former(frozenset(), {}))
+    assert str(refusal.value) == f"cannot write {tmp_path / 'ipvs-undo.rules'}: Is a directory"
+    assert journal.read(tmp_path) == former
 
 
 class _Engine:

@@ -25,7 +25,7 @@ from kata_runtime.ipvs.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _HEADING = (
     "IP Virtual Server version 1.2.1 (size=4096)\n"
@@ -171,3 +171,34 @@ def test_count_needs_the_heading() -> None:
     with pytest.raises(ProtocolError) as refusal:
         proc_table.count([b"x\n"])
     assert str(refusal.value) == "the guest's list of virtual servers lacks its heading"
+
+
+def test_endless_line_in_pieces() -> None:
+    """A line that never ends is given up long before it fills the memory."""
+    taken = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal taken
+        yield _HEADING.encode()
+        while taken < 1000:
+            taken += 1
+            yield b"x" * 1000
+
+    with pytest.raises(ProtocolError) as refusal:
+        list(proc_table.services([], pieces()))
+    assert (str(refusal.value), taken) == (
+        "a line of 5000 characters in the guest's list of virtual servers",
+        5,
+    )
+
+
+@given(st.binary(max_size=120), st.integers(0, len(_FILE)), st.booleans())
+def test_hostile_files(junk: bytes, place: int, is_whole: bool) -> None:
+    """Whatever stands in the file, it is told as broken or of another table, or tells of the services asked for."""
+    real = _FILE.encode()
+    data = real[:place] + junk + (real[place:] if is_whole else b"")
+    try:
+        found = list(proc_table.services(_WISHES, [data]))
+    except (ConflictError, ProtocolError):
+        return
+    assert [service.wish for service in found] == _WISHES

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +13,16 @@ import pytest
 
 from kata_runtime.guest.agent.relay import Relay
 from kata_runtime.netlink.address import dump_addresses
-from kata_runtime.netlink.link import dump_links
-from kata_runtime.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, iter_messages, pack_message
+from kata_runtime.netlink.link import RTM_NEWLINK, dump_links, get_link
+from kata_runtime.netlink.message import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    iter_messages,
+    pack_message,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +80,22 @@ def test_dumps_one_by_one(relay: Relay) -> None:
     assert max(map(len, answers.pieces)) <= _PIECE_MAX
 
 
+def _link(relay: Relay, sequence: int) -> list[tuple[int, int]]:
+    """Type and sequence of each message that answers a question about lo."""
+    answers = Answers()
+    asked = pack_message(get_link("lo").type, NLM_F_REQUEST | NLM_F_ACK, sequence, get_link("lo").payload)
+    relay.exchange(_ROUTE, sequence, asked, answers, one_by_one=False)
+    return [(message.type, message.sequence) for message in iter_messages(b"".join(answers.pieces))]
+
+
+@pytest.mark.parametrize("limit", [1, 1 << 30])
+def test_a_single_question_afterwards(relay: Relay, limit: int) -> None:
+    """After dumps that were wanted wholly or in part, one question has its own answer and nothing else."""
+    for one_by_one in (True, False):
+        _exchange(relay, 200 if one_by_one else 1, Answers(limit), one_by_one=one_by_one)
+        assert _link(relay, 7) == [(RTM_NEWLINK, 7), (NLMSG_ERROR, 7)]
+
+
 def test_answers_are_the_same_either_way(relay: Relay) -> None:
     """A dump that is alone in its block has the same rows when it is sent as one of one."""
     both = Answers(), Answers()
@@ -113,3 +140,20 @@ def test_reading_a_file(relay: Relay) -> None:
     assert [line.split()[0] for line in b"".join(answers.pieces).decode().splitlines()] == names
     with pytest.raises(FileNotFoundError):
         relay.read("nosuch", answers)
+
+
+def test_a_large_file_comes_in_pieces(relay: Relay) -> None:
+    """A file comes whole in pieces that are bounded, and no further than somebody wants them."""
+    whole, cut = Answers(), Answers(limit=1)
+    names = [f"relay-{os.getpid()}-{number}".ljust(100, "-") for number in range(400)]
+    with ExitStack() as held:
+        # Each is a line of the file.
+        for name in names:
+            held.enter_context(socket.socket(socket.AF_UNIX)).bind(f"\0{name}")
+        relay.read("unix", whole)
+        relay.read("unix", cut)
+    text = b"".join(whole.pieces).decode()
+    assert sorted(name for name in text.replace("@", " ").split() if name in names) == sorted(names)
+    assert len(whole.pieces) > 2
+    assert max(map(len, whole.pieces)) <= _PIECE_MAX
+    assert len(cut.pieces) == 1
