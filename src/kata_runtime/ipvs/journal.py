@@ -1,26 +1,32 @@
 """The virtual servers that a batch is about to change, as they were: on disk before the first of them changes.
 
-The file holds rules: ``-D`` for a service that did not exist, ``-A`` and ``-a`` for one that did, with all its servers.
+Not as rules: programs in the container can make, over netlink, what the grammar of rules refuses or cannot say.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kata_runtime.errors import HostError
-from kata_runtime.ipvs import save
-from kata_runtime.ipvs.model import DeleteService
-from kata_runtime.ipvs.rules import RulesError, outcome, parse_rules, touched
+from kata_runtime.ipvs.model import (
+    Forwarding,
+    Protocol,
+    ServerKey,
+    ServerWish,
+    ServiceKey,
+    ServiceWish,
+    Tunnel,
+    TunnelType,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from kata_runtime.ipvs.model import ServiceKey
     from kata_runtime.ipvs.rules import Table
 
-_FILE = "ipvs-undo.rules"
+_FILE = "ipvs-undo.json"
 
 
 class Former(NamedTuple):
@@ -40,7 +46,7 @@ def write(directory: Path, former: Former) -> None:
     try:
         opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(opened, "w", encoding="ascii") as file:
-            file.writelines(f"{line}\n" for line in _lines(former))
+            json.dump([_packed(key, former.table) for key in former.keys], file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -55,15 +61,13 @@ def read(directory: Path) -> Former:
     """
     path = directory / _FILE
     try:
-        batch = parse_rules(path.read_bytes(), path.name)
-        keys = touched(batch.rules)
-        kept = [place for place, rule in enumerate(batch.rules) if not isinstance(rule, DeleteService)]
-        existing = batch._replace(rules=[batch.rules[i] for i in kept], lines=[batch.lines[i] for i in kept])
-        return Former(frozenset(keys), outcome({}, existing))
+        entries = [_unpacked(entry) for entry in json.loads(path.read_bytes())]
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
-    except RulesError as error:
-        raise HostError(f"{path} is damaged: {error.problems[0]}") from error
+    except (ValueError, TypeError) as error:
+        raise HostError(f"{path} is damaged: {error}", hint="delete --force the container") from error
+    table = {key: (wish, servers) for key, wish, servers in entries if wish is not None}
+    return Former(frozenset(key for key, _, _ in entries), table)
 
 
 def remove(directory: Path) -> None:
@@ -71,12 +75,32 @@ def remove(directory: Path) -> None:
     (directory / _FILE).unlink(missing_ok=True)
 
 
-def _lines(former: Former) -> Iterator[str]:
-    for key in former.keys:
-        if key not in former.table:
-            yield f"-D {save.key_words(key)}"
-            continue
-        wish, servers = former.table[key]
-        yield save.add_service(wish)
-        for server in servers.values():
-            yield save.add_server(key, server) + save.thresholds(server)
+def _packed(key: ServiceKey, table: Table) -> list[object]:
+    """Key, wish and servers; wish and servers are None of a service that did not exist."""
+    packed = [key.family, key.protocol, key.address.hex(), key.port, key.mark]
+    if key not in table:
+        return [packed, None, None]
+    wish, servers = table[key]
+    return [packed, wish[1:], [_packed_server(server) for server in servers.values()]]
+
+
+def _packed_server(wish: ServerWish) -> list[object]:
+    key = wish.key
+    return [key.family, key.address.hex(), key.port, *wish[1:5], *wish.tunnel]
+
+
+def _unpacked(entry: Any) -> tuple[ServiceKey, ServiceWish | None, dict[ServerKey, ServerWish]]:
+    (family, protocol, address, port, mark), wish, servers = entry
+    key = ServiceKey(family, Protocol(protocol), bytes.fromhex(address), port, mark)
+    if wish is None:
+        return key, None, {}
+    scheduler, flags, timeout, netmask, engine = wish
+    made = [_unpacked_server(server) for server in servers]
+    return key, ServiceWish(key, scheduler, flags, timeout, netmask, engine), {server.key: server for server in made}
+
+
+def _unpacked_server(packed: Any) -> ServerWish:
+    family, address, port, forwarding, weight, upper, lower, kind, tunnel_port, flags = packed
+    key = ServerKey(family, bytes.fromhex(address), port)
+    tunnel = Tunnel(TunnelType(kind), tunnel_port, flags)
+    return ServerWish(key, Forwarding(forwarding), weight, upper, lower, tunnel)

@@ -14,7 +14,16 @@ from tests.unit.ipvs.strategies import server_wishes, service_keys, service_wish
 from kata_runtime.errors import HostError, LimitError
 from kata_runtime.ipvs import journal, limit
 from kata_runtime.ipvs.journal import Former
-from kata_runtime.ipvs.model import Protocol, ServiceKey
+from kata_runtime.ipvs.model import (
+    Forwarding,
+    Protocol,
+    ServerKey,
+    ServerWish,
+    ServiceKey,
+    ServiceWish,
+    Tunnel,
+    TunnelType,
+)
 from kata_runtime.sandbox.record import Record
 
 if TYPE_CHECKING:
@@ -37,19 +46,36 @@ def test_round_trip(tmp_path: Path, former: Former) -> None:
     """Services that existed, with thresholds and tunnels of their servers, and those that did not, are read again."""
     journal.write(tmp_path, former)
     assert journal.read(tmp_path) == former
-    assert [entry.name for entry in tmp_path.iterdir()] == ["ipvs-undo.rules"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ipvs-undo.json"]
+
+
+def test_what_no_rule_can_say(tmp_path: Path) -> None:
+    """What programs in the container made over netlink, beyond the grammar of rules, is kept exactly, too."""
+    key = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 0)
+    tunnel = Tunnel(TunnelType.GUE, 1, 3)
+    servers = [
+        ServerWish(ServerKey(AF_INET, bytes([127, 0, 0, 1]), 8080), Forwarding.LOCAL, 70_000, 1, 2),
+        ServerWish(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 8080), Forwarding.TUNNEL, 1, 0, 0, tunnel),
+    ]
+    wish = ServiceWish(key, "an \u00e9 -p 5", 5, 0, 0xFFFFFF00)
+    former = Former(frozenset({key}), {key: (wish, {server.key: server for server in servers})})
+    journal.write(tmp_path, former)
+    assert journal.read(tmp_path) == former
 
 
 def test_damage(tmp_path: Path) -> None:
     """A file that is damaged or missing is told; removing it twice is fine."""
-    path = tmp_path / "ipvs-undo.rules"
-    path.write_text("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.\n")
-    with pytest.raises(HostError) as refusal:
-        journal.read(tmp_path)
-    assert str(refusal.value) == (
-        f"{path} is damaged: ipvs-undo.rules, line 2: '-a -t 10.0.0.1:80 -r 10.0.': real server '10.0.' is no address "
-        "and port; write 10.0.0.1:80 or [fd00::1]:80; names are not looked up, the host's mean nothing in the container"
-    )
+    path = tmp_path / "ipvs-undo.json"
+    for text, reason in {
+        "[[1]]": "not enough values to unpack (expected 3, got 1)",
+        '[[[2,6,"0a000001",80,0]': "Expecting ',' delimiter: line 1 column 24 (char 23)",
+        '[[[2,99,"0a000001",80,0],null,null]]': "99 is not a valid Protocol",
+        "7": "'int' object is not iterable",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(HostError) as refusal:
+            journal.read(tmp_path)
+        assert str(refusal.value) == f"{path} is damaged: {reason}; delete --force the container"
     for _ in range(2):
         journal.remove(tmp_path)
     with pytest.raises(HostError) as refusal:
@@ -61,13 +87,13 @@ def test_refused_by_the_file_system(tmp_path: Path) -> None:
     """What cannot be written is told, and the file that was there before stays as it was."""
     with pytest.raises(HostError) as refusal:
         journal.write(tmp_path / "none", Former(frozenset(), {}))
-    assert str(refusal.value) == f"cannot write {tmp_path / 'none/ipvs-undo.rules'}: No such file or directory"
+    assert str(refusal.value) == f"cannot write {tmp_path / 'none/ipvs-undo.json'}: No such file or directory"
     former = Former(frozenset({ServiceKey(AF_INET, Protocol.NONE, b"", 0, 1)}), {})
     journal.write(tmp_path, former)
     (tmp_path / "ipvs-undo.new").mkdir()
     with pytest.raises(HostError) as refusal:
         journal.write(tmp_path, Former(frozenset(), {}))
-    assert str(refusal.value) == f"cannot write {tmp_path / 'ipvs-undo.rules'}: Is a directory"
+    assert str(refusal.value) == f"cannot write {tmp_path / 'ipvs-undo.json'}: Is a directory"
     assert journal.read(tmp_path) == former
 
 
