@@ -51,11 +51,6 @@ def add_server(service: ServiceKey, wish: ServerWish) -> str:
     return text
 
 
-def thresholds(wish: ServerWish) -> str:
-    """What ``add_server`` leaves out, as ipvsadm does."""
-    return f" -x {wish.upper} -y {wish.lower}" if wish.upper or wish.lower else ""
-
-
 def key_words(key: ServiceKey) -> str:
     """``-t 10.0.0.1:80``, ``-f 17``"""
     if key.mark:
