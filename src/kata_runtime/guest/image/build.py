@@ -1,12 +1,10 @@
-"""Building an image: packages in, kernel, initrd and their description out, in one rename."""
+"""Building an image: packages in, kernel, initrd and their description out."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import os
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +15,7 @@ from kata_runtime.guest.image import (
     INITRD_NAME,
     KERNEL_NAME,
     Image,
+    install,
     modules,
     packages,
     userland,
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _COMPRESSION_LEVEL = 15
-_DIRECTORY_MODE = 0o755
 _MODULES_ROOT = "usr/lib/modules/"
 
 
@@ -51,6 +49,7 @@ def build(
         raise InputError("a kernel of your own needs its modules, and the other way round")
     packages.check_names(include)
     try:
+        install.prepare(destination)
         key = _key(include)
         progress("resolving packages")
         wanted = packages.resolve([*userland.BASE_PACKAGES, *include])
@@ -68,13 +67,13 @@ def build(
         progress(f"compressing {len(nodes)} files")
         initrd = _compress(nodes)
         versions = {package.name: package.version for package in sorted([*wanted, *kernel_packages])}
-        description = {
+        facts = {
             "key": key,
             "release": chosen.release,
             "include": sorted(include),
             "packages": versions,
         }
-        image = _install(destination, chosen, initrd, description)
+        image = _install(destination, chosen, initrd, facts)
     except OSError as exc:
         reason = f"{exc.strerror or exc}: {exc.filename!r}" if exc.filename else exc.strerror or str(exc)
         raise HostError(f"cannot build the image {str(destination)!r}: {reason}", errno=exc.errno or 0) from exc
@@ -95,9 +94,10 @@ def is_current(directory: Path, include: Sequence[str]) -> bool:
 
 
 def _key(include: Sequence[str]) -> str:
-    """Return a hash of all in this package that decides the image's content."""
+    """Return a hash of all in this package that decides the image's content, so without what puts it in its place."""
     digest = hashlib.sha256(json.dumps(sorted(include)).encode())
     sources = {path.name: path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))}
+    del sources[Path(install.__file__).name]
     for name, data in (sources | userland.agent_sources()).items():
         digest.update(f"{name} {len(data)}\n".encode() + data)
     return digest.hexdigest()
@@ -170,20 +170,15 @@ def _compress(nodes: Mapping[str, Node]) -> bytes:
     return packages.run_program(argv, stdin=stream.getvalue())
 
 
-def _install(destination: Path, kernel: _Kernel, initrd: bytes, described: Mapping[str, object]) -> Image:
-    description = dict(described)
+def _install(destination: Path, kernel: _Kernel, initrd: bytes, facts: Mapping[str, object]) -> Image:
     contents = {KERNEL_NAME: kernel.image, INITRD_NAME: initrd}
-    description["sizes"] = {name: len(data) for name, data in contents.items()}
-    description["sha256"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    description = {
+        **facts,
+        "sizes": {name: len(data) for name, data in contents.items()},
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+    }
     contents[DESCRIPTION_NAME] = (json.dumps(description, indent=1, sort_keys=True) + "\n").encode()
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as scratch:
-        fresh, old = Path(scratch, "new"), Path(scratch, "old")
-        fresh.mkdir()
-        fresh.chmod(_DIRECTORY_MODE)
-        for name, data in contents.items():
-            _write_durably(fresh / name, data)
-        _exchange(fresh, destination, old)
+    install.install(destination, contents)
     return Image(
         destination,
         destination / KERNEL_NAME,
@@ -192,28 +187,3 @@ def _install(destination: Path, kernel: _Kernel, initrd: bytes, described: Mappi
         len(kernel.image),
         len(initrd),
     )
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    path.chmod(0o644)
-
-
-def _exchange(fresh: Path, destination: Path, old: Path) -> None:
-    """Put ``fresh`` in the place of ``destination``; a failure puts back what was there."""
-    if not destination.exists():
-        os.rename(fresh, destination)
-        return
-    if not destination.is_dir() or any(path.is_dir() for path in destination.iterdir()):
-        raise HostError(
-            f"{str(destination)!r} is not an image directory", hint="name a new or an image's own directory"
-        )
-    os.rename(destination, old)
-    try:
-        os.rename(fresh, destination)
-    except OSError:
-        os.rename(old, destination)
-        raise

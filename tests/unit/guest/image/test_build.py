@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit.guest.image.images import content, make_image
 
-from kata_runtime.errors import HostError, InputError
+from kata_runtime.errors import ConflictError, HostError, InputError
 from kata_runtime.guest.image import build_image, image_is_current
 from kata_runtime.guest.image.packages import resolve
 from kata_runtime.guest.image.userland import agent_sources, compile_python
@@ -20,13 +21,7 @@ def _ignore(_step: str) -> None:
 
 
 def _old_image(directory: Path) -> dict[str, bytes]:
-    directory.mkdir()
-    (directory / "vmlinuz").write_bytes(b"old kernel")
-    return _content(directory)
-
-
-def _content(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    return make_image(directory, b"old kernel")
 
 
 def test_unknown_package_leaves_the_old_image(tmp_path: Path) -> None:
@@ -37,7 +32,20 @@ def test_unknown_package_leaves_the_old_image(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "apt-get failed: E: Unable to locate package no-such-package-here; run apt-get update and try again"
     )
-    assert (_content(tmp_path / "image"), sorted(tmp_path.iterdir())) == (old, [tmp_path / "image"])
+    assert (content(tmp_path / "image"), sorted(tmp_path.iterdir())) == (old, [tmp_path / "image"])
+
+
+def test_directory_of_a_user_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    """A destination with somebody's files is named with the first of them, and they stay."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/notes.txt").write_bytes(b"mine")
+    steps: list[str] = []
+    with pytest.raises(ConflictError) as caught:
+        build_image(tmp_path / "home", progress=steps.append)
+    assert str(caught.value) == (
+        f"'{tmp_path}/home' is not an image: it holds 'notes.txt'; name a new or empty directory, or an image's own"
+    )
+    assert (content(tmp_path / "home"), steps) == ({"notes.txt": b"mine"}, [])
 
 
 @pytest.mark.parametrize("name", ["", "-o", "--yes", "a b", "Big", "x/../y", "a\n"])
@@ -64,13 +72,14 @@ def test_own_kernel_that_is_not_there(tmp_path: Path) -> None:
     assert (
         str(caught.value) == f"cannot build the image '{tmp_path}/image': No such file or directory: '{tmp_path}/none'"
     )
-    assert _content(tmp_path / "image") == old
+    assert content(tmp_path / "image") == old
 
 
 def test_image_is_current_only_when_complete(tmp_path: Path) -> None:
     """Nothing, half an image and a description that is no JSON are all out of date."""
     assert not image_is_current(tmp_path / "none")
     _old_image(tmp_path / "image")
+    (tmp_path / "image/initrd.img").unlink()
     assert not image_is_current(tmp_path / "image")
     (tmp_path / "image/image.json").write_bytes(b"\xff{")
     assert not image_is_current(tmp_path / "image")
