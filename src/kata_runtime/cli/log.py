@@ -7,23 +7,29 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from kata_runtime import operation_log
 from kata_runtime.errors import HostError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kata_runtime.cli.grammar import Call
 
 LOGGER = logging.getLogger("kata_runtime")
+# A field of more, such as what a command in the guest printed, is cut: the log shows what was done, not all the data.
+_FIELD_CHARACTERS = 4000
 
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = {
+        fields: dict[str, object] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "pid": record.process,
             "name": record.name,
             "message": record.getMessage(),
         }
+        fields |= getattr(record, "fields", {})
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return json.dumps(fields)
@@ -43,10 +49,13 @@ def start_log(call: Call) -> None:
     if call.settings.get("--log-format") == "json":
         handler.setFormatter(_JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+        form = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s%(fields_text)s"
+        handler.setFormatter(logging.Formatter(form, defaults={"fields_text": ""}))
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.DEBUG if "--debug" in call.settings else logging.INFO)
     LOGGER.propagate = False
+    if LOGGER.isEnabledFor(logging.DEBUG):
+        operation_log.send_to(_log_operation)
     LOGGER.info("%s %s", call.command.name, " ".join(map(ascii, call.operands)))
 
 
@@ -57,3 +66,17 @@ def log_end(status: int, failed: BaseException | None) -> None:
         return
     details = failed if LOGGER.isEnabledFor(logging.DEBUG) else None
     LOGGER.error("exit status %d: %s", status, failed, exc_info=details)
+
+
+def _log_operation(operation: str, fields: Mapping[str, object]) -> None:
+    shown = {key: _shortened(value) for key, value in fields.items()}
+    # As JSON a value stays on its line, and is no command to a terminal, whoever chose it.
+    text = "".join(f" {key}={json.dumps(value)}" for key, value in shown.items())
+    LOGGER.debug("%s", operation, extra={"fields": shown, "fields_text": text})
+
+
+def _shortened(value: object) -> object:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    if len(text) <= _FIELD_CHARACTERS:
+        return value if isinstance(value, str) else json.loads(text)
+    return f"{text[:_FIELD_CHARACTERS]} ... ({len(text)} characters)"

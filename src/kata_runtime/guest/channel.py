@@ -7,9 +7,11 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from kata_runtime import operation_log
 from kata_runtime.errors import DeadlineError, GuestError, KernelError, ProtocolError
 from kata_runtime.guest import wire
 from kata_runtime.guest.port import Frame, GuestPort
+from kata_runtime.netlink.exchange_log import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,8 +48,9 @@ class Subscription:
         :raise DeadlineError: none came within ``seconds``; names ``awaited``.
         """
         deadline = time.monotonic() + seconds
-        while not accept(self._channel.next_notification(self._request, deadline, seconds, awaited)):
-            continue
+        with operation_log.measured("netlink notification", awaited=awaited):
+            while not accept(self._channel.next_notification(self._request, deadline, seconds, awaited)):
+                continue
 
 
 class AgentChannel:
@@ -87,6 +90,9 @@ class AgentChannel:
         :raise KernelError: the guest's kernel refused the block as a whole (no such family, no buffer).
         :raise GuestError, DeadlineError, ProtocolError: the channel failed.
         """
+        return recorded("guest", self._exchange, family, blocks)
+
+    def _exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
         port = self._connected()
         remaining = iter(blocks)
         under_way: deque[int] = deque()
@@ -146,8 +152,13 @@ class AgentChannel:
         request = self._next_request()
         complete = False
         try:
-            port.send(wire.READ, request, name.encode())
-            yield from self._parts(port, request, f"reading /proc/net/{name} in the guest")
+            with operation_log.measured("file in the guest", path=f"/proc/net/{name}") as step:
+                port.send(wire.READ, request, name.encode())
+                size = 0
+                for part in self._parts(port, request, f"reading /proc/net/{name} in the guest"):
+                    size += len(part)
+                    yield part
+                step.note(bytes_received=size)
             complete = True
         except KernelError:
             complete = True
@@ -185,7 +196,8 @@ class AgentChannel:
     @contextmanager
     def subscribe(self, family: Family, group: int) -> Iterator[Subscription]:
         """Notifications of a multicast group while the context lasts."""
-        self._ask(wire.SUBSCRIBE, wire.pack_target(family, group), "subscribing to kernel notifications")
+        with operation_log.measured("netlink subscription", family=family.name, group=group):
+            self._ask(wire.SUBSCRIBE, wire.pack_target(family, group), "subscribing to kernel notifications")
         request = self._request
         self._notifications[request] = deque()
         port = self._port
@@ -222,11 +234,15 @@ class AgentChannel:
         :raise KernelError: ENOENT where the kernel lacks it, EINVAL for a value it refuses.
         """
         payload = name.encode() if value is None else f"{name}\0{value}".encode()
-        return self._ask(wire.SYSCTL, payload, f"sysctl {name}")
+        with operation_log.measured("sysctl", name=name, value=value) as step:
+            found = self._ask(wire.SYSCTL, payload, f"sysctl {name}")
+            step.note(answer=found)
+            return found
 
     def shutdown(self) -> None:
         """Ask the guest to end its processes and power off."""
-        self._ask(wire.SHUTDOWN, b"", "shutdown")
+        with operation_log.measured("shutdown"):
+            self._ask(wire.SHUTDOWN, b"", "shutdown")
 
     def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
         """Run a short command in the guest, on the port kept for the runtime's own use.
@@ -235,12 +251,15 @@ class AgentChannel:
         """
         import json  # 19 ms that most commands need not spend
 
-        port = GuestPort(self._exec_path)
-        try:
-            port.send(wire.EXEC, 1, json.dumps({"argv": list(argv)}).encode())
-            return _collect(port, argv[0], stdin, seconds)
-        finally:
-            port.close()
+        with operation_log.measured("run in the guest", argv=list(argv)) as step:
+            port = GuestPort(self._exec_path)
+            try:
+                port.send(wire.EXEC, 1, json.dumps({"argv": list(argv)}).encode())
+                done = _collect(port, argv[0], stdin, seconds)
+            finally:
+                port.close()
+            step.note(exit_status=done.exit_status, bytes_received=len(done.stdout) + len(done.stderr))
+            return done
 
 
 def _collect(port: GuestPort, name: str, stdin: bytes, seconds: float) -> Completed:

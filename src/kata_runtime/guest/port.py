@@ -8,7 +8,7 @@ import socket
 import time
 from collections import deque
 
-from kata_runtime import unix_socket
+from kata_runtime import operation_log, unix_socket
 from kata_runtime.errors import ContainerError, DeadlineError, GuestError, ProtocolError
 from kata_runtime.guest import wire
 
@@ -42,7 +42,8 @@ class GuestPort:
         self._received: deque[Frame] = deque()
         self._outgoing: deque[memoryview] = deque()
         try:
-            self._synchronise(seconds)
+            with operation_log.measured("agent connection", path=path):
+                self._synchronise(seconds)
         except BaseException:
             self._socket.close()
             raise

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from kata_runtime.errors import DeadlineError, HostError
+from kata_runtime.netlink.exchange_log import recorded
 from kata_runtime.netlink.message import NLMSG_DONE, NLMSG_ERROR, align, iter_messages, pack_message
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class LocalTransport:
         :raise HostError: the kernel refused the socket or the message.
         :raise DeadlineError: no answer.
         """
+        return recorded("host", self._exchange, family, blocks)
+
+    def _exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
         for block in blocks:
             opened = self._sockets.get(family)
             if opened is None:

@@ -7,6 +7,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from kata_runtime import operation_log
 from kata_runtime.errors import HostError
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class LockFile:
 
         There is no deadline here: everything that is done under a lock has one.
         """
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        with operation_log.measured("lock", path=self._path):
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
         return self._is_current()
 
     def try_acquire(self) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
+from kata_runtime import operation_log
 from kata_runtime.errors import HostError
 from kata_runtime.sandbox import paths
 
@@ -90,24 +91,29 @@ def save_record(directory: str, record: Record) -> None:
     document: dict[str, Any] = {"version": VERSION, **record._asdict()}
     document["nics"] = [nic._asdict() for nic in record.nics]
     path = os.path.join(directory, paths.RECORD)
+    with operation_log.measured("record", path=path, pending=record.pending):
+        try:
+            _replace_durably(path, json.dumps(document).encode())
+        except OSError as error:
+            raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
+
+
+def _replace_durably(path: str, content: bytes) -> None:
     temporary = f"{path}.new"
+    written = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        written = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            data = memoryview(json.dumps(document).encode())
-            while data:
-                data = data[os.write(written, data) :]
-            os.fsync(written)
-        finally:
-            os.close(written)
-        os.replace(temporary, path)
-        parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
-    except OSError as error:
-        raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
+        data = memoryview(content)
+        while data:
+            data = data[os.write(written, data) :]
+        os.fsync(written)
+    finally:
+        os.close(written)
+    os.replace(temporary, path)
+    parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
 
 
 def nic_of(document: Any) -> NicRecord:

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from kata_runtime import unix_socket
+from kata_runtime import operation_log, unix_socket
 from kata_runtime.errors import DeadlineError, QemuError
 
 if TYPE_CHECKING:
@@ -44,14 +44,16 @@ class EventQueue:
         :raise QemuError: QEMU ended.
         """
         end = time.monotonic() + deadline
-        while True:
-            remaining = end - time.monotonic()
-            event = self._monitor.next_event(self._listener, max(remaining, 0))
-            if event is None:
-                raise DeadlineError(awaited, deadline)
-            data = event.get("data", {})
-            if isinstance(data, dict) and predicate(data):
-                return data
+        with operation_log.measured("qmp event", awaited=awaited) as step:
+            while True:
+                remaining = end - time.monotonic()
+                event = self._monitor.next_event(self._listener, max(remaining, 0))
+                if event is None:
+                    raise DeadlineError(awaited, deadline)
+                data = event.get("data", {})
+                if isinstance(data, dict) and predicate(data):
+                    step.note(event=event.get("event"), data=data)
+                    return data
 
 
 class Monitor:
@@ -84,7 +86,8 @@ class Monitor:
         loop = asyncio.new_event_loop()
         monitor = cls(loop, QMPClient())
         try:
-            monitor._greet(opened, deadline)
+            with operation_log.measured("qmp connection"):
+                monitor._greet(opened, deadline)
         except BaseException:
             opened.close()
             monitor.close()
@@ -134,6 +137,12 @@ class Monitor:
         :raise QemuError: QEMU refused (``error_class`` says how) or ended; then the command may have been carried out.
         :raise DeadlineError: no answer within ``deadline`` seconds; the command may still be carried out.
         """
+        with operation_log.measured("qmp", command=command, arguments=arguments) as step:
+            result = self._answer(command, arguments, deadline)
+            step.note(result=result)
+            return result
+
+    def _answer(self, command: str, arguments: Mapping[str, object] | None, deadline: float) -> object:
         from qemu.qmp import ExecuteError, QMPError
 
         self._check_open(command)

@@ -1,0 +1,80 @@
+"""What a command does step by step, for the log that --debug asks for.
+
+    with operation_log.measured("qmp", command=name, arguments=arguments) as step:
+        result = ...
+        step.note(result=result)
+
+Each such step becomes one record with its fields, the seconds that it took and, when an exception ended it, ``error``.
+Without a sink, which is how commands run that no --debug is given to, nothing is measured, made or imported.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Sink = Callable[[str, Mapping[str, object]], None]
+
+_sink: Sink | None = None
+
+
+def send_to(sink: Sink | None) -> None:
+    """Give every record (the operation's name and its fields) to ``sink`` from now on; None ends it."""
+    global _sink
+    _sink = sink
+
+
+def is_wanted() -> bool:
+    """Whether anybody reads the records: ask before gathering fields that cost time."""
+    return _sink is not None
+
+
+def note(operation: str, /, **fields: object) -> None:
+    """Record something that takes no time. Fields are what JSON knows; text from a guest may hold anything."""
+    if _sink is not None:
+        _sink(operation, fields)
+
+
+def measured(operation: str, /, **fields: object) -> Step:
+    """A context manager around something that takes time; it may end in any exception, which passes."""
+    return _NOT_LOGGED if _sink is None else _Logged(operation, fields)
+
+
+class Step:
+    """A step of a command while it lasts; this one is not logged."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Record what became of it."""
+
+    def note(self, **fields: object) -> None:
+        """Add fields that become known during the step."""
+
+
+class _Logged(Step):
+    def __init__(self, operation: str, fields: dict[str, object]) -> None:
+        self._operation = operation
+        self._fields = fields
+        self._began = 0.0
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self._fields["error"] = f"{type(error).__name__}: {error}"
+        self._fields["seconds"] = round(time.monotonic() - self._began, 6)
+        if _sink is not None:
+            _sink(self._operation, self._fields)
+
+    def note(self, **fields: object) -> None:
+        self._fields.update(fields)
+
+
+_NOT_LOGGED = Step()
