@@ -25,6 +25,10 @@ def recover(session: Session) -> None:
             from kata_runtime.network import interfaces
 
             interfaces.recover(session, pending)
+        case "mirror":
+            from kata_runtime.network import reconcile
+
+            reconcile.recover(session, pending)
         case "routes":
             from kata_runtime.network import routes
 

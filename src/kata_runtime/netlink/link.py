@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from _socket import AF_INET6
 from typing import NamedTuple
 
 from kata_runtime.errors import InputError, ProtocolError
@@ -10,7 +11,9 @@ from kata_runtime.netlink.message import (
     NLM_F_DUMP,
     Message,
     pack_attribute,
+    pack_nested,
     pack_text,
+    pack_u8,
     pack_u32,
     parse_attributes,
     unpack_text,
@@ -30,22 +33,30 @@ _RTEXT_FILTER_SKIP_STATS = 8
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
+_IFLA_LINK = 5
 _IFLA_MASTER = 10
 _IFLA_OPERSTATE = 16
 _IFLA_LINKINFO = 18
+_IFLA_AF_SPEC = 26
 _IFLA_EXT_MASK = 29
 _IFLA_CARRIER = 33
+_IFLA_LINK_NETNSID = 37
 _IFLA_PARENT_DEV_NAME = 56
 _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
 _IFLA_TUN_TYPE = 3
 _IFLA_TUN_PERSIST = 6
 _IFLA_TUN_MULTI_QUEUE = 7
+_IFLA_INET6_ADDR_GEN_MODE = 8
+_IN6_ADDR_GEN_MODE_NONE = 1
 
 # include/uapi/linux/if.h
 IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
 IFF_LOWER_UP = 0x10000
+
+# include/uapi/linux/if_arp.h
+ARPHRD_ETHER = 1
 
 # include/uapi/linux/if_tun.h, IFF_TUN and IFF_TAP, as IFLA_TUN_TYPE reports them
 TUN_TYPE_TUN = 1
@@ -54,7 +65,7 @@ TUN_TYPE_TAP = 2
 # include/uapi/linux/if.h, IFNAMSIZ with the NUL
 _NAME_BYTES = 16
 
-_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg: family, hardware type, index, flags, change
 
 
 class Link(
@@ -74,12 +85,15 @@ class Link(
             ("tun_multi_queue", bool),
             ("tun_persistent", bool),
             ("parent", str),
+            ("hardware", int),
+            ("lower", int),
         ],
     )
 ):
     """An interface as the kernel describes it; ``tun_*`` mean something only when ``kind`` is "tun".
 
     ``operstate`` is RFC 2863's (6: up); ``parent`` the name of the device behind it, for example "virtio3".
+    ``hardware`` is ARPHRD_*; ``lower`` the interface of the same namespace that it stands on or is a pair with, or 0.
     """
 
     # Only the functional form allows a field with the name of a method of tuples, index().
@@ -139,6 +153,13 @@ def set_link(
     return Request(f"set interface {index} {' '.join(words)}", RTM_NEWLINK, 0, payload)
 
 
+def without_own_addresses(index: int) -> Request:
+    """Have the kernel make no IPv6 link-local address for an interface, and so send nothing from it by itself."""
+    inet6 = pack_nested(AF_INET6, pack_u8(_IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE))
+    payload = _HEADER.pack(0, 0, index, 0, 0) + pack_nested(_IFLA_AF_SPEC, inet6)
+    return Request(f"keep interface {index} from making addresses", RTM_NEWLINK, 0, payload)
+
+
 def delete_link(index: int) -> Request:
     """Remove a virtual interface."""
     return Request(f"delete interface {index}", RTM_DELLINK, 0, _HEADER.pack(0, 0, index, 0, 0))
@@ -151,7 +172,7 @@ def unpack_link(payload: bytes) -> Link:
     """
     if len(payload) < _HEADER.size:
         raise ProtocolError(f"an interface message of {len(payload)} bytes")
-    _, _, index, flags, _ = _HEADER.unpack_from(payload)
+    _, hardware, index, flags, _ = _HEADER.unpack_from(payload)
     attributes = parse_attributes(payload[_HEADER.size :])
     info = parse_attributes(attributes.get(_IFLA_LINKINFO, b""))
     kind = unpack_text(info.get(_IFLA_INFO_KIND, b""))
@@ -171,6 +192,9 @@ def unpack_link(payload: bytes) -> Link:
         tun_multi_queue=bool(_optional_u8(tun.get(_IFLA_TUN_MULTI_QUEUE))),
         tun_persistent=bool(_optional_u8(tun.get(_IFLA_TUN_PERSIST))),
         parent=unpack_text(attributes.get(_IFLA_PARENT_DEV_NAME, b"")),
+        hardware=hardware,
+        # Where the other one is in another namespace its index says nothing.
+        lower=0 if _IFLA_LINK_NETNSID in attributes else _optional_u32(attributes.get(_IFLA_LINK)),
     )
 
 

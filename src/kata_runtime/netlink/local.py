@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from kata_runtime.errors import DeadlineError, HostError
 from kata_runtime.netlink.exchange_log import recorded
 from kata_runtime.netlink.message import NLMSG_DONE, NLMSG_ERROR, align, iter_messages, pack_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from kata_runtime.netlink.transport import Block, Family
 
@@ -29,10 +29,25 @@ _DATAGRAM_BYTES = 64 * 1024
 _ANSWER_SECONDS = 10.0
 
 
-class LocalTransport:
-    """Sockets in the caller's network namespace, opened when a family is first used; a context manager."""
+T = TypeVar("T")
 
-    def __init__(self) -> None:
+
+class Enter(Protocol):
+    """Calls a function in some network namespace."""
+
+    def __call__(self, function: Callable[[], T], /) -> T: ...
+
+
+def _stay(function: Callable[[], T], /) -> T:
+    return function()
+
+
+class LocalTransport:
+    """Sockets in a network namespace, opened when a family is first used; a context manager."""
+
+    def __init__(self, enter: Enter = _stay) -> None:
+        """``enter`` chooses the namespace, by default the caller's; a socket stays where it was opened."""
+        self._enter = enter
         self._sockets: dict[Family, socket.socket] = {}
 
     def __enter__(self) -> Self:
@@ -58,7 +73,7 @@ class LocalTransport:
         for block in blocks:
             opened = self._sockets.get(family)
             if opened is None:
-                opened = self._sockets[family] = _open_socket(family)
+                opened = self._sockets[family] = self._enter(lambda: _open_socket(family))
             try:
                 yield _exchange_one(opened, block) if not block.one_by_one else _exchange_each(opened, block)
             except BaseException:
@@ -73,12 +88,25 @@ class LocalTransport:
         :raise HostError: the kernel refused.
         :raise DeadlineError: (from the iterator) nothing came for 10 s.
         """
-        with _open_socket(family) as opened:
-            try:
-                opened.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
-            except OSError as error:
-                raise _refused(f"netlink group {group}", error) from error
+        with self._enter(lambda: open_notifications(family, [group])) as opened:
+            opened.settimeout(_ANSWER_SECONDS)
             yield _datagrams(opened)
+
+
+def open_notifications(family: Family, groups: Sequence[int]) -> socket.socket:
+    """A socket that receives the notifications of multicast groups and never waits (EAGAIN, ENOBUFS: netlink(7)).
+
+    :raise HostError: the kernel refused.
+    """
+    opened = _open_socket(family)
+    try:
+        opened.setblocking(False)
+        for group in groups:
+            opened.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+    except OSError as error:
+        opened.close()
+        raise _refused(f"the netlink groups {groups}", error) from error
+    return opened
 
 
 def _open_socket(family: Family) -> socket.socket:

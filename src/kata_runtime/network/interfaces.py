@@ -19,8 +19,9 @@ from kata_runtime.network.guest_nic import NicState, read_states
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from kata_runtime.network.endpoint import Endpoint
     from kata_runtime.network.request import NicRequest
-    from kata_runtime.sandbox.record import NicRecord
+    from kata_runtime.sandbox.record import EndpointKind, NicRecord
     from kata_runtime.sandbox.session import Session
 
 _ADD = "interface.add"
@@ -55,7 +56,7 @@ def list_interfaces(session: Session) -> list[ListedNic]:
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
-    nics = session.record.nics
+    nics = [nic for nic in session.record.nics if not nic.carried_from]
     if not nics:
         return []
     answers = call_each(session.channel(), Family.ROUTE, [dump_links(), dump_addresses()])
@@ -82,8 +83,8 @@ def _canonical(address: str) -> str:
 
 
 def find_record(session: Session, name: str) -> NicRecord | None:
-    """What is recorded of NIC ``name``."""
-    return next((nic for nic in session.record.nics if nic.name == name), None)
+    """What is recorded of NIC ``name`` that kata-network added."""
+    return next((nic for nic in session.record.nics if nic.name == name and not nic.carried_from), None)
 
 
 def add_interface(session: Session, request: NicRequest) -> AddedNic:
@@ -92,14 +93,23 @@ def add_interface(session: Session, request: NicRequest) -> AddedNic:
     :raise InputError, ConflictError, LimitError: what is asked for is not possible here.
     :raise HostError, QemuError, GuestError, KernelError, DeadlineError: host, QEMU or guest failed.
     """
-    from kata_runtime.network.endpoint import open_endpoint
+    from kata_runtime.network.endpoint import kind_of, open_endpoint
+    from kata_runtime.network.namespace import own_namespace
+    from kata_runtime.sandbox.record import EndpointKind
+
+    kind = kind_of(request)
+    nic = place(session, request, kind, own_namespace() if kind == EndpointKind.TAP else "")
+    return plug_nic(session, request, nic, open_endpoint(session, request))
+
+
+def plug_nic(session: Session, request: NicRequest, nic: NicRecord, endpoint: Endpoint) -> AddedNic:
+    """Plug ``endpoint`` as the NIC that ``place`` described, or leave everything as it was; closes ``endpoint``.
+
+    :raise ConflictError, LimitError, HostError, QemuError, GuestError, KernelError, DeadlineError: see add_interface.
+    """
     from kata_runtime.network.guest_nic import configure, watch
     from kata_runtime.vmm.command import root_port_address
 
-    _check_mtu(request)
-    nic = _place(session, request)
-    _refuse_foreign(session, nic)
-    endpoint = open_endpoint(session, request)
     try:
         channel = session.channel()
         with watch(channel) as arrivals:
@@ -154,7 +164,15 @@ def delete_interface(session: Session, name: str) -> None:
             field="name",
             hint="list-ifaces shows those that can be deleted",
         )
-    session.save(session.record._replace(pending={"kind": _DELETE, "name": name}))
+    remove_nic(session, nic)
+
+
+def remove_nic(session: Session, nic: NicRecord) -> None:
+    """Take a recorded NIC out of the running VM, and away what was made for it on the host.
+
+    :raise DeadlineError, QemuError, HostError: as ``delete_interface``.
+    """
+    session.save(session.record._replace(pending={"kind": _DELETE, "name": nic.name}))
     try:
         _unplug(session, nic)
     except KataError:
@@ -170,17 +188,15 @@ def recover(session: Session, pending: Mapping[str, object]) -> None:
     :raise HostError: the work is none of this module's.
     :raise QemuError, DeadlineError: QEMU or the guest does not do its part.
     """
+    from kata_runtime.network import endpoint
     from kata_runtime.sandbox.record import nic_of
-    from kata_runtime.vmm.hotplug import forget_descriptors
 
     match pending:
         case {"kind": str(kind), "nic": dict(document)} if kind == _ADD:
-            begun = nic_of(document)
-            _unplug(session, begun)
-            forget_descriptors(session.monitor(), begun.identity, begun.queues)
+            endpoint.recover(session, nic_of(document))
             session.save(session.record._replace(pending=None))
         case {"kind": str(kind), "name": str(name)} if kind == _DELETE:
-            nic = find_record(session, name)
+            nic = next((nic for nic in session.record.nics if nic.name == name), None)
             if nic is None:
                 session.save(session.record._replace(pending=None))
                 return
@@ -209,13 +225,17 @@ def _check_mtu(request: NicRequest) -> None:
         )
 
 
-def _place(session: Session, request: NicRequest) -> NicRecord:
-    """A free root port, when name and MAC are not in use."""
+def place(session: Session, request: NicRequest, kind: EndpointKind, namespace: str) -> NicRecord:
+    """A free root port, when device, name and MAC are not in use and the guest's kernel takes the MTU.
+
+    :raise InputError, ConflictError, LimitError: one is not possible here.
+    """
     from kata_runtime.sandbox.record import NicRecord
 
+    _check_mtu(request)
     record = session.record
     for nic in record.nics:
-        if nic.device == request.device:
+        if (nic.namespace, nic.device) == (namespace, request.device):
             raise ConflictError(
                 f"device {request.device!a} serves NIC {nic.name!a} of this container already",
                 hint="a device serves one NIC",
@@ -232,7 +252,7 @@ def _place(session: Session, request: NicRequest) -> NicRecord:
             limit=record.root_ports,
             hint="delete one, or start it with a larger default_root_ports (32 at most)",
         )
-    return NicRecord(
+    nic = NicRecord(
         name=request.name,
         device=request.device,
         mac=request.mac,
@@ -241,7 +261,11 @@ def _place(session: Session, request: NicRequest) -> NicRecord:
         slot=slot,
         queues=request.queues,
         vhost_user_socket=request.vhost_user_socket,
+        kind=kind,
+        namespace=namespace,
     )
+    _refuse_foreign(session, nic)
+    return nic
 
 
 def _check_guest(states: Sequence[NicState], request: NicRequest) -> None:
@@ -268,7 +292,7 @@ def _refuse_foreign(session: Session, nic: NicRecord) -> None:
     """A TAP would be refused by the kernel, too, but not with the name of who has it."""
     from kata_runtime.sandbox.neighbours import user_of_device
 
-    other = user_of_device(session.root, session.container_id, nic.device)
+    other = user_of_device(session.root, session.container_id, nic.namespace, nic.device)
     if other is not None:
         raise ConflictError(
             f"device {nic.device!a} serves container {other} already", hint="a device serves one container"
@@ -286,11 +310,17 @@ def _undo_addition(session: Session, nic: NicRecord) -> None:
 
 
 def _unplug(session: Session, nic: NicRecord) -> None:
-    from kata_runtime.vmm.hotplug import unplug
+    from kata_runtime.network.endpoint import unplug
 
-    unplug(session.monitor(), nic.identity)
+    unplug(session, nic)
 
 
 def _forget(session: Session, nic: NicRecord) -> None:
     remaining = tuple(other for other in session.record.nics if other is not nic)
-    session.save(session.record._replace(nics=remaining, pending=None))
+    mirrored = session.record.mirrored
+    if nic.carried_from:
+        from kata_runtime.network.facts import names_in
+
+        # The guest's kernel forgot with the interface what it knew of it.
+        mirrored = tuple(fact for fact in mirrored if nic.name not in names_in(fact))
+    session.save(session.record._replace(nics=remaining, mirrored=mirrored, pending=None))

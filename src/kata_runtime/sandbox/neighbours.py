@@ -11,8 +11,8 @@ from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import Record, load_record
 
 
-def user_of_device(root: str, container_id: str, device: str) -> str | None:
-    """The other running container with a NIC on ``device``, begun ones included."""
+def user_of_device(root: str, container_id: str, namespace: str, device: str) -> str | None:
+    """The other running container with a NIC on ``device`` of ``namespace``, begun ones included."""
     for other in sandbox_ids(root):
         if other == container_id:
             continue
@@ -21,14 +21,14 @@ def user_of_device(root: str, container_id: str, device: str) -> str | None:
         except (FileNotFoundError, HostError):
             # Being made, being deleted, or damaged: commands on it say so, others need not fail.
             continue
-        if device in _devices(record) and is_alive(record.pid, record.start_time):
+        if (namespace, device) in _devices(record) and is_alive(record.pid, record.start_time):
             return other
     return None
 
 
 def _devices(record: Record) -> set[object]:
-    devices: set[object] = {nic.device for nic in record.nics}
+    devices: set[object] = {(nic.namespace, nic.device) for nic in record.nics}
     begun = (record.pending or {}).get("nic")
     if isinstance(begun, Mapping):
-        devices.add(begun.get("device"))
+        devices.add((begun.get("namespace"), begun.get("device")))
     return devices

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from kata_runtime import operation_log
 from kata_runtime.errors import HostError
 from kata_runtime.sandbox import paths
 
-VERSION = 1
+VERSION = 2
+
+
+class EndpointKind(StrEnum):
+    """What a NIC's packets come from and go to on the host."""
+
+    TAP = "tap"
+    VHOST_USER = "vhost-user"
+    # An interface of any Ethernet kind: a TAP beside it, and traffic control that moves the packets between both.
+    REDIRECT = "redirect"
+    MACVTAP = "macvtap"
 
 
 class NicRecord(NamedTuple):
-    """A NIC that kata-network added; ``addresses`` as ``172.16.0.3/16``, ``slot`` the root port from 0 on.
+    """A NIC of the machine; ``addresses`` as ``172.16.0.3/16``, ``slot`` the root port from 0 on.
 
-    ``queues`` is as asked for (0: a single pair), ``vhost_user_socket`` empty for a TAP.
+    ``queues`` is as asked for (0: a single pair), ``vhost_user_socket`` empty for a TAP. ``device`` is an
+    interface of the network namespace ``namespace`` (device and inode number of its file, ``4:4026531840``; a
+    vhost-user NIC has none). ``carried_from`` is empty for a NIC that add-iface added; otherwise the path of
+    that namespace, of which the NIC mirrors the interface with the index ``interface``.
     """
 
     name: str
@@ -27,6 +41,10 @@ class NicRecord(NamedTuple):
     slot: int
     queues: int = 0
     vhost_user_socket: str = ""
+    kind: EndpointKind = EndpointKind.TAP
+    namespace: str = ""
+    carried_from: str = ""
+    interface: int = 0
 
     @property
     def identity(self) -> str:
@@ -39,6 +57,7 @@ class Record(NamedTuple):
 
     ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it
     names one process for ever. ``pending`` describes work that a command began and has not finished.
+    ``mirrored`` is what the guest has of its network namespace, a line each (``network.facts``).
     ``ipvs_rules`` is the number of virtual services and servers as last counted, None before that.
     """
 
@@ -55,6 +74,7 @@ class Record(NamedTuple):
     ipvs_rule_limit: int = 20_000
     ipvs_rules: int | None = None
     nics: tuple[NicRecord, ...] = ()
+    mirrored: tuple[str, ...] = ()
     pending: dict[str, object] | None = None
 
 
@@ -123,11 +143,13 @@ def nic_of(document: Any) -> NicRecord:
     """
     fields = dict(document)
     fields["addresses"] = tuple(fields["addresses"])
+    fields["kind"] = EndpointKind(fields["kind"])
     return NicRecord(**fields)
 
 
 def _record_of(document: dict[str, Any]) -> Record:
     document["nics"] = tuple(nic_of(nic) for nic in document["nics"])
+    document["mirrored"] = tuple(document["mirrored"])
     record = Record(**document)
     # The types that a later kill or path would trust.
     if not (isinstance(record.pid, int) and isinstance(record.start_time, int)):

@@ -23,6 +23,7 @@ _IFF_TAP = 0x0002
 _IFF_MULTI_QUEUE = 0x0100
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
+_IFF_TUN_EXCL = 0x8000
 
 # include/uapi/linux/if_link.h; the counts are given for a multi-queue TAP only.
 _IFLA_LINKINFO = 18
@@ -65,6 +66,26 @@ def open_tap(name: str, queues: int) -> list[int]:
         except BaseException:
             close_all(opened)
             raise
+    return opened
+
+
+def create_tap(name: str) -> int:
+    """The descriptor of a new TAP in the caller's network namespace, which goes when the last copy is closed.
+
+    Frames on it are as those of ``open_tap``.
+
+    :raise ConflictError: there is an interface of that name. :raise HostError: the kernel refused.
+    """
+    opened = _open_device()
+    try:
+        fcntl.ioctl(
+            opened, _TUNSETIFF, _IFREQ.pack(name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_TUN_EXCL)
+        )
+    except OSError as error:
+        os.close(opened)
+        if error.errno in (errno.EBUSY, errno.EEXIST, errno.EINVAL):
+            raise ConflictError(f"there is an interface {name!r} already") from error
+        raise _refused(name, error) from error
     return opened
 
 
@@ -129,13 +150,17 @@ def _check(link: Link, queues: int) -> None:
         )
 
 
-def _open_queue(link: Link) -> int:
+def _open_device() -> int:
     try:
-        opened = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise HostError(
             f"cannot open /dev/net/tun: {error.strerror}", errno=error.errno or 0, hint="'modprobe tun' may help"
         ) from error
+
+
+def _open_queue(link: Link) -> int:
+    opened = _open_device()
     # The kernel takes IFF_VNET_HDR from whoever attaches first; only the number of queues is fixed at creation.
     flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if link.tun_multi_queue else 0)
     try:

@@ -171,6 +171,8 @@ def test_link_round_trip() -> None:
         tun_multi_queue=True,
         tun_persistent=True,
         parent="",
+        hardware=0,
+        lower=0,
     )
 
 

@@ -15,18 +15,27 @@ from kata_runtime.sandbox.config import Config, load_config
 from kata_runtime.sandbox.identity import check_id, new_id, resolve
 from kata_runtime.sandbox.lock import LockFile
 from kata_runtime.sandbox.process import is_alive, kill_process, spawn, start_time_of
-from kata_runtime.sandbox.record import NicRecord, Record, load_record, save_record
+from kata_runtime.sandbox.record import EndpointKind, NicRecord, Record, load_record, save_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_NIC = NicRecord("eth0", "tap0", "02:00:00:00:00:01", 1500, ("10.0.0.3/24", "fd00::3/64"), 31, 2, "")
+_NIC = NicRecord(
+    "eth0", "tap0", "02:00:00:00:00:01", 1500, ("10.0.0.3/24", "fd00::3/64"), 31, 2, "", EndpointKind.TAP, "4:26"
+)
 
 
 def test_record_round_trip(tmp_path: Path) -> None:
     """A record is read as it was written; its file is private, and nothing lies beside it."""
-    record = Record("web", pid=7, start_time=9, nics=(_NIC,), pending={"kind": "interface.add", "nic": {"slot": 1}})
+    record = Record(
+        "web",
+        pid=7,
+        start_time=9,
+        nics=(_NIC,),
+        mirrored=("mtu eth0 1500",),
+        pending={"kind": "interface.add", "nic": {"slot": 1}},
+    )
     save_record(str(tmp_path), record)
     save_record(str(tmp_path), record)
     assert load_record(str(tmp_path)) == record
@@ -40,9 +49,9 @@ def test_record_round_trip(tmp_path: Path) -> None:
         "{",
         "[]",
         "null",
-        '{"version":1}',
-        '{"version":1,"container_id":"x","nics":[{}]}',
-        '{"version":1,"container_id":"x","nics":[],"pid":"1"}',
+        '{"version":2}',
+        '{"version":2,"container_id":"x","nics":[{}]}',
+        '{"version":2,"container_id":"x","nics":[],"pid":"1"}',
     ],
 )
 def test_damaged_record(tmp_path: Path, text: str) -> None:
@@ -54,8 +63,8 @@ def test_damaged_record(tmp_path: Path, text: str) -> None:
 
 def test_record_of_another_version(tmp_path: Path) -> None:
     """A record of another version is left alone."""
-    (tmp_path / "record.json").write_text('{"version":2}')
-    with pytest.raises(HostError, match="is of version 2, this kata-runtime writes 1"):
+    (tmp_path / "record.json").write_text('{"version":1}')
+    with pytest.raises(HostError, match="is of version 1, this kata-runtime writes 2"):
         load_record(str(tmp_path))
 
 

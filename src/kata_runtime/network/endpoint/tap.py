@@ -8,6 +8,7 @@ from kata_runtime.vmm.hotplug import plug_tap
 from kata_runtime.vmm.tap import close_all, open_tap, open_vhost_net
 
 if TYPE_CHECKING:
+    from kata_runtime.network.namespace import Namespace
     from kata_runtime.network.request import NicRequest
     from kata_runtime.sandbox.record import NicRecord
     from kata_runtime.sandbox.session import Session
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 class TapEndpoint:
     """One descriptor of the TAP per queue pair, and one of vhost-net where the host has it."""
 
-    def __init__(self, session: Session, request: NicRequest) -> None:
-        """Open the TAP in the network namespace of this process.
+    def __init__(self, session: Session, request: NicRequest, namespace: Namespace | None = None) -> None:
+        """Open the TAP in ``namespace``, or in that of this process.
 
         :raise InputError, ConflictError, HostError: as ``open_tap``.
         """
-        self._taps = open_tap(request.device, request.queues)
+        if namespace is None:
+            self._taps = open_tap(request.device, request.queues)
+        else:
+            self._taps = namespace.run(lambda: open_tap(request.device, request.queues))
         # vhost-net signals the guest through KVM.
         self._vhosts = open_vhost_net(request.queues) if session.record.accelerator == "kvm" else []
 

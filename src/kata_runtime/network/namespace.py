@@ -1,0 +1,94 @@
+"""Network namespaces of this host by the path of their file (network_namespaces(7), setns(2))."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from kata_runtime.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata_runtime.netlink.local import LocalTransport
+
+T = TypeVar("T")
+
+_CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+
+
+def own_namespace() -> str:
+    """What identifies the network namespace of the calling thread: ``4:4026531840``.
+
+    :raise HostError: /proc does not tell.
+    """
+    try:
+        return _identity(os.stat("/proc/thread-self/ns/net"))
+    except OSError as error:
+        raise HostError(f"cannot tell the own network namespace: {error.strerror}", errno=error.errno or 0) from error
+
+
+class Namespace:
+    """An open network namespace, which thereby goes on existing; a context manager."""
+
+    def __init__(self, path: str) -> None:
+        """``path`` is a bound file such as /run/netns/NAME, or /proc/PID/ns/net.
+
+        :raise HostError: it cannot be opened.
+        """
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise HostError(
+                f"cannot open the network namespace {path!a}: {error.strerror}", errno=error.errno or 0
+            ) from error
+        self.identity = _identity(os.fstat(self._fd))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def run(self, function: Callable[[], T], /) -> T:
+        """What ``function`` returns when it is called in this namespace.
+
+        In a thread of its own, which ends afterwards: nothing can come back into the wrong namespace.
+
+        :raise HostError: the namespace cannot be entered.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        def work() -> T:
+            self._enter()
+            return function()
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(work).result()
+
+    def transport(self) -> LocalTransport:
+        """A way to this host's kernel, for interfaces, addresses and routes of this namespace."""
+        from kata_runtime.netlink.local import LocalTransport
+
+        return LocalTransport(self.run)
+
+    def _enter(self) -> None:
+        import ctypes  # Python has os.setns from 3.12 on
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(self._fd, _CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise HostError(
+                f"cannot enter the network namespace {self.path!a}: {os.strerror(number)}",
+                errno=number,
+                hint="root is needed" if number == 1 else "give the file of a network namespace",
+            )
+
+
+def _identity(found: os.stat_result) -> str:
+    return f"{found.st_dev}:{found.st_ino}"

@@ -1,0 +1,204 @@
+"""Carries the interfaces of a container's network namespace into its VM, and keeps the guest in step with them.
+
+``reconcile`` can be called at any time and as often as wanted: it compares the namespace with the record and does
+what is left to do. What the guest has that the namespace never had is none of its business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.errors import ConflictError, HostError, KataError
+from kata_runtime.netlink.link import ARPHRD_ETHER, TUN_TYPE_TAP
+from kata_runtime.network.endpoint import release
+from kata_runtime.network.facts import Holdings, kind_of, names_in, read_holdings
+from kata_runtime.network.interfaces import place, plug_nic, remove_nic
+from kata_runtime.network.mirror import mirror
+from kata_runtime.network.request import NicRequest
+from kata_runtime.sandbox.record import EndpointKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kata_runtime.netlink.link import Link
+    from kata_runtime.network.endpoint import Endpoint
+    from kata_runtime.network.namespace import Namespace
+    from kata_runtime.sandbox.record import NicRecord, Record
+    from kata_runtime.sandbox.session import Session
+
+_MIRROR = "mirror"
+
+
+class _Chosen(NamedTuple):
+    """Interfaces that come along with the kind of their back end, and the names of those that cannot, with reasons."""
+
+    links: list[tuple[Link, EndpointKind]]
+    refused: list[str]
+
+
+def reconcile(session: Session, namespace: Namespace, *, creating: bool) -> list[str]:
+    """Make the guest mirror ``namespace``; a line for each thing that cannot be.
+
+    All interfaces but lo come along that are up or have an address, under their own names: TAPs only when
+    ``creating``, later ones are left for add-iface. Once carried, one stays until it is gone. When ``creating``,
+    what cannot be is an error.
+
+    :raise ConflictError: (when creating) an interface cannot be carried.
+    :raise KataError: host, QEMU or guest failed; what is done is recorded, and the next call goes on.
+    """
+    with namespace.transport() as transport:
+        holdings = read_holdings(transport)
+    chosen = _choose(session.record, namespace.identity, holdings, taps=creating)
+    notes = list(chosen.refused)
+    if creating and notes:
+        raise ConflictError(notes[0], hint="take it out of the namespace, or set it down and delete its addresses")
+    current = {(link.name, link.index): kind for link, kind in chosen.links}
+    for nic in _carried(session.record, namespace.identity):
+        if current.get((nic.device, nic.interface)) != nic.kind:
+            with _Noting(notes, creating=creating):
+                remove_nic(session, nic)
+    for link, kind in chosen.links:
+        if not any((nic.device, nic.interface) == (link.name, link.index) for nic in session.record.nics):
+            with _Noting(notes, creating=creating):
+                _plug(session, namespace, link, kind)
+    notes += [str(reason) for reason in _follow(session, namespace.identity, holdings, creating=creating)]
+    return notes
+
+
+def recover(session: Session, pending: Mapping[str, object]) -> None:
+    """Go on where an interrupted ``reconcile`` was.
+
+    :raise HostError: the work is none of this module's.
+    :raise GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
+    """
+    match pending:
+        case {"kind": str(kind), "facts": list(facts)} if kind == _MIRROR:
+            _change(session, [str(fact) for fact in facts])
+        case _:
+            raise HostError(f"unfinished work {pending.get('kind')!a} is none of the network namespace's")
+
+
+def release_all(record: Record) -> None:
+    """Take away all that was made in namespaces for the NICs of a machine that has ended.
+
+    :raise HostError: the kernel refused for one; it was tried for all.
+    """
+    failures = []
+    for nic in record.nics:
+        try:
+            release(nic)
+        except HostError as error:
+            failures.append(error)
+    for failure in failures:
+        raise failure
+
+
+class _Noting:
+    """Turns an error into a note, unless everything must succeed."""
+
+    def __init__(self, notes: list[str], *, creating: bool) -> None:
+        self._notes = notes
+        self._creating = creating
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if self._creating or not isinstance(error, KataError):
+            return False
+        self._notes.append(str(error))
+        return True
+
+
+def _carried(record: Record, identity: str) -> list[NicRecord]:
+    return [nic for nic in record.nics if nic.carried_from and nic.namespace == identity]
+
+
+def _choose(record: Record, identity: str, holdings: Holdings, *, taps: bool) -> _Chosen:
+    from kata_runtime.network.endpoint.redirect import tap_name
+
+    carried = {(nic.device, nic.interface): nic.kind for nic in _carried(record, identity)}
+    # TAPs of ours, and those that add-iface took from here.
+    others = {tap_name(nic.slot) for nic in record.nics if nic.kind == EndpointKind.REDIRECT}
+    others |= {nic.device for nic in record.nics if nic.namespace == identity and not nic.carried_from}
+    configured = holdings.configured()
+    by_index = {link.index: link for link in holdings.links}
+    chosen = _Chosen([], [])
+    for link in holdings.links:
+        if link.is_loopback or link.name in others:
+            continue
+        known = carried.get((link.name, link.index))
+        if known is not None:
+            chosen.links.append((link, known))
+            continue
+        # A port of a bridge or bond sends and receives through that.
+        if link.master or not (link.is_up or link.index in configured):
+            continue
+        kind = _kind_of(link)
+        lower = by_index.get(link.lower)
+        if kind is None:
+            chosen.refused.append(_refusal(link, "it is no Ethernet interface"))
+        elif lower is not None and link.kind != "veth" and lower.is_up:
+            chosen.refused.append(_refusal(link, f"it stands on {lower.name!a}, whose packets go to the VM"))
+        elif kind != EndpointKind.TAP or taps:
+            chosen.links.append((link, kind))
+    return chosen
+
+
+def _kind_of(link: Link) -> EndpointKind | None:
+    if link.kind == "tun":
+        return EndpointKind.TAP if link.tun_type == TUN_TYPE_TAP else None
+    if link.kind == "macvtap":
+        return EndpointKind.MACVTAP
+    return EndpointKind.REDIRECT if link.hardware == ARPHRD_ETHER else None
+
+
+def _refusal(link: Link, why: str) -> str:
+    return f"interface {link.name!a} ({link.kind or 'device'}) of the network namespace cannot be in the VM: {why}"
+
+
+def _plug(session: Session, namespace: Namespace, link: Link, kind: EndpointKind) -> None:
+    request = NicRequest(link.name, link.name, (), link.mac, link.mtu, "", 0)
+    nic = place(session, request, kind, namespace.identity)
+    nic = nic._replace(carried_from=namespace.path, interface=link.index)
+    plug_nic(session, request, nic, _open(session, namespace, request, kind))
+
+
+def _open(session: Session, namespace: Namespace, request: NicRequest, kind: EndpointKind) -> Endpoint:
+    if kind == EndpointKind.TAP:
+        from kata_runtime.network.endpoint.tap import TapEndpoint
+
+        return TapEndpoint(session, request, namespace)
+    from kata_runtime.network.endpoint.redirect import RedirectEndpoint
+
+    return RedirectEndpoint(session, namespace)
+
+
+def _follow(session: Session, identity: str, holdings: Holdings, *, creating: bool) -> list[KataError]:
+    """Mirror addresses, routes and neighbours of what is carried; the refusals."""
+    names = {nic.interface: nic.name for nic in _carried(session.record, identity)}
+    names.update({link.index: link.name for link in holdings.links if link.is_loopback})
+    facts = holdings.facts(names)
+    if list(session.record.mirrored) == facts:
+        return []
+    session.save(session.record._replace(pending={"kind": _MIRROR, "facts": facts}))
+    refused = _change(session, facts)
+    if creating:
+        for reason in refused:
+            raise reason
+    return refused
+
+
+def _change(session: Session, facts: Sequence[str]) -> list[KataError]:
+    """Mirror ``facts`` and record them; one that the guest's kernel refused is tried again with the next change."""
+    refused = mirror(session.channel(), session.record.mirrored, facts)
+    done = tuple(fact for fact in facts if fact not in refused)
+    nics = tuple(_refreshed(nic, done) if nic.carried_from else nic for nic in session.record.nics)
+    session.save(session.record._replace(nics=nics, mirrored=done, pending=None))
+    return list(refused.values())
+
+
+def _refreshed(nic: NicRecord, facts: Sequence[str]) -> NicRecord:
+    """The record of a NIC with what the facts say of it."""
+    own = {kind_of(fact): fact.rpartition(" ")[2] for fact in facts if names_in(fact) == [nic.name]}
+    return nic._replace(mac=own.get("mac", nic.mac), mtu=int(own.get("mtu", nic.mtu)))
