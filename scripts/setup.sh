@@ -36,11 +36,11 @@ cat >.venv/bin/kata-runtime <<EOF
 #!$(pwd)/.venv/bin/python3 -IS
 import sys
 
-sys.path += ["$(pwd)/src", "$packages"]
+sys.path.append("$(pwd)/src")
 from kata_runtime.cli.main import main
 
 sys.exit(main())
 EOF
 chmod 755 .venv/bin/kata-runtime
-.venv/bin/python3 -m compileall -q src "$packages/qemu"
+.venv/bin/python3 -m compileall -q src
 : >"$stamp"

@@ -1,39 +1,52 @@
-"""QEMU's machine protocol (QMP) for callers that wait: a synchronous face on the QEMU project's ``qemu.qmp``.
+"""A connection to QEMU's monitor: requests, answers and events of its machine protocol (QMP), with deadlines.
 
-``qemu.qmp`` and asyncio cost 60 ms to import, so they are loaded by the first connection.
+A plain socket instead of the QEMU project's ``qemu.qmp``: that library needs asyncio, and both together take longer
+to import than a NIC takes to be plugged. Source: QEMU's docs/interop/qmp-spec.rst.
 """
 
 from __future__ import annotations
 
+import select
 import time
+from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
-from kata_runtime import operation_log, unix_socket
+from kata_runtime import fast_json, operation_log, unix_socket
 from kata_runtime.errors import DeadlineError, QemuError
 
 if TYPE_CHECKING:
-    import asyncio
     import socket
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
-
-    from qemu.qmp import EventListener, QMPClient
-
-T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 10.0
 
 _GONE = "QEMU ended or closed its monitor"
+_READ_BYTES = 64 * 1024
+# The longest answers that we ask for, those of query-chardev and qom-list, have a few KiB.
+_MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+# Nobody listens for events that come in masses.
+_EVENTS_MAX = 10_000
+
+
+class _EndedError(Exception):
+    """The connection ended, or what came is no message of the protocol; the text says which."""
 
 
 class EventQueue:
     """Events from the moment its ``Monitor.listen`` began."""
 
-    def __init__(self, monitor: Monitor, listener: EventListener) -> None:
+    def __init__(self, monitor: Monitor, names: frozenset[str]) -> None:
         self._monitor = monitor
-        self._listener = listener
+        self._names = names
+        self._received: deque[tuple[object, Mapping[str, object]]] = deque(maxlen=_EVENTS_MAX)
+
+    def offer(self, name: object, data: Mapping[str, object]) -> None:
+        """Keep the event when it is one of those listened for."""
+        if name in self._names:
+            self._received.append((name, data))
 
     def wait(
         self, predicate: Callable[[Mapping[str, object]], bool], deadline: float, *, awaited: str
@@ -46,24 +59,27 @@ class EventQueue:
         end = time.monotonic() + deadline
         with operation_log.measured("qmp event", awaited=awaited) as step:
             while True:
-                remaining = end - time.monotonic()
-                event = self._monitor.next_event(self._listener, max(remaining, 0))
-                if event is None:
+                while self._received:
+                    name, data = self._received.popleft()
+                    if predicate(data):
+                        step.note(event=name, data=data)
+                        return data
+                if not self._monitor.receive_events(end):
                     raise DeadlineError(awaited, deadline)
-                data = event.get("data", {})
-                if isinstance(data, dict) and predicate(data):
-                    step.note(event=event.get("event"), data=data)
-                    return data
 
 
 class Monitor:
     """A connection to a running QEMU's monitor; QEMU serves one at a time. A context manager."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, client: QMPClient) -> None:
-        self._loop = loop
-        self._client = client
+    def __init__(self, opened: socket.socket) -> None:
+        opened.setblocking(False)
+        self._socket = opened
+        self._poller = select.poll()
+        self._received = bytearray()
+        self._searched = 0
+        self._listeners: list[EventQueue] = []
+        self._request = 0
         self._closed = False
-        self._unanswered: set[asyncio.Task[object]] = set()
 
     @classmethod
     def connect(cls, path: Path, deadline: float = CONNECT_SECONDS) -> Self:
@@ -78,31 +94,27 @@ class Monitor:
             raise DeadlineError("a connection to QEMU's monitor", deadline) from None
         except OSError as error:
             raise QemuError(f"cannot reach QEMU's monitor {str(path)!r}: {error.strerror}") from error
-        import asyncio
-
-        from qemu.qmp import QMPClient
-
-        opened.setblocking(False)
-        loop = asyncio.new_event_loop()
-        monitor = cls(loop, QMPClient())
+        monitor = cls(opened)
         try:
             with operation_log.measured("qmp connection"):
-                monitor._greet(opened, deadline)
+                monitor._greet(deadline)
         except BaseException:
-            opened.close()
             monitor.close()
             raise
         return monitor
 
-    def _greet(self, opened: socket.socket, deadline: float) -> None:
-        from qemu.qmp import ConnectError
-
+    def _greet(self, deadline: float) -> None:
+        end = time.monotonic() + deadline
         try:
-            self._run(self._within(self._client.connect(opened), deadline))
-        except TimeoutError:
-            raise DeadlineError("the greeting of QEMU's monitor", deadline) from None
-        except ConnectError as error:
-            raise QemuError(f"QEMU's monitor does not speak QMP: {_cause(error)}") from error
+            greeting = self._next_message(end)
+            if greeting is not None and "QMP" not in greeting:
+                raise _EndedError(f"its greeting is {str(greeting)[:80]!a}")
+            answer = None if greeting is None else self._ask("qmp_capabilities", None, (), end)
+        except _EndedError as error:
+            self._closed = True
+            raise QemuError(f"QEMU's monitor does not speak QMP: {error}") from error
+        if answer is None:
+            raise DeadlineError("the greeting of QEMU's monitor", deadline)
 
     def __enter__(self) -> Self:
         return self
@@ -112,22 +124,8 @@ class Monitor:
 
     def close(self) -> None:
         """Close the connection; QEMU goes on."""
-        if self._closed:
-            return
         self._closed = True
-        import asyncio
-
-        from qemu.qmp import QMPError
-
-        try:
-            for task in self._unanswered:
-                task.cancel()
-            self._run(asyncio.wait_for(self._client.disconnect(), COMMAND_SECONDS))
-        except (QMPError, OSError, EOFError, ValueError, TimeoutError, asyncio.CancelledError):
-            # The connection ends here whatever its end is like.
-            return
-        finally:
-            self._loop.close()
+        self._socket.close()
 
     def execute(
         self, command: str, arguments: Mapping[str, object] | None = None, deadline: float = COMMAND_SECONDS
@@ -137,104 +135,153 @@ class Monitor:
         :raise QemuError: QEMU refused (``error_class`` says how) or ended; then the command may have been carried out.
         :raise DeadlineError: no answer within ``deadline`` seconds; the command may still be carried out.
         """
-        with operation_log.measured("qmp", command=command, arguments=arguments) as step:
-            result = self._answer(command, arguments, deadline)
-            step.note(result=result)
-            return result
-
-    def _answer(self, command: str, arguments: Mapping[str, object] | None, deadline: float) -> object:
-        from qemu.qmp import ExecuteError, QMPError
-
-        self._check_open(command)
-        try:
-            return self._run(self._execute(command, arguments, deadline))
-        except TimeoutError:
-            raise DeadlineError(f"QEMU's answer to {command}", deadline) from None
-        except ExecuteError as error:
-            raise QemuError(
-                f"QEMU refused {command}: {error}", command=command, error_class=str(error.error_class)
-            ) from error
-        except (QMPError, EOFError, OSError, ValueError) as error:
-            # ValueError: bytes that no JSON decoder takes for text pass through qemu.qmp as they are.
-            raise QemuError(f"{_GONE} during {command}", command=command) from error
-
-    async def _execute(self, command: str, arguments: Mapping[str, object] | None, deadline: float) -> object:
-        import asyncio
-
-        task = asyncio.ensure_future(self._client.execute(command, None if arguments is None else dict(arguments)))
-        # A task that is given up stays, to take the answer that may come late: to qemu.qmp an answer that
-        # nobody awaits is a broken protocol.
-        self._unanswered.add(task)
-        done, _ = await asyncio.wait({task}, timeout=deadline)
-        if not done:
-            raise TimeoutError
-        self._unanswered.discard(task)
-        return task.result()
+        return self._execute(command, arguments, (), deadline)
 
     def send_fd(self, fd: int, name: str) -> None:
         """Give QEMU a duplicate of ``fd`` under ``name`` (QAPI: getfd), replacing one of that name.
 
         :raise QemuError, DeadlineError: as for ``execute``.
         """
-        self._check_open("getfd")
+        self._execute("getfd", {"fdname": name}, (fd,), COMMAND_SECONDS)
 
-        async def send() -> None:
-            self._client.send_fd_scm(fd)
+    def _execute(
+        self, command: str, arguments: Mapping[str, object] | None, descriptors: tuple[int, ...], deadline: float
+    ) -> object:
+        with operation_log.measured("qmp", command=command, arguments=arguments) as step:
+            result = self._answer(command, arguments, descriptors, deadline)
+            step.note(result=result)
+            return result
 
+    def _answer(
+        self, command: str, arguments: Mapping[str, object] | None, descriptors: tuple[int, ...], deadline: float
+    ) -> object:
+        if self._closed:
+            raise QemuError(_GONE, command=command)
         try:
-            self._run(send())
+            answer = self._ask(command, arguments, descriptors, time.monotonic() + deadline)
+        except _EndedError as error:
+            self._closed = True
+            raise QemuError(f"{_GONE} during {command}", command=command) from error
+        if answer is None:
+            raise DeadlineError(f"QEMU's answer to {command}", deadline)
+        if "return" in answer:
+            return answer["return"]
+        refusal = answer.get("error")
+        if not isinstance(refusal, dict):
+            self._closed = True
+            raise QemuError(f"{_GONE} during {command}", command=command)
+        raise QemuError(
+            f"QEMU refused {command}: {refusal.get('desc')}",
+            command=command,
+            error_class=str(refusal.get("class")),
+        )
+
+    def _ask(
+        self, command: str, arguments: Mapping[str, object] | None, descriptors: tuple[int, ...], end: float
+    ) -> Mapping[str, object] | None:
+        """QEMU's answer, None when it did not come before ``end``; events that come first go to their listeners."""
+        self._request += 1
+        request: dict[str, object] = {"execute": command, "id": self._request}
+        if arguments is not None:
+            request["arguments"] = dict(arguments)
+        if not self._send(fast_json.dumps(request).encode(), descriptors, end):
+            return None
+        while (message := self._next_message(end)) is not None:
+            number = message.get("id")
+            if number == self._request:
+                return message
+            # A smaller number answers a request that was given up at its deadline.
+            known = isinstance(number, int) and 0 < number < self._request
+            if not known and not self._distribute(message):
+                raise _EndedError(f"it answered to request {str(number)[:80]!a}")
+        return None
+
+    def _send(self, data: bytes, descriptors: tuple[int, ...], end: float) -> bool:
+        import socket
+        from array import array
+
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self._socket.sendmsg([left], rights, socket.MSG_NOSIGNAL) :]
+                # The kernel hands descriptors over with the first byte that is sent with them (unix(7)).
+                rights = []
+            except BlockingIOError:
+                if not self._wait(select.POLLOUT, end):
+                    # The rest would follow in the middle of the next request.
+                    raise _EndedError("it does not read") from None
+            except OSError as error:
+                raise _EndedError(error.strerror or "it ended") from error
+        return True
+
+    def _next_message(self, end: float) -> Mapping[str, object] | None:
+        """The next message; None when none came before ``end`` of the monotonic clock."""
+        while (newline := self._received.find(b"\n", self._searched)) < 0:
+            self._searched = len(self._received)
+            if self._searched > _MESSAGE_BYTES_MAX:
+                raise _EndedError(f"it sent more than {_MESSAGE_BYTES_MAX >> 20} MiB without an end of line")
+            if not self._wait(select.POLLIN, end):
+                return None
+            self._receive()
+        line = bytes(self._received[:newline])
+        del self._received[: newline + 1]
+        self._searched = 0
+        try:
+            message = fast_json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
+            raise _EndedError(f"it sent {line[:80]!a}") from error
+        if not isinstance(message, dict):
+            raise _EndedError(f"it sent {line[:80]!a}")
+        return message
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
         except OSError as error:
-            raise QemuError(f"cannot hand QEMU a descriptor: {error.strerror}", command="getfd") from error
-        self.execute("getfd", {"fdname": name})
+            raise _EndedError(error.strerror or "it ended") from error
+        if not data:
+            raise _EndedError("it closed the connection")
+        self._received += data
+
+    def _wait(self, events: int, end: float) -> bool:
+        self._poller.register(self._socket, events)
+        remaining = end - time.monotonic()
+        return remaining > 0 and bool(self._poller.poll(remaining * 1000))
+
+    def _distribute(self, message: Mapping[str, object]) -> bool:
+        """Hand an event to who listens for it; False when the message is none."""
+        if "event" not in message:
+            return False
+        data = message.get("data", {})
+        for listener in self._listeners:
+            listener.offer(message["event"], data if isinstance(data, dict) else {})
+        return True
 
     @contextmanager
     def listen(self, *names: str) -> Iterator[EventQueue]:
         """Collect the events ``names`` (QAPI) from now on: enter it before the command that causes them."""
-        with self._client.listener(names) as listener:
-            yield EventQueue(self, listener)
+        listener = EventQueue(self, frozenset(names))
+        self._listeners.append(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.remove(listener)
 
-    def next_event(self, listener: EventListener, seconds: float) -> Mapping[str, object] | None:
-        """The next event of ``listener``, None when none came for so long.
+    def receive_events(self, end: float) -> bool:
+        """Take the next message off the connection; False when none came before ``end`` of the monotonic clock.
 
         :raise QemuError: QEMU ended.
         """
-        self._check_open("")
-        return self._run(self._next_event(listener, seconds))
-
-    async def _next_event(self, listener: EventListener, seconds: float) -> Mapping[str, object] | None:
-        import asyncio
-
-        got = asyncio.ensure_future(listener.get())
-        # A listener is not woken by the end of the connection.
-        ended = asyncio.ensure_future(self._client.runstate_changed())
+        if self._closed:
+            raise QemuError(_GONE)
         try:
-            await asyncio.wait({got, ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if got.done():
-                return got.result()
-            if ended.done():
-                raise QemuError(_GONE)
-            return None
-        finally:
-            got.cancel()
-            ended.cancel()
-
-    def _check_open(self, command: str) -> None:
-        from qemu.qmp import Runstate
-
-        if self._closed or self._client.runstate != Runstate.RUNNING:
-            raise QemuError(_GONE, command=command)
-
-    async def _within(self, awaited: Coroutine[Any, Any, T], seconds: float) -> T:
-        import asyncio
-
-        return await asyncio.wait_for(awaited, seconds)
-
-    def _run(self, awaited: Coroutine[Any, Any, T]) -> T:
-        return self._loop.run_until_complete(awaited)
-
-
-def _cause(error: BaseException) -> str:
-    """The line of the innermost reason: qemu.qmp wraps it in what it was doing."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error) or type(error).__name__
+            message = self._next_message(end)
+        except _EndedError as error:
+            self._closed = True
+            raise QemuError(_GONE) from error
+        if message is not None:
+            self._distribute(message)
+        return message is not None

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,7 +35,7 @@ class _Wire:
 
     def read(self) -> tuple[str, object]:
         """The next command and its arguments."""
-        # The client ends its messages by nothing, and asks only after an answer.
+        # The client asks only after an answer.
         request = None
         while request is None:
             data, ancillary, _, _ = self.connection.recvmsg(65536, socket.CMSG_SPACE(4 * 4))
@@ -42,7 +43,6 @@ class _Wire:
             for _, _, payload in ancillary:
                 self.descriptors += array.array("i", payload)
             self._buffer += data
-            # A descriptor comes with a blank.
             if self._buffer.count(b"{") == self._buffer.count(b"}") > 0:
                 request, self._buffer = json.loads(self._buffer), b""
         self.id = {"id": request.pop("id")} if "id" in request else {}
@@ -268,3 +268,19 @@ def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(QemuError) as caught:
         Monitor.connect(tmp_path / "qmp")
     assert str(caught.value) == f"cannot reach QEMU's monitor '{tmp_path}/qmp': No such file or directory"
+
+
+def test_a_message_without_end(tmp_path: Path) -> None:
+    """A QEMU that sends megabytes without an end of line is given up, as one that ended is."""
+
+    def script(wire: _Wire) -> None:
+        wire.read()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            wire.connection.sendall(b'{"return": "' + b"x" * 5 * 1024 * 1024)
+
+    with peer(tmp_path / "qmp", _qemu(script)), Monitor.connect(tmp_path / "qmp") as monitor:
+        with pytest.raises(QemuError) as caught:
+            monitor.execute("stop")
+        assert str(caught.value) == "QEMU ended or closed its monitor during stop"
+        assert str(caught.value.__cause__) == "it sent more than 4 MiB without an end of line"
+        monitor.close()

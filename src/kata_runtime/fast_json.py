@@ -1,0 +1,69 @@
+"""JSON without the ``json`` package, whose import takes longer than most commands need for their work.
+
+``json`` brings the regular expressions along; its scanner and encoder are C and need neither. They are private to
+CPython (Modules/_json.c, unchanged from 3.5 to 3.13), so the package is the fallback where they are missing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as type checkers take it; importing ``typing`` would bring the regular expressions along
+if TYPE_CHECKING:
+    from typing import Any
+
+_WHITESPACE = " \t\n\r"  # RFC 8259, section 2
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON value")
+
+
+class _Decoding:
+    """What the scanner asks of ``json.JSONDecoder``."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = staticmethod(_refuse_constant)
+
+
+def loads(text: str) -> Any:
+    """The value that a JSON text (RFC 8259) stands for.
+
+    :raise ValueError: it is none. :raise RecursionError: it is nested too deeply.
+    """
+    try:
+        from _json import make_scanner
+    except ImportError:
+        import json
+
+        return json.loads(text, parse_constant=_refuse_constant)
+    stripped = text.strip(_WHITESPACE)
+    context: Any = _Decoding
+    try:
+        value, end = make_scanner(context)(stripped, 0)
+    except StopIteration as error:
+        raise ValueError(f"no JSON value at character {error.value}") from None
+    if end != len(stripped):
+        raise ValueError(f"more than one JSON value: character {end}")
+    return value
+
+
+def dumps(value: object) -> str:
+    """One line of JSON in ASCII, without spaces.
+
+    :raise TypeError: JSON has no such value. :raise ValueError: it contains itself, or is not a number.
+    """
+    try:
+        from _json import encode_basestring_ascii, make_encoder
+    except ImportError:
+        import json
+
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    encode = make_encoder({}, _refuse, encode_basestring_ascii, None, ":", ",", False, False, False)
+    return "".join(encode(value, 0))
+
+
+def _refuse(value: object) -> object:
+    raise TypeError(f"a {type(value).__name__} is no JSON value")
