@@ -43,7 +43,7 @@ from kata_runtime.network import interfaces
 from kata_runtime.sandbox.session import Session
 from kata_runtime.vmm.monitor import Monitor
 step(Session, "save")
-step(Monitor, "execute")
+step(Monitor, "_execute")
 step(AgentChannel, "exchange")
 step(Subscription, "wait")
 from kata_runtime.cli.main import main
