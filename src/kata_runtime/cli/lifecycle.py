@@ -6,15 +6,15 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kata_runtime.cli.sessions import patience_of
 from kata_runtime.cli.settings import config_path_of, root_of
-from kata_runtime.cli.streams import note, tell, write_line, write_text
+from kata_runtime.cli.streams import tell, write_line, write_text
 from kata_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kata_runtime.cli.grammar import Call
+    from kata_runtime.sandbox.record import Record
 
 
 def run(call: Call) -> int:
@@ -44,7 +44,7 @@ def _run(call: Call) -> int:
         raise UsageError("run needs --detach", hint="a sandbox always runs in the background")
     config = load_config(config_path_of(call), tell)
     wanted = call.operands[0] if call.operands else None
-    write_line(lifecycle.run(config, wanted, Path(root_of(call)), note))
+    write_line(lifecycle.run(config, wanted, Path(root_of(call)), tell))
     return 0
 
 
@@ -89,15 +89,23 @@ def _kill(call: Call) -> int:
     number = signal_of(call.operands[1]) if len(call.operands) > 1 else signal.SIGTERM.value
     from kata_runtime.sandbox import lifecycle
 
-    lifecycle.kill(Path(root_of(call)), call.operands[0], number, patience_of(call))
+    lifecycle.kill(Path(root_of(call)), call.operands[0], number)
     return 0
+
+
+def _release(record: Record) -> None:
+    """Take away what was made in network namespaces for the NICs of a VM that has ended."""
+    if record.nics or record.pending:
+        from kata_runtime.network.reconcile import release_all
+
+        release_all(record)
 
 
 def _delete(call: Call) -> int:
     from kata_runtime.sandbox import lifecycle
 
     force = call.value("--force") is not None
-    lifecycle.delete(Path(root_of(call)), call.operands[0], patience_of(call), force=force)
+    lifecycle.delete(Path(root_of(call)), call.operands[0], force=force, release=_release)
     return 0
 
 

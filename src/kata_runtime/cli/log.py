@@ -8,7 +8,6 @@ import os
 from typing import TYPE_CHECKING
 
 from kata_runtime import operation_log
-from kata_runtime.cli.streams import encoded, write_note
 from kata_runtime.errors import HostError
 
 if TYPE_CHECKING:
@@ -36,14 +35,6 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
-class _ErrorHandler(logging.Handler):
-    """Writes to standard error without ever waiting for who reads there: the container's lock may be held."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the record, as far as standard error takes it now."""
-        write_note(encoded(f"{self.format(record)}\n"))
-
-
 def start_log(call: Call) -> None:
     """Let the package's logger write where the call's options say.
 
@@ -51,7 +42,7 @@ def start_log(call: Call) -> None:
     """
     path = call.settings.get("--log")
     try:
-        handler = logging.FileHandler(path, encoding="utf-8") if path else _ErrorHandler()
+        handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
     except OSError as exc:
         reason = os.strerror(exc.errno or 0)
         raise HostError(f"cannot open the log {path!a}: {reason}", errno=exc.errno or 0) from exc

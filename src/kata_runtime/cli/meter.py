@@ -6,8 +6,6 @@ import os
 import time
 from typing import Self
 
-from kata_runtime.cli.streams import write_note
-
 _QUIET_SECONDS = 1.0
 _STEP_SECONDS = 0.2
 
@@ -41,4 +39,7 @@ class Meter:
 
     @staticmethod
     def _write(text: str) -> None:
-        write_note(text.encode())
+        try:
+            os.write(2, text.encode())
+        except OSError:
+            return

@@ -6,6 +6,7 @@ what is left to do. What the guest has that the namespace never had is none of i
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, HostError, KataError
@@ -15,7 +16,7 @@ from kata_runtime.network.facts import Holdings, kind_of, names_in, read_holding
 from kata_runtime.network.interfaces import place, plug_nic, remove_nic
 from kata_runtime.network.mirror import mirror
 from kata_runtime.network.request import NicRequest
-from kata_runtime.sandbox.record import EndpointKind
+from kata_runtime.sandbox.record import EndpointKind, nic_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,8 +84,13 @@ def release_all(record: Record) -> None:
 
     :raise HostError: the kernel refused for one; it was tried for all.
     """
+    nics = list(record.nics)
+    begun = (record.pending or {}).get("nic")
+    if isinstance(begun, dict):
+        with suppress(TypeError, KeyError, ValueError):  # of a damaged record nothing can be believed
+            nics.append(nic_of(begun))
     failures = []
-    for nic in record.nics:
+    for nic in nics:
         try:
             release(nic)
         except HostError as error:
@@ -169,6 +175,10 @@ def _open(session: Session, namespace: Namespace, request: NicRequest, kind: End
         from kata_runtime.network.endpoint.tap import TapEndpoint
 
         return TapEndpoint(session, request, namespace)
+    if kind == EndpointKind.MACVTAP:
+        from kata_runtime.network.endpoint.macvtap import MacvtapEndpoint
+
+        return MacvtapEndpoint(session, request.device, namespace)
     from kata_runtime.network.endpoint.redirect import RedirectEndpoint
 
     return RedirectEndpoint(session, namespace)

@@ -36,6 +36,7 @@ class Config(NamedTuple):
     shared_memory: bool = True
     enable_debug: bool = False
     ipvs_rule_limit: int = 20_000
+    follow_network: bool = True
 
 
 # Section, key and what else than the type of the default a value must be.
@@ -46,7 +47,7 @@ _RANGES = {
     "ipvs_rule_limit": (0, _RULES_MAX),
 }
 _CHOICES = {"machine_type": ("q35",), "accelerator": ("auto", "kvm", "tcg")}
-_RUNTIME_KEYS = ("ipvs_rule_limit",)
+_RUNTIME_KEYS = ("ipvs_rule_limit", "follow_network")
 _SECTIONS = {
     ("hypervisor", "qemu"): tuple(key for key in Config._fields if key not in _RUNTIME_KEYS),
     ("runtime",): _RUNTIME_KEYS,

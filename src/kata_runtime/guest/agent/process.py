@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
-
-if TYPE_CHECKING:
-    from kata_runtime.guest.agent.port import Port
+from kata_runtime.guest.agent.port import HIGH_WATER_BYTES, Port
 
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -117,7 +114,7 @@ class Process:
     def read_output(self, fd: int) -> None:
         """Pass output on while the port's queue is not too long."""
         kind = self.outputs[fd]
-        while not self._port.is_full:
+        while self._port.backlog < HIGH_WATER_BYTES:
             try:
                 data = os.read(fd, _READ_BYTES)
             except BlockingIOError:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
-import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
 # include/uapi/linux/netlink.h: the families the host may speak, and no others.
 _ROUTE, _NETFILTER, _GENERIC = 0, 12, 16
@@ -40,16 +41,7 @@ _PIECE_BYTES = 24 * 1024
 # The kernel answers a request before send() returns; only a block without any answer waits this long.
 _ANSWER_SECONDS = 10.0
 
-
-class Awaited(NamedTuple):
-    """The kernel's answer is still to come: go on when ``fd`` is readable, or at ``deadline`` (monotonic clock)."""
-
-    fd: int
-    deadline: float
-
-
-# An answer is made in steps: a piece of it, which is overwritten by the next step, or what it waits for.
-Step = memoryview | Awaited
+Emit = Callable[[memoryview], bool]
 
 
 def open_socket(family: int) -> socket.socket:
@@ -72,34 +64,40 @@ def open_socket(family: int) -> socket.socket:
     return opened
 
 
+def _to_nobody(_: memoryview) -> bool:
+    return False
+
+
 class Pieces:
     """One buffer for all that is received: a new one for each datagram would be mapped and touched anew."""
 
     def __init__(self) -> None:
         self._buffer = memoryview(bytearray(_PIECE_BYTES + _DATAGRAM_BYTES))
         self._filled = 0
+        self._emit: Emit = _to_nobody
 
-    def begin(self) -> None:
-        """Start an answer."""
+    def begin(self, emit: Emit) -> None:
+        """Start an answer that goes to ``emit``, which returns False when nobody wants more."""
         self._filled = 0
+        self._emit = emit
 
     def room(self) -> memoryview:
         """Where the next datagram goes."""
         return self._buffer[self._filled :]
 
-    def add(self, size: int) -> memoryview | None:
-        """Count what was received; the piece, when it is large enough to be sent."""
+    def add(self, size: int) -> bool:
+        """Count what was received; False when nobody wants more."""
         self._filled += size
-        return None if self._filled < _PIECE_BYTES else self.end()
+        return self._filled < _PIECE_BYTES or self.end()
 
-    def end(self) -> memoryview | None:
-        """The piece that is left, if any."""
+    def end(self) -> bool:
+        """Emit what is left; False when nobody wanted it."""
         filled, self._filled = self._filled, 0
-        return self._buffer[:filled] if filled else None
+        return not filled or self._emit(self._buffer[:filled])
 
 
 class Relay:
-    """The sockets kept open between requests, one a family; serves one request at a time."""
+    """The sockets kept open between requests, one a family."""
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}
@@ -110,8 +108,8 @@ class Relay:
         for family in list(self._sockets):
             self._close(family)
 
-    def exchange(self, family: int, last: int, block: bytes, *, one_by_one: bool) -> Generator[Step, None, None]:
-        """Send ``block`` and yield the answer in pieces of whole messages, until sequence ``last`` is answered.
+    def exchange(self, family: int, last: int, block: bytes, emit: Emit, *, one_by_one: bool) -> None:
+        """Send ``block`` and pass the answer to ``emit`` in pieces, until sequence ``last`` is answered.
 
         ``one_by_one``: each message is a dump. A socket runs one at a time and refuses others with EBUSY, so each
         is sent when the one before has ended.
@@ -121,54 +119,52 @@ class Relay:
         opened = self._sockets.get(family)
         if opened is None:
             opened = self._sockets[family] = open_socket(family)
-        self._pieces.begin()
-        is_complete = False
+        self._pieces.begin(emit)
         try:
-            yield from self._dumps(opened, block) if one_by_one else self._answer(opened, block, last)
-            is_complete = True
-        finally:
-            if not is_complete:
-                # The rest of a dump must not be taken for the answer to the next request.
-                self._close(family)
+            wanted = self._dumps(opened, block) if one_by_one else self._answer(opened, block, last)
+        except OSError:
+            self._close(family)
+            raise
+        if not wanted:
+            # The rest of a dump must not be taken for the answer to the next request.
+            self._close(family)
 
-    def read(self, name: str) -> Generator[Step, None, None]:
-        """Yield a file of /proc/net in pieces.
+    def read(self, name: str, emit: Emit) -> None:
+        """Pass a file of /proc/net to ``emit`` in pieces.
 
         :raise OSError: ENOENT and the like.
         """
-        self._pieces.begin()
+        self._pieces.begin(emit)
         fd = os.open(f"/proc/net/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             # A page at a time is all that one read gives (fs/seq_file.c).
             while size := os.readv(fd, [self._pieces.room()]):
-                if (piece := self._pieces.add(size)) is not None:
-                    yield piece
+                if not self._pieces.add(size):
+                    return
         finally:
             os.close(fd)
-        if (piece := self._pieces.end()) is not None:
-            yield piece
+        self._pieces.end()
 
-    def _answer(self, opened: socket.socket, block: bytes, last: int) -> Generator[Step, None, None]:
+    def _answer(self, opened: socket.socket, block: bytes, last: int) -> bool:
         opened.send(block)
         ended = False
         while not ended:
             room = self._pieces.room()
-            size = yield from _receive(opened, room)
+            size = _receive(opened, room)
             ended = ends_exchange(bytes(room[:size]), last)
-            if (piece := self._pieces.add(size)) is not None:
-                yield piece
-        if (piece := self._pieces.end()) is not None:
-            yield piece
+            if not self._pieces.add(size):
+                return False
+        return self._pieces.end()
 
-    def _dumps(self, opened: socket.socket, block: bytes) -> Generator[Step, None, None]:
+    def _dumps(self, opened: socket.socket, block: bytes) -> bool:
         for start, end in _bounds(block):
             opened.send(block[start:end])
             room = self._pieces.room()
-            size = yield from _receive(opened, room)
+            size = _receive(opened, room)
             while True:
                 ended = _HEADER.unpack_from(room)[1] in (_NLMSG_ERROR, _NLMSG_DONE)
-                if (piece := self._pieces.add(size)) is not None:
-                    yield piece
+                if not self._pieces.add(size):
+                    return False
                 if ended:
                     break
                 room = self._pieces.room()
@@ -178,8 +174,7 @@ class Relay:
                 except BlockingIOError:
                     # The end came behind the last row. Usually it is a datagram of its own (netlink_dump).
                     break
-        if (piece := self._pieces.end()) is not None:
-            yield piece
+        return self._pieces.end()
 
     def _close(self, family: int) -> None:
         opened = self._sockets.pop(family, None)
@@ -187,18 +182,13 @@ class Relay:
             opened.close()
 
 
-def _receive(opened: socket.socket, room: memoryview) -> Generator[Step, None, int]:
+def _receive(opened: socket.socket, room: memoryview) -> int:
     try:
         return opened.recv_into(room)
     except BlockingIOError:
-        awaited = Awaited(opened.fileno(), time.monotonic() + _ANSWER_SECONDS)
-    while True:
-        yield awaited
-        try:
-            return opened.recv_into(room)
-        except BlockingIOError:
-            if time.monotonic() >= awaited.deadline:
-                raise OSError(errno.ETIMEDOUT, "the kernel gave no answer") from None
+        if not select.select([opened], [], [], _ANSWER_SECONDS)[0]:
+            raise OSError(errno.ETIMEDOUT, "the kernel gave no answer") from None
+        return opened.recv_into(room)
 
 
 def _bounds(block: bytes) -> Iterator[tuple[int, int]]:

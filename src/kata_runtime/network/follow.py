@@ -1,0 +1,98 @@
+"""Keeps a running container in step with its network namespace, from within another program's loop."""
+
+from __future__ import annotations
+
+import os
+import select
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import KataError
+from kata_runtime.network.namespace_watch import NamespaceWatch
+from kata_runtime.network.reconcile import reconcile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
+
+    from kata_runtime.network.namespace import Namespace
+    from kata_runtime.sandbox.session import Session
+
+
+class Follower:
+    """Give ``fileno()`` to a poll loop and call ``ready`` when it is readable: that never waits.
+
+    The work is done by a thread, since it takes the sandbox's lock and talks to QEMU and the guest. However much
+    changes meanwhile, one more round follows. What could not be done is tried again when the namespace changes again.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        open_session: Callable[[], AbstractContextManager[Session]],
+        tell: Callable[[str], None],
+    ) -> None:
+        """Follow ``namespace``, beginning with a first look; ``tell`` hears in a line of what cannot be mirrored.
+
+        :raise HostError: the kernel refused.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._namespace = namespace
+        self._open_session = open_session
+        self._tell = tell
+        self._told: list[str] = []
+        self._watch = NamespaceWatch(namespace)
+        self._thread = ThreadPoolExecutor(1)
+        self._round: Future[list[str]] | None = None
+        self._due = True
+        # Readable at once, for the first look; then when a round has ended.
+        self._ended = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.epoll()
+        self._poll.register(self._watch.fileno(), select.EPOLLIN)
+        self._poll.register(self._ended, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """One descriptor for all that it waits for."""
+        return self._poll.fileno()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a round is under way or about to begin."""
+        return self._due or self._round is not None
+
+    def ready(self) -> None:
+        """Take notice of what happened.
+
+        :raise HostError: the namespace cannot be watched any longer.
+        """
+        self._due = self._watch.drain() or self._due
+        # Emptied before the round is looked at: one that ends in between is seen now or makes it readable again.
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._ended)
+        if self._round is not None and self._round.done():
+            notes = self._round.result()
+            self._round = None
+            for note in notes:
+                if note not in self._told:
+                    self._tell(note)
+            self._told = notes
+        if self._due and self._round is None:
+            self._due = False
+            self._round = self._thread.submit(self._follow)
+            self._round.add_done_callback(lambda _: os.eventfd_write(self._ended, 1))
+
+    def close(self) -> None:
+        """Follow no longer; a round that is under way is waited for, and everything in it has a deadline."""
+        self._thread.shutdown()
+        self._poll.close()
+        self._watch.close()
+        os.close(self._ended)
+
+    def _follow(self) -> list[str]:
+        try:
+            with self._open_session() as session:
+                return reconcile(session, self._namespace, creating=False)
+        except KataError as error:
+            return [str(error)]

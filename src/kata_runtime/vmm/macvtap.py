@@ -1,0 +1,53 @@
+"""macvtap interfaces, opened for QEMU (drivers/net/macvtap.c, drivers/net/tap.c of the kernel)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from kata_runtime.errors import ConflictError, HostError
+
+# include/uapi/linux/sched.h, include/uapi/linux/mount.h
+_CLONE_NEWNS = 0x00020000
+_MS_REC = 0x4000
+_MS_PRIVATE = 0x40000
+
+_WHERE = "/sys"
+
+
+def open_macvtap(name: str) -> int:
+    """The descriptor of macvtap ``name`` in the network namespace of the calling thread, which must end afterwards.
+
+    The number of its device stands in the sysfs of its namespace only, and /dev has names of one namespace at most.
+    So the thread gets mounts of its own, seen by nobody else: that sysfs, then a device made for the moment.
+    Each frame begins with a struct virtio_net_hdr, as tap_open() has it.
+
+    :raise ConflictError: another process holds it. :raise HostError: the kernel refused.
+    """
+    try:
+        _call("unshare", _CLONE_NEWNS)
+        _call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
+        _call("mount", b"sysfs", _WHERE.encode(), b"sysfs", 0, None)
+        directory = f"{_WHERE}/class/net/{name}"
+        tap = next(entry for entry in os.listdir(directory) if entry.startswith("tap"))
+        with open(f"{directory}/{tap}/dev", encoding="ascii") as file:
+            major, _, minor = file.read().strip().partition(":")
+        _call("mount", b"tmpfs", _WHERE.encode(), b"tmpfs", 0, None)
+        os.mknod(f"{_WHERE}/tap", stat.S_IFCHR | 0o600, os.makedev(int(major), int(minor)))
+        return os.open(f"{_WHERE}/tap", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except StopIteration as error:
+        raise HostError(f"the macvtap {name!a} has no device") from error
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise ConflictError(f"the macvtap {name!a} is held by another process") from error
+        raise HostError(f"cannot open the macvtap {name!a}: {error.strerror}", errno=error.errno or 0) from error
+
+
+def _call(function: str, *arguments: object) -> None:
+    import ctypes  # Python has neither call
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, function)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
