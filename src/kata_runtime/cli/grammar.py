@@ -17,7 +17,10 @@ PROGRAM = "kata-runtime"
 
 
 class Option(NamedTuple):
-    """``metavar`` is None for a flag; ``many`` keeps every value given instead of refusing the second."""
+    """``metavar`` is None for a flag; ``many`` keeps every value given instead of refusing the second.
+
+    ``seconds_max`` is the largest value of an option that takes seconds.
+    """
 
     name: str
     metavar: str | None
@@ -25,6 +28,7 @@ class Option(NamedTuple):
     short: str = ""
     many: bool = False
     choices: tuple[str, ...] = ()
+    seconds_max: int = 0
 
 
 class Command(NamedTuple):
@@ -74,6 +78,12 @@ class Version(NamedTuple):
 GLOBAL_OPTIONS = (
     Option("--root", "DIR", "where sandboxes keep their state (default: /run/kata-runtime)"),
     Option("--kata-config", "FILE", "configuration.toml to use (or the environment's KATA_CONF_FILE)"),
+    Option(
+        "--lock-timeout",
+        "SECONDS",
+        "how long to wait while another command works on the container (default: 120)",
+        seconds_max=86_400,
+    ),
     Option("--log", "FILE", "append a log of what was done to FILE"),
     Option("--log-format", "FORMAT", "text or json, one record a line (default: text)", choices=("text", "json")),
     Option("--debug", None, "log in detail; without --log to standard error"),
@@ -229,6 +239,10 @@ class _Reader:
             value = self.next()
         if option.choices and value not in option.choices:
             raise UsageError(f"{where}{name} is {value!a}", hint=f"it must be {' or '.join(option.choices)}")
+        if option.seconds_max and not _is_seconds(value, option.seconds_max):
+            raise UsageError(
+                f"{where}{name} is {value!a}", hint=f"it must be a number of seconds, 0-{option.seconds_max}"
+            )
         if option.name in found and not option.many:
             raise UsageError(f"{where}{option.name} is given twice", hint="give it once")
         found.setdefault(option.name, []).append(value)
@@ -266,6 +280,12 @@ def _unknown_option(name: str, table: Sequence[Option], command: str) -> UsageEr
         return UsageError(f"{command} has no option {name}", hint=f"it goes before the command: {PROGRAM} {name} ...")
     hint = nearest(name, [option.name for option in table])
     return UsageError(f"{command} has no option {name!a}", hint=hint or f"{PROGRAM} {command} --help lists its options")
+
+
+def _is_seconds(text: str, most: int) -> bool:
+    whole, _, part = text.partition(".")
+    digits = whole + part
+    return len(text) <= 12 and digits.isascii() and digits.isdecimal() and bool(whole) and float(text) <= most
 
 
 def _takes_rest(command: Command, count: int) -> bool:

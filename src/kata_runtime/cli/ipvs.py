@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kata_runtime.cli.sessions import session_of
-from kata_runtime.cli.streams import read_input, tell, write_text
+from kata_runtime.cli.spool import Spool
+from kata_runtime.cli.streams import read_input, tell
 from kata_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,8 +37,10 @@ def _single(call: Call, parameters: str) -> int:
     from kata_runtime.ipvs.command import read_command, run_ipvsadm
 
     asked = read_command(parameters)
-    with session_of(call) as session:
-        run_ipvsadm(session, asked, output=write_text, fmt=call.value("--format") or "text")
+    with Spool() as spool:
+        with session_of(call) as session:
+            run_ipvsadm(session, asked, output=spool.add, fmt=call.value("--format") or "text")
+        spool.write_out()
     return 0
 
 

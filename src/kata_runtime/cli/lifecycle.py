@@ -6,8 +6,9 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kata_runtime.cli.sessions import patience_of
 from kata_runtime.cli.settings import config_path_of, root_of
-from kata_runtime.cli.streams import tell, write_line, write_text
+from kata_runtime.cli.streams import note, tell, write_line, write_text
 from kata_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _run(call: Call) -> int:
         raise UsageError("run needs --detach", hint="a sandbox always runs in the background")
     config = load_config(config_path_of(call), tell)
     wanted = call.operands[0] if call.operands else None
-    write_line(lifecycle.run(config, wanted, Path(root_of(call)), tell))
+    write_line(lifecycle.run(config, wanted, Path(root_of(call)), note))
     return 0
 
 
@@ -89,7 +90,7 @@ def _kill(call: Call) -> int:
     number = signal_of(call.operands[1]) if len(call.operands) > 1 else signal.SIGTERM.value
     from kata_runtime.sandbox import lifecycle
 
-    lifecycle.kill(Path(root_of(call)), call.operands[0], number)
+    lifecycle.kill(Path(root_of(call)), call.operands[0], number, patience_of(call))
     return 0
 
 
@@ -105,7 +106,8 @@ def _delete(call: Call) -> int:
     from kata_runtime.sandbox import lifecycle
 
     force = call.value("--force") is not None
-    lifecycle.delete(Path(root_of(call)), call.operands[0], force=force, release=_release)
+    where = Path(root_of(call))
+    lifecycle.delete(where, call.operands[0], patience_of(call), force=force, release=_release)
     return 0
 
 

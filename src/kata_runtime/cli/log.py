@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from kata_runtime import operation_log
+from kata_runtime.cli.streams import encoded, write_note
 from kata_runtime.errors import HostError
 
 if TYPE_CHECKING:
@@ -35,6 +36,14 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
+class _ErrorHandler(logging.Handler):
+    """Writes to standard error without ever waiting for who reads there: the container's lock may be held."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, as far as standard error takes it now."""
+        write_note(encoded(f"{self.format(record)}\n"))
+
+
 def start_log(call: Call) -> None:
     """Let the package's logger write where the call's options say.
 
@@ -42,7 +51,7 @@ def start_log(call: Call) -> None:
     """
     path = call.settings.get("--log")
     try:
-        handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
+        handler = logging.FileHandler(path, encoding="utf-8") if path else _ErrorHandler()
     except OSError as exc:
         reason = os.strerror(exc.errno or 0)
         raise HostError(f"cannot open the log {path!a}: {reason}", errno=exc.errno or 0) from exc

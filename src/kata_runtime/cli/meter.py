@@ -6,6 +6,8 @@ import os
 import time
 from typing import Self
 
+from kata_runtime.cli.streams import write_note
+
 _QUIET_SECONDS = 1.0
 _STEP_SECONDS = 0.2
 
@@ -39,7 +41,4 @@ class Meter:
 
     @staticmethod
     def _write(text: str) -> None:
-        try:
-            os.write(2, text.encode())
-        except OSError:
-            return
+        write_note(text.encode())

@@ -6,19 +6,29 @@ from typing import TYPE_CHECKING
 
 from kata_runtime.cli.recovery import recover
 from kata_runtime.cli.settings import root_of
+from kata_runtime.cli.streams import note
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from kata_runtime.cli.grammar import Call
+    from kata_runtime.sandbox.lock import Patience
     from kata_runtime.sandbox.session import Session
 
 
 def session_of(call: Call) -> AbstractContextManager[Session]:
     """The locked and recovered sandbox of the call's first operand.
 
-    :raise ContainerError: unknown, ambiguous or not running.
+    :raise ContainerError: unknown, ambiguous or not running. :raise DeadlineError: others held it too long.
     """
     from kata_runtime.sandbox.session import open_session
 
-    return open_session(root_of(call), call.operands[0], recover)
+    return open_session(root_of(call), call.operands[0], recover, patience_of(call))
+
+
+def patience_of(call: Call) -> Patience:
+    """How long the call waits for locks; a longer wait is told on standard error."""
+    from kata_runtime.sandbox.lock import DEFAULT_SECONDS, Patience
+
+    given = call.settings.get("--lock-timeout")
+    return Patience(DEFAULT_SECONDS if given is None else float(given), note)

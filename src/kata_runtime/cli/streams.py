@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import stat
 
 from kata_runtime.errors import HostError, InputError
 
 DEFAULT_LIMIT = 16 * 1024 * 1024  # bytes
 _CHUNK = 256 * 1024
+# What poll(2) lets a pipe take without blocking (PIPE_BUF).
+_NOTE_BYTES = 4096
 
 
 class OutputClosedError(Exception):
@@ -68,15 +72,25 @@ def read_input(path: str, limit: int = DEFAULT_LIMIT) -> bytes:
 
 
 def write_text(text: str) -> None:
-    """Write to standard output, all of it and at once.
+    """Write to standard output, all of it and at once; never while a lock is held, as the reader may be stopped.
 
     :raise OutputClosedError: nobody reads it.
     :raise HostError: it cannot be written.
     """
-    data = memoryview(text.encode("utf-8", "backslashreplace"))
+    write_bytes(encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """The text as bytes; what is no character is escaped."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_bytes(data: bytes | bytearray | memoryview) -> None:
+    """Write to standard output; raises as write_text."""
+    rest = memoryview(data)
     try:
-        while data:
-            data = data[os.write(1, data) :]
+        while rest:
+            rest = rest[os.write(1, rest) :]
     except BrokenPipeError as exc:
         raise OutputClosedError from exc
     except OSError as exc:
@@ -90,12 +104,48 @@ def write_line(text: str) -> None:
 
 
 def tell(message: str) -> None:
-    """Write one line for people to standard error; whether it arrives does not matter."""
-    line = one_line(f"kata-runtime: {message}")
+    """Write one line for people to standard error, after the work: it waits for who reads there."""
     try:
-        os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))
+        os.write(2, _line(message))
     except OSError:
         return
+
+
+def note(message: str) -> None:
+    """Write one line for people to standard error, during the work, if it takes the line now."""
+    write_note(_line(message))
+
+
+def write_note(data: bytes) -> None:
+    """Write to standard error what it takes now, and drop the rest: locks may be held, and its reader be stopped."""
+    # In a background process a terminal may stop who writes to it (stty tostop), unless the signal is blocked.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+    try:
+        _write_now(memoryview(data))
+    except OSError:
+        return
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _write_now(data: memoryview) -> None:
+    if stat.S_ISCHR(os.fstat(2).st_mode):
+        # A terminal that has room for a byte blocks for a line. O_NONBLOCK on the descriptor itself would hold for
+        # all who share it, such as the shell.
+        descriptor = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+        return
+    poller = select.poll()
+    poller.register(2, select.POLLOUT)
+    while data and poller.poll(0):
+        data = data[os.write(2, data[:_NOTE_BYTES]) :]
+
+
+def _line(message: str) -> bytes:
+    return encoded(one_line(f"kata-runtime: {message}") + "\n")
 
 
 def one_line(text: str) -> str:

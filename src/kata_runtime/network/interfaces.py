@@ -283,7 +283,7 @@ def _begin_addition(session: Session, nic: NicRecord) -> None:
     """Write the intention down, unless another sandbox took the device meanwhile."""
     from kata_runtime.sandbox.lock import global_lock
 
-    with global_lock(session.root):
+    with global_lock(session.root, session.patience):
         _refuse_foreign(session, nic)
         session.save(session.record._replace(pending={"kind": _ADD, "nic": nic._asdict()}))
 

@@ -24,10 +24,10 @@ from kata_runtime.sandbox.boot import (
 )
 from kata_runtime.sandbox.execution import execute as execute_on_port
 from kata_runtime.sandbox.identity import check_id, new_id, resolve, sandbox_ids
-from kata_runtime.sandbox.lock import LockFile
+from kata_runtime.sandbox.lock import LockFile, Patience
 from kata_runtime.sandbox.process import await_end, is_alive, kill_process
 from kata_runtime.sandbox.record import Record, load_record, save_record
-from kata_runtime.sandbox.session import locked, require_running
+from kata_runtime.sandbox.session import held, locked, require_running
 from kata_runtime.vmm.accelerator import Accelerator, choose
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(config: Config, wanted: str | None, root: Path, progress: Callable[[str]
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
         lock = LockFile(os.path.join(directory, paths.LOCK))
         undo.callback(lock.close)
-        if not lock.acquire():
+        if not lock.acquire(Patience(), f"container {container_id}"):
             raise ContainerError(f"container {container_id} was deleted meanwhile", container=container_id)
         record = Record(
             container_id,
@@ -187,10 +187,11 @@ def execute(root: Path, text: str, argv: Sequence[str]) -> int:
     return execute_on_port(directory, container_id, argv)
 
 
-def kill(root: Path, text: str, number: int) -> None:
+def kill(root: Path, text: str, number: int, patience: Patience) -> None:
     """End the container: by its own shutdown for TERM, INT, HUP and QUIT, at once for KILL.
 
-    :raise InputError: another signal, which a VM cannot take. :raise DeadlineError: it does not end.
+    :raise InputError: another signal, which a VM cannot take.
+    :raise DeadlineError: it does not end, or others held it too long.
     :raise ContainerError: no such running container.
     """
     if number not in (*_GRACEFUL, signal.SIGKILL):
@@ -206,7 +207,7 @@ def kill(root: Path, text: str, number: int) -> None:
         # Without the lock: whoever holds it may be waiting for this very VM.
         kill_process(record.pid, record.start_time)
         return
-    with locked(str(root), container_id) as record:
+    with locked(str(root), container_id, patience) as record:
         require_running(record)
         channel = AgentChannel(os.path.join(directory, paths.CONTROL), "")
         try:
@@ -219,7 +220,7 @@ def kill(root: Path, text: str, number: int) -> None:
             channel.close()
 
 
-def delete(root: Path, text: str, *, force: bool, release: Callable[[Record], None]) -> None:
+def delete(root: Path, text: str, patience: Patience, *, force: bool, release: Callable[[Record], None]) -> None:
     """Remove every trace of a stopped container; with ``force`` of a running one, too.
 
     ``release`` takes away what the host holds for it outside its directory, once its VM has ended.
@@ -232,7 +233,7 @@ def delete(root: Path, text: str, *, force: bool, release: Callable[[Record], No
     if force:
         # Before the lock is taken: a command that holds it fails at once instead of at its deadline.
         _kill_recorded(directory)
-    with locked_for_removal(str(root), container_id):
+    with held(str(root), container_id, patience):
         if force:
             _kill_recorded(directory)
         else:
@@ -248,24 +249,6 @@ def delete(root: Path, text: str, *, force: bool, release: Callable[[Record], No
             shutil.rmtree(directory)
         except OSError as error:
             raise HostError(f"cannot remove {directory}: {error.strerror}", errno=error.errno or 0) from error
-
-
-def locked_for_removal(root: str, container_id: str) -> ExitStack:
-    """Hold the lock without reading the record, which may be damaged.
-
-    :raise ContainerError: it was deleted meanwhile.
-    """
-    with ExitStack() as stack:
-        gone = ContainerError(f"container {container_id} was deleted meanwhile", container=container_id)
-        try:
-            lock = LockFile(os.path.join(root, container_id, paths.LOCK))
-        except FileNotFoundError:
-            raise gone from None
-        stack.callback(lock.close)
-        if not lock.acquire():
-            raise gone
-        return stack.pop_all()
-    raise AssertionError  # an ExitStack without callbacks that swallow
 
 
 def _kill_recorded(directory: str) -> None:

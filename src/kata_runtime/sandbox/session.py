@@ -10,7 +10,7 @@ from kata_runtime.errors import ContainerError
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.identity import resolve
-from kata_runtime.sandbox.lock import LockFile
+from kata_runtime.sandbox.lock import LockFile, Patience, stops_deferred
 from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import Record, load_record, save_record
 
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
     from kata_runtime.vmm.monitor import Monitor
 
+_PATIENCE = Patience()
+
 
 class Session:
     """The sandbox as one command sees it; nobody else changes it meanwhile."""
 
-    def __init__(self, root: str, record: Record) -> None:
+    def __init__(self, root: str, record: Record, patience: Patience = _PATIENCE) -> None:
         self.root = root
         self.record = record
+        self.patience = patience
         self._path = os.path.join(root, record.container_id)
         self._channel: AgentChannel | None = None
         self._monitor: Monitor | None = None
@@ -83,16 +86,21 @@ class Session:
 
 
 @contextmanager
-def open_session(root: Path | str, container_id: str, recover: Callable[[Session], None]) -> Iterator[Session]:
+def open_session(
+    root: Path | str, container_id: str, recover: Callable[[Session], None], patience: Patience = _PATIENCE
+) -> Iterator[Session]:
     """Hold the running sandbox that ``container_id`` means; ``recover`` first ends what another left pending.
 
+    Whatever could wait for somebody outside, such as who reads the output, is done when it is closed.
+
     :raise ContainerError: there is none, or several, or it is not running.
+    :raise DeadlineError: others held it too long.
     """
     root = str(root)
     full_id = resolve(root, container_id)
-    with locked(root, full_id) as record:
+    with locked(root, full_id, patience) as record:
         require_running(record)
-        session = Session(root, record)
+        session = Session(root, record, patience)
         try:
             if record.pending is not None:
                 recover(session)
@@ -102,27 +110,40 @@ def open_session(root: Path | str, container_id: str, recover: Callable[[Session
 
 
 @contextmanager
-def locked(root: str, full_id: str) -> Iterator[Record]:
+def locked(root: str, full_id: str, patience: Patience = _PATIENCE) -> Iterator[Record]:
     """Hold the lock of a sandbox and give its record.
 
     :raise ContainerError: it was deleted meanwhile, or is being made.
+    :raise DeadlineError: others held it too long.
     """
     directory = os.path.join(root, full_id)
-    try:
-        lock = LockFile(os.path.join(directory, paths.LOCK))
-    except FileNotFoundError:
-        raise _deleted(full_id) from None
-    try:
-        if not lock.acquire():
-            raise _deleted(full_id)
+    with held(root, full_id, patience):
         try:
             record = load_record(directory)
         except FileNotFoundError:
             # The command that was making it ended before it wrote anything.
             record = Record(full_id)
         yield record
-    finally:
-        lock.close()
+
+
+@contextmanager
+def held(root: str, full_id: str, patience: Patience = _PATIENCE) -> Iterator[None]:
+    """Hold the lock of a sandbox without reading its record, which may be damaged.
+
+    :raise ContainerError: it was deleted meanwhile.
+    :raise DeadlineError: others held it too long.
+    """
+    try:
+        lock = LockFile(os.path.join(root, full_id, paths.LOCK))
+    except FileNotFoundError:
+        raise _deleted(full_id) from None
+    with stops_deferred():
+        try:
+            if not lock.acquire(patience, f"container {full_id}"):
+                raise _deleted(full_id)
+            yield
+        finally:
+            lock.close()
 
 
 def require_running(record: Record) -> None:

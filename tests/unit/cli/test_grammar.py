@@ -41,6 +41,12 @@ def test_settings_before_the_command() -> None:
     assert call.operands == ["x", "-"]
 
 
+@pytest.mark.parametrize("seconds", ["0", "1.5", "86400", "007"])
+def test_seconds(seconds: str) -> None:
+    """Seconds are a number, whole or decimal."""
+    assert read("--lock-timeout", seconds, "list").settings == {"--lock-timeout": seconds}
+
+
 def test_exec_keeps_its_words() -> None:
     """Everything after the ID belongs to the command, dashes included."""
     assert read("exec", "x", "sh", "-c", "--help", "--").operands == ["x", "sh", "-c", "--help", "--"]
@@ -93,6 +99,9 @@ USAGE: list[tuple[str, str]] = [
     ("list --format xml", "list: --format is 'xml'; it must be table or json"),
     ("list -q -q", "list: --quiet is given twice; give it once"),
     ("--root", "--root needs a value; where sandboxes keep their state (default: /run/kata-runtime)"),
+    ("--lock-timeout x list", "--lock-timeout is 'x'; it must be a number of seconds, 0-86400"),
+    ("--lock-timeout=-1 list", "--lock-timeout is '-1'; it must be a number of seconds, 0-86400"),
+    ("--lock-timeout 86400.1 list", "--lock-timeout is '86400.1'; it must be a number of seconds, 0-86400"),
     ("--log-format xml list", "--log-format is 'xml'; it must be text or json"),
 ]
 

@@ -13,7 +13,7 @@ import pytest
 from kata_runtime.errors import ContainerError, HostError, InputError
 from kata_runtime.sandbox.config import Config, load_config
 from kata_runtime.sandbox.identity import check_id, new_id, resolve
-from kata_runtime.sandbox.lock import LockFile
+from kata_runtime.sandbox.lock import LockFile, Patience
 from kata_runtime.sandbox.process import is_alive, kill_process, spawn, start_time_of
 from kata_runtime.sandbox.record import EndpointKind, NicRecord, Record, load_record, save_record
 
@@ -88,11 +88,11 @@ def test_lock_of_a_removed_sandbox(tmp_path: Path) -> None:
     """A lock whose file was removed meanwhile is told; a held one is not given twice."""
     path = str(tmp_path / "lock")
     first, second = LockFile(path), LockFile(path)
-    assert first.acquire()
+    assert first.acquire(Patience(), "x")
     assert not second.try_acquire()
     os.unlink(path)
     first.close()
-    assert not second.acquire()
+    assert not second.acquire(Patience(), "x")
     second.close()
 
 

@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.port import HIGH_WATER_BYTES, Port
 from kata_runtime.guest.agent.process import Process, parse_argv
 
 if TYPE_CHECKING:
     from kata_runtime.guest.agent.loop import Loop
+    from kata_runtime.guest.agent.port import Port
 
 _GRACE_SECONDS = 0.2
 
@@ -107,7 +107,7 @@ class ExecPort:
         process = self._process
         wanted: dict[int, int] = {}
         if process is not None:
-            if self._port.backlog < HIGH_WATER_BYTES:
+            if not self._port.is_full:
                 wanted = dict.fromkeys(process.outputs, int(select.EPOLLIN))
             if process.wants_stdin():
                 wanted[process.stdin] = int(select.EPOLLOUT)

@@ -7,35 +7,50 @@ import os
 import re
 import select
 import signal
+from collections import deque
 from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.port import HIGH_WATER_BYTES, Port
-from kata_runtime.guest.agent.relay import Emit, Relay, subscribe
+from kata_runtime.guest.agent.answer import Answer
+from kata_runtime.guest.agent.relay import subscribe
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from kata_runtime.guest.agent.loop import Loop
+    from kata_runtime.guest.agent.port import Port
+    from kata_runtime.guest.agent.relay import Relay, Step
 
 _NOTIFICATION_BYTES = 256 * 1024
 _SUBSCRIPTIONS_MAX = 8
+# Requests of at most 256 KiB that wait for the one under way; the host sends no more than four ahead.
+_WAITING_MAX = 16
+# After so many pieces of answers the other ports have their turn.
+_PIECES_A_TURN = 16
+# The host may take so long to read that the guest powers off now.
+_FAREWELL_SECONDS = 2.0
 _PROC_NET_NAME = re.compile(rb"[a-z0-9_]{1,64}")
 # proc_sys(5): components of a sysctl's path; no dot-dot, nothing but what the kernel uses.
 _SYSCTL_NAME = re.compile(rb"(?:[A-Za-z0-9_-][A-Za-z0-9_.:-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.:-]*")
 
 
 class Control:
-    """Serves one client after another; a HELLO forgets all that its predecessor wanted."""
+    """Serves one client after another, and its requests in turn; a HELLO forgets all that its predecessor wanted.
 
-    def __init__(self, port: Port, loop: Loop) -> None:
+    A client that does not read its answer holds up its own requests only: the answer goes on when the port has room.
+    """
+
+    def __init__(self, port: Port, loop: Loop, relay: Relay) -> None:
         self._port = port
         self._loop = loop
-        self._relay = Relay()
+        self._relay = relay
         self._subscriptions: dict[int, socket.socket] = {}
+        self._waiting: deque[tuple[int, int, bytes]] = deque()
+        self._answer: Answer | None = None
+        self._is_scheduled = False
+        self._powers_off = False
         self._verbs: dict[int, Callable[[int, bytes], None]] = {
-            wire.HELLO: self._hello,
             wire.NETLINK: self._netlink,
             wire.SUBSCRIBE: self._subscribe,
             wire.UNSUBSCRIBE: self._unsubscribe,
@@ -54,46 +69,75 @@ class Control:
         for raw in frames:
             try:
                 kind, request, payload = wire.unpack_body(raw)
-                verb = self._verbs.get(kind)
-                if verb is None:
-                    self._done(request, errno.EOPNOTSUPP, f"unknown request {kind}")
-                else:
-                    verb(request, payload)
             except wire.FrameError:
                 continue
+            if kind == wire.HELLO:
+                self._hello(request, payload)
+            elif len(self._waiting) < _WAITING_MAX:
+                self._waiting.append((kind, request, payload))
+            elif not self._port.is_full:
+                self._done(request, errno.ENOBUFS, "too many requests at once")
+        self._work()
+
+    def _work(self) -> None:
+        """Answer what was asked while the port has room; when it has none, ``_ready`` comes again."""
+        for _ in range(_PIECES_A_TURN):
+            if self._port.is_full:
+                return
+            if self._answer is not None:
+                if not self._answer.advance():
+                    return
+                if self._answer.has_ended:
+                    self._answer = None
+            elif self._waiting:
+                self._serve(*self._waiting.popleft())
+            else:
+                if self._powers_off and not self._port.backlog:
+                    _power_off()
+                return
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.later(0, self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._is_scheduled = False
+        self._work()
+
+    def _serve(self, kind: int, request: int, payload: bytes) -> None:
+        verb = self._verbs.get(kind)
+        if verb is None:
+            self._done(request, errno.EOPNOTSUPP, f"unknown request {kind}")
+            return
+        try:
+            verb(request, payload)
+        except wire.FrameError as error:
+            self._done(request, errno.EBADMSG, str(error))
 
     def _done(self, request: int, number: int = 0, text: str = "") -> None:
         self._port.send(wire.DONE, request, wire.pack_done(number, text))
 
     def _hello(self, request: int, payload: bytes) -> None:
+        self._waiting.clear()
+        if self._answer is not None:
+            self._answer.abandon()
+            self._answer = None
         for old in list(self._subscriptions):
             self._close_subscription(old)
         self._port.greet(request, payload)
 
     def _netlink(self, request: int, payload: bytes) -> None:
         family, last, one_by_one, block = wire.unpack_netlink(payload)
-        self._answer(request, lambda emit: self._relay.exchange(family, last, block, emit, one_by_one=one_by_one))
+        self._begin(request, self._relay.exchange(family, last, block, one_by_one=one_by_one))
 
     def _read(self, request: int, payload: bytes) -> None:
         if not _PROC_NET_NAME.fullmatch(payload):
             self._done(request, errno.EINVAL, "not the name of a file in /proc/net")
             return
-        name = payload.decode()
-        self._answer(request, lambda emit: self._relay.read(name, emit))
+        self._begin(request, self._relay.read(payload.decode()))
 
-    def _answer(self, request: int, produce: Callable[[Emit], None]) -> None:
-        """Send what ``produce`` emits as DATA, then DONE."""
-
-        def emit(data: memoryview) -> bool:
-            self._port.send(wire.DATA, request, data)
-            return self._port.drain(HIGH_WATER_BYTES)
-
-        try:
-            produce(emit)
-        except OSError as error:
-            self._done(request, error.errno or errno.EIO, error.strerror or "")
-        else:
-            self._done(request)
+    def _begin(self, request: int, steps: Generator[Step, None, None]) -> None:
+        """Answer with what ``steps`` yields, piece by piece; requests that follow wait for its end."""
+        self._answer = Answer(self._port, self._loop, request, steps, self._work)
 
     def _subscribe(self, request: int, payload: bytes) -> None:
         family, group, _ = wire.unpack_target(payload)
@@ -120,7 +164,7 @@ class Control:
             self._close_subscription(request)
             self._done(request, error.errno or errno.EIO, "notifications were lost")
             return
-        if self._port.backlog < HIGH_WATER_BYTES:
+        if not self._port.is_full:
             self._port.send(wire.NOTIFY, request, data)
 
     def _unsubscribe(self, request: int, _payload: bytes) -> None:
@@ -153,8 +197,12 @@ class Control:
 
     def _shutdown(self, request: int, _payload: bytes) -> None:
         self._done(request)
-        self._port.drain(0)
-        # Everyone but init and us; then power off without the pauses of an orderly init.
-        os.kill(-1, signal.SIGTERM)
-        os.sync()
-        os.execvp("poweroff", ["poweroff", "-f"])
+        self._powers_off = True
+        self._loop.later(_FAREWELL_SECONDS, _power_off)
+
+
+def _power_off() -> None:
+    # Everyone but init and us; then power off without the pauses of an orderly init.
+    os.kill(-1, signal.SIGTERM)
+    os.sync()
+    os.execvp("poweroff", ["poweroff", "-f"])

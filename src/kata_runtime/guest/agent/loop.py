@@ -28,7 +28,7 @@ class Loop:
             self._epoll.unregister(fd)
 
     def later(self, seconds: float, callback: Callback) -> None:
-        """Call ``callback`` once, after ``seconds``."""
+        """Call ``callback`` once, after ``seconds``; with 0 once all that is ready now has been served."""
         self._due.append((time.monotonic() + seconds, callback))
 
     def _call_due(self) -> float | None:
@@ -43,8 +43,12 @@ class Loop:
     def run(self) -> None:
         """Serve for ever."""
         while True:
-            for fd, _ in self._epoll.poll(self._call_due()):
-                # A callback can have forgotten another descriptor of the same round.
-                callback = self._callbacks.get(fd)
-                if callback is not None:
-                    callback()
+            self.turn()
+
+    def turn(self) -> None:
+        """Wait until something is ready or due, and make the calls for it."""
+        for fd, _ in self._epoll.poll(self._call_due()):
+            # A callback can have forgotten another descriptor of the same round.
+            callback = self._callbacks.get(fd)
+            if callback is not None:
+                callback()

@@ -11,6 +11,7 @@ from kata_runtime.guest.agent.commands import ExecPort
 from kata_runtime.guest.agent.control import Control
 from kata_runtime.guest.agent.loop import Loop
 from kata_runtime.guest.agent.port import Port
+from kata_runtime.guest.agent.relay import Relay
 
 _PORTS_DIRECTORY = "/sys/class/virtio-ports"
 
@@ -20,10 +21,13 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     loop = Loop()
     names = {name: path for name, path in _ports().items() if name.startswith(wire.EXEC_PORT_PREFIX)}
-    control = Port(_ports()[wire.CONTROL_PORT])
-    served: list[Control | ExecPort] = [ExecPort(Port(path), loop) for path in names.values()]
-    served.append(Control(control, loop))
+    served: list[Control | ExecPort] = [ExecPort(_open(path), loop) for path in names.values()]
+    served.append(Control(_open(_ports()[wire.CONTROL_PORT]), loop, Relay()))
     loop.run()
+
+
+def _open(path: str) -> Port:
+    return Port(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def _ports() -> dict[str, str]:

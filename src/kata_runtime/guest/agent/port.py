@@ -11,7 +11,7 @@ from kata_runtime.guest import wire
 # Linux 6.1 drivers/char/virtio_console.c takes at most 32 KiB a write; more would only be copied twice.
 _WRITE_BYTES = 32 * 1024
 _READ_BYTES = 64 * 1024
-# Above this the producer waits (netlink) or is not read from (a process).
+# With so much waiting for the host an answer pauses, and a process is not read from.
 HIGH_WATER_BYTES = 512 * 1024
 
 
@@ -22,8 +22,9 @@ class Port:
     ever, which level-triggered polling would turn into a busy loop.
     """
 
-    def __init__(self, path: str) -> None:
-        self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    def __init__(self, fd: int) -> None:
+        """``fd`` reads and writes, and never blocks."""
+        self.fd = fd
         self._decoder = wire.Decoder()
         self._outgoing: deque[memoryview] = deque()
         self.backlog = 0
@@ -50,6 +51,11 @@ class Port:
             except wire.FrameError:
                 # The decoder has dropped it; the next END starts a frame of a client that knows the rules.
                 continue
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for the host that nothing should be added; ``flush`` makes room."""
+        return self.backlog >= HIGH_WATER_BYTES
 
     def is_connected(self) -> bool:
         """Whether a host is connected, as far as the kernel knows by now."""
@@ -87,20 +93,6 @@ class Port:
                 self._outgoing.popleft()
             else:
                 self._outgoing[0] = head[written:]
-
-    def drain(self, limit: int) -> bool:
-        """Block until at most ``limit`` bytes are queued; False when the host has left meanwhile."""
-        if self.backlog <= limit:
-            return True
-        poller = select.poll()
-        poller.register(self.fd, select.POLLOUT)
-        while self.backlog > limit:
-            for _, events in poller.poll():
-                if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
-                    self.drop()
-                    return False
-            self.flush()
-        return True
 
     def drop(self) -> None:
         """Forget what is queued for a host that is gone, and what it left half-sent."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.port import HIGH_WATER_BYTES, Port
+
+if TYPE_CHECKING:
+    from kata_runtime.guest.agent.port import Port
 
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -114,7 +117,7 @@ class Process:
     def read_output(self, fd: int) -> None:
         """Pass output on while the port's queue is not too long."""
         kind = self.outputs[fd]
-        while self._port.backlog < HIGH_WATER_BYTES:
+        while not self._port.is_full:
             try:
                 data = os.read(fd, _READ_BYTES)
             except BlockingIOError:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 # include/uapi/linux/netlink.h: the families the host may speak, and no others.
 _ROUTE, _NETFILTER, _GENERIC = 0, 12, 16
@@ -41,7 +40,16 @@ _PIECE_BYTES = 24 * 1024
 # The kernel answers a request before send() returns; only a block without any answer waits this long.
 _ANSWER_SECONDS = 10.0
 
-Emit = Callable[[memoryview], bool]
+
+class Awaited(NamedTuple):
+    """The kernel's answer is still to come: go on when ``fd`` is readable, or at ``deadline`` (monotonic clock)."""
+
+    fd: int
+    deadline: float
+
+
+# An answer is made in steps: a piece of it, which is overwritten by the next step, or what it waits for.
+Step = memoryview | Awaited
 
 
 def open_socket(family: int) -> socket.socket:
@@ -64,40 +72,34 @@ def open_socket(family: int) -> socket.socket:
     return opened
 
 
-def _to_nobody(_: memoryview) -> bool:
-    return False
-
-
 class Pieces:
     """One buffer for all that is received: a new one for each datagram would be mapped and touched anew."""
 
     def __init__(self) -> None:
         self._buffer = memoryview(bytearray(_PIECE_BYTES + _DATAGRAM_BYTES))
         self._filled = 0
-        self._emit: Emit = _to_nobody
 
-    def begin(self, emit: Emit) -> None:
-        """Start an answer that goes to ``emit``, which returns False when nobody wants more."""
+    def begin(self) -> None:
+        """Start an answer."""
         self._filled = 0
-        self._emit = emit
 
     def room(self) -> memoryview:
         """Where the next datagram goes."""
         return self._buffer[self._filled :]
 
-    def add(self, size: int) -> bool:
-        """Count what was received; False when nobody wants more."""
+    def add(self, size: int) -> memoryview | None:
+        """Count what was received; the piece, when it is large enough to be sent."""
         self._filled += size
-        return self._filled < _PIECE_BYTES or self.end()
+        return None if self._filled < _PIECE_BYTES else self.end()
 
-    def end(self) -> bool:
-        """Emit what is left; False when nobody wanted it."""
+    def end(self) -> memoryview | None:
+        """The piece that is left, if any."""
         filled, self._filled = self._filled, 0
-        return not filled or self._emit(self._buffer[:filled])
+        return self._buffer[:filled] if filled else None
 
 
 class Relay:
-    """The sockets kept open between requests, one a family."""
+    """The sockets kept open between requests, one a family; serves one request at a time."""
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}
@@ -108,8 +110,8 @@ class Relay:
         for family in list(self._sockets):
             self._close(family)
 
-    def exchange(self, family: int, last: int, block: bytes, emit: Emit, *, one_by_one: bool) -> None:
-        """Send ``block`` and pass the answer to ``emit`` in pieces, until sequence ``last`` is answered.
+    def exchange(self, family: int, last: int, block: bytes, *, one_by_one: bool) -> Generator[Step, None, None]:
+        """Send ``block`` and yield the answer in pieces of whole messages, until sequence ``last`` is answered.
 
         ``one_by_one``: each message is a dump. A socket runs one at a time and refuses others with EBUSY, so each
         is sent when the one before has ended.
@@ -119,52 +121,54 @@ class Relay:
         opened = self._sockets.get(family)
         if opened is None:
             opened = self._sockets[family] = open_socket(family)
-        self._pieces.begin(emit)
+        self._pieces.begin()
+        is_complete = False
         try:
-            wanted = self._dumps(opened, block) if one_by_one else self._answer(opened, block, last)
-        except OSError:
-            self._close(family)
-            raise
-        if not wanted:
-            # The rest of a dump must not be taken for the answer to the next request.
-            self._close(family)
+            yield from self._dumps(opened, block) if one_by_one else self._answer(opened, block, last)
+            is_complete = True
+        finally:
+            if not is_complete:
+                # The rest of a dump must not be taken for the answer to the next request.
+                self._close(family)
 
-    def read(self, name: str, emit: Emit) -> None:
-        """Pass a file of /proc/net to ``emit`` in pieces.
+    def read(self, name: str) -> Generator[Step, None, None]:
+        """Yield a file of /proc/net in pieces.
 
         :raise OSError: ENOENT and the like.
         """
-        self._pieces.begin(emit)
+        self._pieces.begin()
         fd = os.open(f"/proc/net/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             # A page at a time is all that one read gives (fs/seq_file.c).
             while size := os.readv(fd, [self._pieces.room()]):
-                if not self._pieces.add(size):
-                    return
+                if (piece := self._pieces.add(size)) is not None:
+                    yield piece
         finally:
             os.close(fd)
-        self._pieces.end()
+        if (piece := self._pieces.end()) is not None:
+            yield piece
 
-    def _answer(self, opened: socket.socket, block: bytes, last: int) -> bool:
+    def _answer(self, opened: socket.socket, block: bytes, last: int) -> Generator[Step, None, None]:
         opened.send(block)
         ended = False
         while not ended:
             room = self._pieces.room()
-            size = _receive(opened, room)
+            size = yield from _receive(opened, room)
             ended = ends_exchange(bytes(room[:size]), last)
-            if not self._pieces.add(size):
-                return False
-        return self._pieces.end()
+            if (piece := self._pieces.add(size)) is not None:
+                yield piece
+        if (piece := self._pieces.end()) is not None:
+            yield piece
 
-    def _dumps(self, opened: socket.socket, block: bytes) -> bool:
+    def _dumps(self, opened: socket.socket, block: bytes) -> Generator[Step, None, None]:
         for start, end in _bounds(block):
             opened.send(block[start:end])
             room = self._pieces.room()
-            size = _receive(opened, room)
+            size = yield from _receive(opened, room)
             while True:
                 ended = _HEADER.unpack_from(room)[1] in (_NLMSG_ERROR, _NLMSG_DONE)
-                if not self._pieces.add(size):
-                    return False
+                if (piece := self._pieces.add(size)) is not None:
+                    yield piece
                 if ended:
                     break
                 room = self._pieces.room()
@@ -174,7 +178,8 @@ class Relay:
                 except BlockingIOError:
                     # The end came behind the last row. Usually it is a datagram of its own (netlink_dump).
                     break
-        return self._pieces.end()
+        if (piece := self._pieces.end()) is not None:
+            yield piece
 
     def _close(self, family: int) -> None:
         opened = self._sockets.pop(family, None)
@@ -182,13 +187,18 @@ class Relay:
             opened.close()
 
 
-def _receive(opened: socket.socket, room: memoryview) -> int:
+def _receive(opened: socket.socket, room: memoryview) -> Generator[Step, None, int]:
     try:
         return opened.recv_into(room)
     except BlockingIOError:
-        if not select.select([opened], [], [], _ANSWER_SECONDS)[0]:
-            raise OSError(errno.ETIMEDOUT, "the kernel gave no answer") from None
-        return opened.recv_into(room)
+        awaited = Awaited(opened.fileno(), time.monotonic() + _ANSWER_SECONDS)
+    while True:
+        yield awaited
+        try:
+            return opened.recv_into(room)
+        except BlockingIOError:
+            if time.monotonic() >= awaited.deadline:
+                raise OSError(errno.ETIMEDOUT, "the kernel gave no answer") from None
 
 
 def _bounds(block: bytes) -> Iterator[tuple[int, int]]:

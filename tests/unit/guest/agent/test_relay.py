@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kata_runtime.guest.agent.relay import Relay
+from kata_runtime.guest.agent import relay as relay_module
+from kata_runtime.guest.agent.relay import Awaited, Relay, Step
 from kata_runtime.netlink.address import dump_addresses
 from kata_runtime.netlink.link import RTM_NEWLINK, dump_links, get_link
 from kata_runtime.netlink.message import (
@@ -25,23 +26,27 @@ from kata_runtime.netlink.message import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 _ROUTE, _FIREWALL = 0, 3
 _PIECE_MAX = 24 * 1024 + 32 * 1024  # what makes a piece full, and the largest datagram of a dump on top
 
 
 class Answers:
-    """Keeps the pieces that a relay emits, the first ``limit`` of them."""
+    """Takes the pieces that a relay makes, the first ``limit`` of them."""
 
     def __init__(self, limit: int = 1 << 30) -> None:
         self.pieces: list[bytes] = []
         self._limit = limit
 
-    def __call__(self, piece: memoryview) -> bool:
-        """Take a piece; whether more are wanted."""
-        self.pieces.append(bytes(piece))
-        return len(self.pieces) < self._limit
+    def take(self, steps: Generator[Step, None, None]) -> None:
+        """Keep what ``steps`` yields and end it."""
+        for step in steps:
+            assert not isinstance(step, Awaited)
+            self.pieces.append(bytes(step))
+            if len(self.pieces) == self._limit:
+                break
+        steps.close()
 
     def sequences(self) -> list[tuple[int, bool]]:
         """The sequence number of each message, and whether it is an end."""
@@ -66,7 +71,7 @@ def _dumps(count: int) -> bytes:
 
 
 def _exchange(relay: Relay, count: int, answers: Answers, *, one_by_one: bool = True) -> None:
-    relay.exchange(_ROUTE, count, _dumps(count), answers, one_by_one=one_by_one)
+    answers.take(relay.exchange(_ROUTE, count, _dumps(count), one_by_one=one_by_one))
 
 
 def test_dumps_one_by_one(relay: Relay) -> None:
@@ -84,7 +89,7 @@ def _link(relay: Relay, sequence: int) -> list[tuple[int, int]]:
     """Type and sequence of each message that answers a question about lo."""
     answers = Answers()
     asked = pack_message(get_link("lo").type, NLM_F_REQUEST | NLM_F_ACK, sequence, get_link("lo").payload)
-    relay.exchange(_ROUTE, sequence, asked, answers, one_by_one=False)
+    answers.take(relay.exchange(_ROUTE, sequence, asked, one_by_one=False))
     return [(message.type, message.sequence) for message in iter_messages(b"".join(answers.pieces))]
 
 
@@ -117,7 +122,7 @@ def test_whoever_stops_leaves_nothing_behind(relay: Relay) -> None:
 def test_what_is_no_message(relay: Relay, block: bytes) -> None:
     """A block that is not made of messages is refused, and the relay goes on working."""
     with pytest.raises(OSError, match="not made of messages") as refusal:
-        relay.exchange(_ROUTE, 1, block, Answers(), one_by_one=True)
+        next(relay.exchange(_ROUTE, 1, block, one_by_one=True))
     assert refusal.value.errno == errno.EBADMSG
     answers = Answers()
     _exchange(relay, 1, answers)
@@ -127,19 +132,19 @@ def test_what_is_no_message(relay: Relay, block: bytes) -> None:
 def test_family_that_is_not_relayed(relay: Relay) -> None:
     """Families beyond the three are refused."""
     with pytest.raises(OSError, match="netlink family not relayed") as refusal:
-        relay.exchange(_FIREWALL, 1, _dumps(1), Answers(), one_by_one=False)
+        next(relay.exchange(_FIREWALL, 1, _dumps(1), one_by_one=False))
     assert refusal.value.errno == errno.EAFNOSUPPORT
 
 
 def test_reading_a_file(relay: Relay) -> None:
     """A file of /proc/net comes whole; one that is not there is ENOENT."""
     answers = Answers()
-    relay.read("protocols", answers)
+    answers.take(relay.read("protocols"))
     # Its columns of use change all the time; the names do not.
     names = [line.split()[0] for line in Path("/proc/net/protocols").read_text().splitlines()]
     assert [line.split()[0] for line in b"".join(answers.pieces).decode().splitlines()] == names
     with pytest.raises(FileNotFoundError):
-        relay.read("nosuch", answers)
+        next(relay.read("nosuch"))
 
 
 def test_a_large_file_comes_in_pieces(relay: Relay) -> None:
@@ -150,10 +155,22 @@ def test_a_large_file_comes_in_pieces(relay: Relay) -> None:
         # Each is a line of the file.
         for name in names:
             held.enter_context(socket.socket(socket.AF_UNIX)).bind(f"\0{name}")
-        relay.read("unix", whole)
-        relay.read("unix", cut)
+        whole.take(relay.read("unix"))
+        cut.take(relay.read("unix"))
     text = b"".join(whole.pieces).decode()
     assert sorted(name for name in text.replace("@", " ").split() if name in names) == sorted(names)
     assert len(whole.pieces) > 2
     assert max(map(len, whole.pieces)) <= _PIECE_MAX
     assert len(cut.pieces) == 1
+
+
+def test_a_kernel_that_gives_no_answer(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block without an answer is awaited, not waited for, and ends at its deadline with ETIMEDOUT."""
+    monkeypatch.setattr(relay_module, "_ANSWER_SECONDS", 0.0)
+    silent = pack_message(get_link("lo").type, NLM_F_REQUEST, 7, b"")[:8] + b"\0" * 8
+    steps = relay.exchange(_ROUTE, 7, silent, one_by_one=False)
+    assert isinstance(next(steps), Awaited)
+    with pytest.raises(OSError, match="no answer") as refusal:
+        next(steps)
+    assert refusal.value.errno == errno.ETIMEDOUT
+    assert _link(relay, 8) == [(RTM_NEWLINK, 8), (NLMSG_ERROR, 8)]

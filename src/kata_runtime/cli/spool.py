@@ -1,0 +1,66 @@
+"""A result that is gathered first and written when nothing is locked any more."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+from kata_runtime.cli.streams import encoded, write_bytes
+from kata_runtime.errors import HostError
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+# 20,000 rules take 1.5 MB as text.
+_MEMORY_BYTES = 4 * 1024 * 1024
+_READ_BYTES = 1024 * 1024
+
+
+class Spool:
+    """Text in memory, and from ``_MEMORY_BYTES`` on in a file without a name, which ends with the process."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._file: BinaryIO | None = None
+        self._end = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._end.close()
+
+    def add(self, text: str) -> None:
+        """Keep more text.
+
+        :raise HostError: there is no room for it.
+        """
+        self._held += encoded(text)
+        if len(self._held) > _MEMORY_BYTES:
+            self._move_to_file()
+
+    def write_out(self) -> None:
+        """Write all of it to standard output; raises as streams.write_text."""
+        if self._file is not None:
+            self._file.seek(0)
+            while part := self._file.read(_READ_BYTES):
+                write_bytes(part)
+        write_bytes(self._held)
+
+    def _move_to_file(self) -> None:
+        from tempfile import TemporaryFile  # loads slowly, and few results are so large
+
+        try:
+            if self._file is None:
+                with ExitStack() as opened:
+                    self._file = opened.enter_context(TemporaryFile(buffering=0))
+                    self._end = opened.pop_all()
+            rest = memoryview(self._held)
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            hint = "make room where TMPDIR points to, or in /tmp"
+            raise HostError(f"cannot keep the result: {reason}", errno=error.errno or 0, hint=hint) from error
+        self._held = bytearray()
