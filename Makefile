@@ -1,4 +1,4 @@
-# make setup | demo | test | bench | check | clean: each installs what it needs first, and only what is missing.
+# make setup | demo | test | bench | check | fuzz | clean: each installs what it needs first, and only what is missing.
 .POSIX:
 .SUFFIXES:
 
@@ -23,6 +23,14 @@ bench: environment
 check: environment
 	@$(RUN) -m pytest tests/quality
 
+# Inputs in all; 10,000,000 take some hours of one core.
+RUNS = 1000000
+
+fuzz: environment
+	@[ -d build/fuzz/packages ] || $(RUN) -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps \
+		--target build/fuzz/packages -r requirements-fuzz.lock
+	@PYTHONPATH=build/fuzz/packages $(RUN) -m scripts.fuzz --runs $(RUNS)
+
 environment:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh packages.txt
 
@@ -33,4 +41,4 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: setup demo test bench check environment test-environment clean
+.PHONY: setup demo test bench check fuzz environment test-environment clean

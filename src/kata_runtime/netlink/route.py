@@ -71,6 +71,7 @@ _HEADER = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _NEXT_HOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, weight - 1, index
 _EXPIRES_TICKS = struct.Struct("=8xi20x")  # struct rta_cacheinfo, rta_expires in USER_HZ
 _USER_HZ = 100
+_LARGEST_INDEX = 0x7FFFFFFF
 _U16 = struct.Struct("=H")
 
 
@@ -264,7 +265,7 @@ def _next_hops(attributes: dict[int, bytes], flags: int) -> Iterator[NextHop]:
     elif _RTA_OIF in attributes or _RTA_GATEWAY in attributes or _RTA_VIA in attributes:
         own = (_RTA_GATEWAY, _RTA_VIA, _RTA_ENCAP_TYPE, _RTA_ENCAP)
         packed = b"".join(pack_attribute(number, attributes[number]) for number in own if number in attributes)
-        yield NextHop(_gateway(attributes), _number(attributes, _RTA_OIF), 1, flags, packed)
+        yield NextHop(_gateway(attributes), _interface(_number(attributes, _RTA_OIF)), 1, flags, packed)
 
 
 def _multipath(data: bytes) -> Iterator[NextHop]:
@@ -277,8 +278,15 @@ def _multipath(data: bytes) -> Iterator[NextHop]:
             raise ProtocolError(f"a next hop of {length} bytes where {end - offset} are left")
         pairs = list(iter_attributes(data[offset + _NEXT_HOP.size : offset + length]))
         packed = b"".join(pack_attribute(number, value) for number, value in pairs)
-        yield NextHop(_gateway(dict(pairs)), index, hops + 1, flags & _CONFIGURED_FLAGS, packed)
+        yield NextHop(_gateway(dict(pairs)), _interface(index), hops + 1, flags & _CONFIGURED_FLAGS, packed)
         offset += align(length)
+
+
+def _interface(index: int) -> int:
+    # The kernel's own indexes are positive ints; others could not be packed again.
+    if not 0 <= index <= _LARGEST_INDEX:
+        raise ProtocolError(f"a route over interface {index}")
+    return index
 
 
 def _pack_hops(hops: Sequence[NextHop]) -> bytes:

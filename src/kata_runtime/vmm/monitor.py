@@ -45,7 +45,8 @@ class EventQueue:
 
     def offer(self, name: object, data: Mapping[str, object]) -> None:
         """Keep the event when it is one of those listened for."""
-        if name in self._names:
+        # Anything that JSON knows can be in the name's place.
+        if isinstance(name, str) and name in self._names:
             self._received.append((name, data))
 
     def wait(

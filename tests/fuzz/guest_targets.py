@@ -1,0 +1,189 @@
+"""Everything that decodes bytes out of a guest."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from tests.fuzz.target import ScriptedKernel, Target, parts
+
+from kata_runtime import unix_socket
+from kata_runtime.errors import ProtocolError, QemuError
+from kata_runtime.guest import wire
+from kata_runtime.guest.channel import AgentChannel
+from kata_runtime.netlink import message
+from kata_runtime.netlink.address import dump_addresses, unpack_address
+from kata_runtime.netlink.generic import find_family, unpack_family
+from kata_runtime.netlink.link import dump_links, unpack_link
+from kata_runtime.netlink.request import Request, attempt_all, call_each, dump_each
+from kata_runtime.netlink.route import add_route, delete_route, unpack_route, with_next_hops
+from kata_runtime.netlink.transport import Block, Family
+from kata_runtime.network import guest_nic, route_table
+from kata_runtime.network.queues import _available_mib
+from kata_runtime.vmm.monitor import Monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NONCE = bytes(range(1, wire.NONCE_BYTES + 1))
+_PIECE_BYTES = 1000
+# Sizes of the headers before the attributes: nfgenmsg and genlmsghdr, ifaddrmsg, rtmsg, ifinfomsg.
+_ATTRIBUTES_START = (4, 8, 12, 16)
+
+
+def _frames(data: bytes) -> None:
+    """A stream in pieces, as the decoder meets it."""
+    decoder = wire.Decoder()
+    for start in range(0, len(data), _PIECE_BYTES):
+        with suppress(wire.FrameError):
+            for raw in decoder.feed(data[start : start + _PIECE_BYTES]):
+                kind, request, payload = wire.unpack_body(raw)
+                assert wire.unpack_body(wire.pack_frame(kind, request, payload)[:-1]) == (kind, request, payload)
+
+
+def _payloads(data: bytes) -> None:
+    unpack: list[Callable[[bytes], object]] = [
+        wire.unpack_done, wire.unpack_count, wire.unpack_status, wire.unpack_target, wire.unpack_netlink,
+    ]  # fmt: skip
+    for each in unpack:
+        with suppress(wire.FrameError):
+            each(data)
+
+
+def _channel(data: bytes) -> None:
+    """A whole agent: the answer to HELLO, then ``data``, then the end of its VM; asked in the way of the first byte."""
+    ours, theirs = socket.socketpair()
+    hello = wire.pack_frame(wire.HELLO, 0, _NONCE + wire.VERSION.to_bytes(2, "big"))
+    theirs.setblocking(False)
+    theirs.send(hello + data[1:])
+    theirs.shutdown(socket.SHUT_WR)
+    real = unix_socket.connect, os.urandom
+    unix_socket.connect, os.urandom = lambda path, seconds: ours, lambda _size: _NONCE
+    try:
+        channel = AgentChannel("", "") if data[:1] != b"\x04" else None
+        _ask(channel, data[0] if data else 0)
+    finally:
+        unix_socket.connect, os.urandom = real
+        theirs.close()
+        ours.close()
+
+
+def _ask(channel: AgentChannel | None, how: int) -> None:
+    if channel is None:
+        # A channel connects its control port first, which a command on the exec port has no use for here.
+        channel = AgentChannel.__new__(AgentChannel)
+        channel._exec_path = ""
+        channel.run(["cat", "/proc/meminfo"], stdin=b"x" * 10, seconds=1)
+        return
+    match how % 4:
+        case 0:
+            block = message.pack_message(18, 0x301, 1, bytes(16))
+            list(channel.exchange(Family.ROUTE, [Block(block, 1), Block(block, 1)]))
+        case 1:
+            list(channel.read_file("ip_vs"))
+        case 2:
+            channel.sysctl("net/ipv4/ip_forward")
+        case _:
+            with channel.subscribe(Family.ROUTE, 1) as subscription:
+                subscription.wait(lambda datagram: len(datagram) > 100, 1, "something")
+
+
+def _qmp(data: bytes) -> None:
+    """A QEMU that a guest took over: it greets, then sends ``data``, then ends."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    theirs.send(b'{"QMP":{}}\n{"return":{},"id":1}\n' + data)
+    theirs.shutdown(socket.SHUT_WR)
+    monitor = Monitor(ours)
+    try:
+        monitor._greet(1)
+        with monitor.listen("DEVICE_DELETED") as events:
+            with suppress(QemuError):
+                monitor.execute("query-status", deadline=1)
+            events.wait(lambda event: event.get("device") == "nic0", 1, awaited="the end of nic0")
+    finally:
+        monitor.close()
+        theirs.close()
+
+
+def _netlink(data: bytes) -> None:
+    for each in message.iter_messages(data):
+        if each.type in (message.NLMSG_ERROR, message.NLMSG_DONE):
+            outcome = message.unpack_outcome(each)
+            assert outcome.extack.isprintable()
+        for start in _ATTRIBUTES_START:
+            with suppress(ProtocolError):
+                for _, payload in message.iter_attributes(each.payload[start:]):
+                    message.unpack_text(payload)
+                    message.parse_attributes(payload)
+
+
+_REQUESTS = [Request("first", 24, 0, b""), Request("second", 18, message.NLM_F_DUMP, b"")]
+
+
+def _answers(data: bytes) -> None:
+    """One input as the answers to three ways of asking."""
+    asked: list[Callable[[ScriptedKernel], object]] = [
+        lambda kernel: call_each(kernel, Family.ROUTE, _REQUESTS),
+        lambda kernel: list(dump_each(kernel, Family.ROUTE, _REQUESTS)),
+        lambda kernel: attempt_all(kernel, Family.ROUTE, _REQUESTS, until_failure=True),
+    ]
+    how, *answers = list(parts(data)) or [b""]
+    asked[sum(how) % len(asked)](ScriptedKernel(answers))
+
+
+def _route(data: bytes) -> None:
+    route = unpack_route(data)
+    assert unpack_route(route.payload).payload == route.payload
+    assert route.network
+    add_route(route, 0)
+    delete_route(route)
+    route_table.is_visible(route)
+    if route.next_hops:
+        with_next_hops(route, route.next_hops[:1])
+        with_next_hops(route, route.next_hops[1:] or route.next_hops)
+
+
+def _route_table(data: bytes) -> None:
+    """Two tables as a guest tells them, and the steps from one to the other."""
+    tables = [route_table.read_table(ScriptedKernel(answers)) for answers in _halves(data)]
+    steps = route_table.plan(*(route_table.group(table.routes) for table in tables))
+    assert len(steps) <= 2 * sum(len(table.routes) for table in tables) + 1
+
+
+def _halves(data: bytes) -> list[list[bytes]]:
+    answers = list(parts(data))
+    return [answers[:4], answers[4:] or answers[:4]]
+
+
+def _guest_nics(data: bytes) -> None:
+    """A notification of a link, and the dumps of list-ifaces."""
+    guest_nic._links_in(data)
+    links, addresses = call_each(ScriptedKernel(parts(data)), Family.ROUTE, [dump_links(), dump_addresses()])
+    json.dumps([state._asdict() for state in guest_nic.read_states(links, addresses)])
+
+
+def _family(data: bytes) -> None:
+    with suppress(ProtocolError):
+        unpack_family(data)
+    find_family(ScriptedKernel([data]), "IPVS")
+
+
+_TARGETS: list[tuple[str, Callable[[bytes], Any]]] = [
+    ("frames", _frames),
+    ("payloads", _payloads),
+    ("qmp", _qmp),
+    ("netlink", _netlink),
+    ("answers", _answers),
+    ("link", unpack_link),
+    ("address", unpack_address),
+    ("route", _route),
+    ("route_table", _route_table),
+    ("guest_nics", _guest_nics),
+    ("family", _family),
+    ("meminfo", _available_mib),
+]
+GUEST_TARGETS = [Target(name, feed) for name, feed in _TARGETS]

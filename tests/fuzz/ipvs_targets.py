@@ -1,0 +1,100 @@
+"""What a guest tells of its virtual servers: bytes decoded, and shown to the user in every way there is."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from typing import TYPE_CHECKING
+
+from tests.fuzz.target import ScriptedKernel, Target, check_line, parts
+
+from kata_runtime.ipvs import codec, proc_table
+from kata_runtime.ipvs.connections import parse_connections
+from kata_runtime.ipvs.conntrack import Filter, delete_matching
+from kata_runtime.ipvs.engine import Engine
+from kata_runtime.ipvs.model import ListConnections, ListDaemons, ListTable, ListTimeouts, Save, View
+from kata_runtime.ipvs.report import answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata_runtime.ipvs.model import Question
+
+_BOTH = (False, True)
+_QUESTIONS: list[Question] = [
+    *(
+        ListTable(None, view, exact, is_sorted)
+        for view, exact, is_sorted in product(View, (False, True), (False, True))
+    ),
+    ListConnections(True),
+    ListConnections(False),
+    ListTimeouts(),
+    ListDaemons(),
+    Save(),
+]
+_FORMATS = ("text", "json")
+_FAMILY = 27
+
+
+def _service(data: bytes) -> None:
+    wish, _ = codec.unpack_service(data)
+    again, _ = codec.unpack_service(codec.service_payload(codec.NEW_SERVICE, codec.pack_service(wish)))
+    assert again == wish
+    check_line(wish.key.words + wish.scheduler + wish.engine)
+
+
+def _server(data: bytes) -> None:
+    """The quick way and the slow one agree; the first byte is the family of the service."""
+    server = codec.unpack_server(data[1:], data[0] if data else 0)
+    check_line(server.wish.key.text)
+    assert codec.unpack_server(data[1:], data[0], statistics=False) == server._replace(statistics=codec.NOT_COUNTED)
+
+
+def _others(data: bytes) -> None:
+    others: list[Callable[[bytes], object]] = [codec.unpack_timeouts, codec.unpack_info, codec.unpack_daemon]
+    others[data[0] % len(others) if data else 0](data[1:])
+
+
+def _report(data: bytes) -> None:
+    """A whole answer to the user: the first part chooses the question, the others are the guest's answers."""
+    how, *answers = list(parts(data)) or [b""]
+    number = int.from_bytes(how, "big")
+    question, fmt = _QUESTIONS[number % len(_QUESTIONS)], _FORMATS[number // len(_QUESTIONS) % len(_FORMATS)]
+    text = "".join(answer(Engine(ScriptedKernel(answers), _FAMILY), question, fmt, "lb"))
+    check_line(text)
+    if fmt == "json":
+        json.loads(text)
+
+
+def _proc_table(data: bytes) -> None:
+    """A file of servers behind the services that netlink tells of, which are the first part."""
+    services, *pieces = list(parts(data)) or [b""]
+    wishes = [codec.unpack_service(payload)[0] for payload in parts(services)]
+    proc_table.count(pieces)
+    for service in proc_table.services(wishes, pieces):
+        check_line(" ".join(server.wish.key.text for server in service.servers))
+
+
+def _connections(data: bytes) -> None:
+    for entry in parse_connections([data[:100], data[100:]]):
+        check_line(" ".join(map(str, entry)))
+
+
+def _conntrack(data: bytes) -> None:
+    """Cleanup on a guest with these entries: the first part is the filter, two answers are the dumps."""
+    how, *answers = list(parts(data)) or [b""]
+    destination = how[1:17] if len(how) > 16 else how[1:5] if len(how) > 4 else b""
+    protocol = how[0] if how else 0
+    # A filter of neither is refused before anything is asked.
+    delete_matching(ScriptedKernel(answers), Filter(destination, protocol if protocol or destination else 6))
+
+
+IPVS_TARGETS = [
+    Target("ipvs_service", _service),
+    Target("ipvs_server", _server),
+    Target("ipvs_others", _others),
+    Target("ipvs_report", _report),
+    Target("proc_table", _proc_table),
+    Target("connections", _connections),
+    Target("conntrack", _conntrack),
+]

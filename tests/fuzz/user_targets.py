@@ -1,0 +1,153 @@
+"""Everything that reads what a user wrote, and the runtime's own files, which may be damaged."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+import tempfile
+from contextlib import suppress
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.fuzz.target import Target, check_line
+
+from kata_runtime import fast_json
+from kata_runtime.cli import grammar
+from kata_runtime.cli.lifecycle import signal_of
+from kata_runtime.errors import ContainerError
+from kata_runtime.ipvs import journal, quick, save
+from kata_runtime.ipvs.conntrack import parse_filter
+from kata_runtime.ipvs.grammar import parse
+from kata_runtime.ipvs.model import AddServer, AddService, Forwarding
+from kata_runtime.ipvs.rules import RulesError, outcome, parse_rules
+from kata_runtime.network import request, route_journal
+from kata_runtime.network.strict_json import read_json
+from kata_runtime.sandbox.config import load_config
+from kata_runtime.sandbox.identity import check_id, resolve
+from kata_runtime.sandbox.record import load_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _argument(data: bytes) -> str:
+    """Bytes as Python makes them a word of argv."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _fast_json(data: bytes) -> None:
+    """The same value as of the standard library's reader, or an error where that has one."""
+    text = _argument(data)
+    results = []
+    for loads in (fast_json.loads, partial(json.loads, parse_constant=_refuse_constant)):
+        try:
+            results.append(repr(loads(text)))
+        except (ValueError, RecursionError):
+            results.append("an error")
+    assert results[0] == results[1]
+    with suppress(ValueError, RecursionError):
+        value = fast_json.loads(text)
+        # Infinity comes of numbers with many digits; neither writes it.
+        assert fast_json.dumps(value) == json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(name)
+
+
+def _nic(data: bytes) -> None:
+    nic = request.read_nic_request(data)
+    assert request.read_nic_name(data) == nic.name
+
+
+def _routes(data: bytes) -> None:
+    readers: list[Callable[[bytes], object]] = [
+        request.read_route_requests, request.read_route_filters, request.read_route_table,
+    ]  # fmt: skip
+    readers[data[0] % len(readers) if data else 0](data[1:])
+
+
+def _ipvsadm(data: bytes) -> None:
+    change = parse(_argument(data))
+    if isinstance(change, AddService):
+        assert parse(save.add_service(change.wish)) == change
+    if isinstance(change, AddServer) and not (change.wish.upper or change.wish.lower):  # which -S leaves out
+        line = save.add_server(change.service, change.wish)
+        assert parse(line, forwarding=Forwarding.ROUTE) == change, line
+
+
+def _quick(data: bytes) -> None:
+    """What the quick way reads, the grammar reads in the same way."""
+    line = _argument(data)
+    rule = quick.read(line)
+    if rule is not None:
+        assert parse(line, forwarding=Forwarding.ROUTE) == rule
+
+
+def _rules(data: bytes) -> None:
+    try:
+        outcome({}, parse_rules(data, "rules"))
+    except RulesError as error:
+        for problem in error.problems:
+            check_line(problem)
+        raise
+
+
+def _argv(data: bytes) -> None:
+    asked = grammar.parse([_argument(word) for word in data.split(b"\0")])
+    if isinstance(asked, grammar.Call) and asked.command.words == ("kill",) and len(asked.operands) > 1:
+        signal_of(asked.operands[1])
+
+
+def _container_id(data: bytes) -> None:
+    text = _argument(data)
+    for name in ("abc", "abx"):
+        (_directory() / name).mkdir(exist_ok=True)
+    with suppress(ContainerError):
+        assert resolve(str(_directory()), text) in ("abc", "abx")
+    assert "/" not in check_id(text)
+
+
+@lru_cache(maxsize=1)
+def _directory() -> Path:
+    """One for all inputs: making one each time would take most of the time."""
+    made = Path(tempfile.mkdtemp(prefix="kata-runtime-fuzz-"))
+    atexit.register(shutil.rmtree, made)
+    return made
+
+
+def _configuration(data: bytes) -> None:
+    path = _directory() / "configuration.toml"
+    path.write_bytes(data)
+    load_config(str(path), check_line)
+
+
+def _record(data: bytes) -> None:
+    """Record and journals, which a crash of the host, or a hand, can have damaged."""
+    readers: list[tuple[str, Callable[[Path], object]]] = [
+        ("record.json", lambda directory: load_record(str(directory))),
+        ("ipvs-undo.json", journal.read),
+        ("routes-undo.json", lambda directory: route_journal._read_undo(directory / "routes-undo.json")),
+    ]
+    name, read = readers[data[0] % len(readers) if data else 0]
+    (_directory() / name).write_bytes(data[1:])
+    read(_directory())
+
+
+_TARGETS: list[tuple[str, Callable[[bytes], object]]] = [
+    ("json", read_json),
+    ("fast_json", _fast_json),
+    ("nic", _nic),
+    ("routes", _routes),
+    ("ipvsadm", _ipvsadm),
+    ("quick", _quick),
+    ("rules", _rules),
+    ("cleanup", lambda data: parse_filter(_argument(data))),
+    ("configuration", _configuration),
+    ("container_id", _container_id),
+    ("argv", _argv),
+    ("record", _record),
+]
+USER_TARGETS = [Target(name, feed) for name, feed in _TARGETS]
