@@ -15,9 +15,17 @@ from kata_runtime.errors import ProtocolError, QemuError
 from kata_runtime.guest import wire
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.netlink import message
-from kata_runtime.netlink.address import dump_addresses, unpack_address
+from kata_runtime.netlink.address import RTM_NEWADDR, dump_addresses, unpack_address
 from kata_runtime.netlink.generic import find_family, unpack_family
 from kata_runtime.netlink.link import dump_links, unpack_link
+from kata_runtime.netlink.message import Message
+from kata_runtime.netlink.neighbour import RTM_NEWNEIGH, add_neighbour, delete_neighbour, neighbours_of
+from kata_runtime.netlink.portable import (
+    add_portable_address,
+    delete_portable_address,
+    portable_addresses,
+    portable_route,
+)
 from kata_runtime.netlink.request import Request, attempt_all, call_each, dump_each
 from kata_runtime.netlink.route import add_route, delete_route, unpack_route, with_next_hops
 from kata_runtime.netlink.transport import Block, Family
@@ -147,6 +155,23 @@ def _route(data: bytes) -> None:
         with_next_hops(route, route.next_hops[1:] or route.next_hops)
 
 
+def _neighbour(data: bytes) -> None:
+    for found in neighbours_of([Message(RTM_NEWNEIGH, 0, 1, data)]):
+        delete_neighbour(found.interface, found.address)
+        add_neighbour(found.interface, found.address, found.mac)
+
+
+def _portable(data: bytes) -> None:
+    """An address and a route carried to a kernel with other interfaces, as the first and the second part say."""
+    address, route, *_ = [*parts(data), b"", b""]
+    for found in portable_addresses([Message(RTM_NEWADDR, 0, 1, address)]):
+        add_portable_address(found.payload, 7)
+        delete_portable_address(found.payload, 7)
+    there = unpack_route(route)
+    carried = portable_route(there, {hop.interface: 7 for hop in there.next_hops})
+    assert portable_route(carried, {7: 7, 0: 0}) == carried
+
+
 def _route_table(data: bytes) -> None:
     """Two tables as a guest tells them, and the steps from one to the other."""
     tables = [route_table.read_table(ScriptedKernel(answers)) for answers in _halves(data)]
@@ -181,6 +206,8 @@ _TARGETS: list[tuple[str, Callable[[bytes], Any]]] = [
     ("link", unpack_link),
     ("address", unpack_address),
     ("route", _route),
+    ("neighbour", _neighbour),
+    ("portable", _portable),
     ("route_table", _route_table),
     ("guest_nics", _guest_nics),
     ("family", _family),

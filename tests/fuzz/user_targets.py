@@ -26,7 +26,7 @@ from kata_runtime.network import request, route_journal
 from kata_runtime.network.strict_json import read_json
 from kata_runtime.sandbox.config import load_config
 from kata_runtime.sandbox.identity import check_id, resolve
-from kata_runtime.sandbox.record import load_record
+from kata_runtime.sandbox.record import VERSION, load_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,8 +131,11 @@ def _record(data: bytes) -> None:
         ("ipvs-undo.json", journal.read),
         ("routes-undo.json", lambda directory: route_journal._read_undo(directory / "routes-undo.json")),
     ]
-    name, read = readers[data[0] % len(readers) if data else 0]
-    (_directory() / name).write_bytes(data[1:])
+    number = data[0] % len(readers) if data else 0
+    name, read = readers[number]
+    # Of another version nothing is read.
+    head = b'{"version":%d,' % VERSION if number == 0 else b""
+    (_directory() / name).write_bytes(head + data[1:])
     read(_directory())
 
 

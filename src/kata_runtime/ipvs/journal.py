@@ -64,7 +64,7 @@ def read(directory: Path) -> Former:
         entries = [_unpacked(entry) for entry in json.loads(path.read_bytes())]
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise HostError(f"{path} is damaged: {error}", hint="delete --force the container") from error
     table = {key: (wish, servers) for key, wish, servers in entries if wish is not None}
     return Former(frozenset(key for key, _, _ in entries), table)

@@ -116,6 +116,6 @@ def _read_undo(path: Path) -> Groups:
             before[key] = routes
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
-    except (ValueError, TypeError, KataError) as error:
+    except (ValueError, TypeError, RecursionError, KataError) as error:
         raise HostError(f"{path} is damaged: {error}") from error
     return before

@@ -19,6 +19,7 @@ _MEMORY_MIN = 128  # MiB; with less the guest cannot unpack its initrd
 _MEMORY_MAX = 16 * 1024 * 1024
 _VCPUS_MAX = 255
 _RULES_MAX = 10_000_000
+_SHOWN_CHARACTERS = 80
 
 
 class Config(NamedTuple):
@@ -75,7 +76,8 @@ def load_config(path: str | None, warn: Callable[[str], None]) -> Config:
 
     try:
         document = tomllib.loads(text.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # Also a number of more digits than Python reads, and lists within lists without end.
         raise InputError(f"{chosen}: not TOML: {error}") from error
     return _with_counted_processors(_read(chosen, document, warn))
 
@@ -118,16 +120,24 @@ def _checked(path: str, key: str, value: object) -> object:
     wanted = type(Config._field_defaults[key])
     if type(value) is not wanted:
         names = {str: "a string", int: "a whole number", bool: "true or false"}
-        raise InputError(f"{path}: {key} is {value!a}", field=key, hint=f"it must be {names[wanted]}")
+        raise InputError(f"{path}: {key} is {_shown(value)}", field=key, hint=f"it must be {names[wanted]}")
     if key in _RANGES and isinstance(value, int):
         low, high = _RANGES[key]
         if not low <= value <= high:
-            raise InputError(f"{path}: {key} is {value}", field=key, hint=f"{low} to {high} is possible")
+            raise InputError(f"{path}: {key} is {_shown(value)}", field=key, hint=f"{low} to {high} is possible")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise InputError(f"{path}: {key} is {value!a}", field=key, hint=f"possible: {', '.join(_CHOICES[key])}")
     if isinstance(value, str) and not value.isprintable():
         raise InputError(f"{path}: {key} holds control characters", field=key)
     return value
+
+
+def _shown(value: object) -> str:
+    try:
+        text = ascii(value)
+    except ValueError:
+        return "a number of thousands of digits"  # which Python does not convert to text
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 def _with_counted_processors(config: Config) -> Config:

@@ -95,7 +95,7 @@ def load_record(directory: str) -> Record:
         raise
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise HostError(f"{path} is damaged: {error}", hint="delete --force the container") from error
     raise HostError(
         f"{path} is of version {version!a}, this kata-runtime writes {VERSION}",
