@@ -18,9 +18,11 @@ from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import tell, write_line, write_text
 from kata_runtime.errors import KataError
 from kata_runtime.guest.image import DESCRIPTION_NAME, image_is_current
-from kata_runtime.sandbox.boot import check_image, find_qemu
+from kata_runtime.sandbox import cgroup
+from kata_runtime.sandbox.boot import kvm_question
 from kata_runtime.sandbox.config import Config, load_config
-from kata_runtime.vmm.accelerator import kvm_obstacle, remembered
+from kata_runtime.sandbox.identity import check_root
+from kata_runtime.vmm.accelerator import FAILED_SECONDS, forget, kvm_obstacle, remembered
 
 _PROGRAM_DEADLINE = 10.0  # seconds
 _PYTHON_MIN = (3, 11)
@@ -46,6 +48,8 @@ class Finding(NamedTuple):
 
 def run(call: Call) -> int:
     """Print the findings; kata-check fails where one of them prevents a sandbox from running."""
+    if call.value("--renew") is not None:
+        forget()
     findings = find(load_config(config_path_of(call), tell), Path(root_of(call)))
     if call.command.words[0] == "kata-env":
         if call.value("--json") is not None:
@@ -77,6 +81,7 @@ def find(config: Config, root: Path) -> list[Finding]:
         _file("initrd", config.initrd),
         *_image(Path(config.initrd).parent),
         _root(root),
+        _cgroups(),
         _memory(config.default_memory),
     ]
 
@@ -123,14 +128,27 @@ def _kvm(config: Config) -> Finding:
     if obstacle is not None:
         return Finding("kvm", Verdict.SLOWER, obstacle, remedy)
     try:
-        works = remembered(qemu=find_qemu(config.path), image=check_image(config))
+        verdict = remembered(kvm_question(config))
     except KataError:
-        works = None  # QEMU or the image is missing: another finding says so
-    if works is None:
+        verdict = None  # QEMU or the image is missing: another finding says so
+    if verdict is None:
         return Finding("kvm", Verdict.OK, "/dev/kvm opens; the first sandbox proves it by booting")
-    if works:
-        return Finding("kvm", Verdict.OK, "a sandbox booted with it")
-    return Finding("kvm", Verdict.SLOWER, "/dev/kvm opens, but no sandbox boots with it", remedy)
+    if verdict.works:
+        return Finding("kvm", Verdict.OK, f"a sandbox booted with it {_ago(verdict.age)}")
+    days = f"{FAILED_SECONDS / 86400:g} days"
+    return Finding(
+        "kvm",
+        Verdict.SLOWER,
+        f"/dev/kvm opens, but a sandbox did not boot with it {_ago(verdict.age)}",
+        f"{remedy}; it is tried again after {days}, or after '{PROGRAM} kata-check --renew'",
+    )
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return f"{seconds:.0f} seconds ago"
 
 
 def _device(path: str, missing: Verdict, remedy: str) -> Finding:
@@ -162,10 +180,23 @@ def _image(directory: Path) -> list[Finding]:
 
 
 def _root(root: Path) -> Finding:
+    try:
+        check_root(str(root))
+    except KataError as error:
+        return Finding("root", Verdict.FAIL, error.message, error.hint or "")
     nearest = next(parent for parent in (root, *root.absolute().parents) if parent.exists())
     if os.access(nearest, os.W_OK | os.X_OK):
         return Finding("root", Verdict.OK, str(root))
     return Finding("root", Verdict.FAIL, f"{nearest} is not writable", "give another --root, or run as root")
+
+
+def _cgroups() -> Finding:
+    joined = cgroup.places("kata-check")
+    refused = [place for place in joined if not cgroup.writable(place)]
+    if joined and not refused:
+        return Finding("cgroups", Verdict.OK, ", ".join(map(os.path.dirname, joined)))
+    value = f"not writable: {', '.join(map(os.path.dirname, refused))}" if refused else "none mounted"
+    return Finding("cgroups", Verdict.SLOWER, value, "without a group of its own a sandbox stays in its caller's")
 
 
 def _memory(needed: int) -> Finding:

@@ -155,7 +155,12 @@ COMMANDS = (
         "remove a stopped container and every trace of it",
         (Option("--force", None, "kill it first if it runs", "-f"),),
     ),
-    Command(("kata-check",), (), "can this host run sandboxes, and if not, what would help"),
+    Command(
+        ("kata-check",),
+        (),
+        "can this host run sandboxes, and if not, what would help",
+        (Option("--renew", None, "forget whether KVM works here: the next sandbox proves it anew"),),
+    ),
     Command(
         ("kata-env",),
         (),

@@ -45,15 +45,23 @@ def _run(call: Call) -> int:
         raise UsageError("run needs --detach", hint="a sandbox always runs in the background")
     config = load_config(config_path_of(call), tell)
     wanted = call.operands[0] if call.operands else None
-    write_line(lifecycle.run(config, wanted, Path(root_of(call)), note))
+    lifecycle.run(config, wanted, Path(root_of(call)), note, _announce)
     return 0
+
+
+def _announce(container_id: str) -> None:
+    from kata_runtime.sandbox.process import ENDING_SIGNALS
+
+    write_line(container_id)
+    # Done and told: a signal that comes from here on finds nothing to undo, and must not claim that it did.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
 
 
 def _list(call: Call) -> int:
     from kata_runtime.cli.answers import compact
     from kata_runtime.sandbox import lifecycle
 
-    states = lifecycle.list_sandboxes(Path(root_of(call)))
+    states = lifecycle.list_sandboxes(Path(root_of(call)), tell)
     if call.value("--quiet") is not None:
         write_text("".join(f"{state['id']}\n" for state in states))
     elif call.value("--format") == "json":

@@ -12,8 +12,8 @@ DEFAULT_ROOT = "/run/kata-runtime"
 
 
 def root_of(call: Call) -> str:
-    """The directory of the sandboxes' state."""
-    return call.settings.get("--root", DEFAULT_ROOT)
+    """The directory of the sandboxes' state: absolute and without links, since names and users are derived from it."""
+    return os.path.realpath(call.settings.get("--root", DEFAULT_ROOT))
 
 
 def config_path_of(call: Call) -> str | None:

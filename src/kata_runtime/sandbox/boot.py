@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import stat
-import threading
-from contextlib import ExitStack, suppress
+import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Protocol
 
-from kata_runtime import unix_socket
-from kata_runtime.errors import DeadlineError, GuestError, HostError, KataError
+from kata_runtime import operation_log, unix_socket
+from kata_runtime.errors import HostError, KataError
 from kata_runtime.guest import wire
 from kata_runtime.guest.image import KERNEL_PARAMETERS
 from kata_runtime.guest.port import GuestPort
-from kata_runtime.sandbox import paths
-from kata_runtime.sandbox.process import kill_process, spawn, start_time_of
-from kata_runtime.vmm.command import Port, VmConfig, qemu_arguments
+from kata_runtime.sandbox import cgroup, paths
+from kata_runtime.sandbox.boot_failure import boot_error
+from kata_runtime.sandbox.confinement import THREADS, confinement_of
+from kata_runtime.sandbox.identity import NOBODY, user_of
+from kata_runtime.sandbox.process import Child, Program
+from kata_runtime.vmm.accelerator import Accelerator, Machine
+from kata_runtime.vmm.command import Port, VmConfig, cpu_model, qemu_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from kata_runtime.sandbox.config import Config
 
@@ -30,28 +35,13 @@ BOOT_SECONDS = 120.0
 # A guest under a KVM that works is up in one; one that does not hangs or ends.
 PROOF_SECONDS = 15.0
 
-_CONSOLE_BYTES = 64 * 1024
-_CONSOLE_LINES = 20
-
-# The range between what systemd and container engines give away (systemd's "Users, Groups, UIDs and GIDs").
-_USER_BASE = 0x70000000
-_USER_COUNT = 0x0F000000
-_NOBODY = 65534
+_READY = b"1"
 
 
-class BootError(GuestError):
-    """A guest did not come up; ``console`` holds the last lines it printed."""
+class Save(Protocol):
+    """Puts a QEMU on record."""
 
-    def __init__(self, message: str, console: list[str], *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.console = console
-
-
-class Started(NamedTuple):
-    """A QEMU whose agent answers."""
-
-    pid: int
-    start_time: int
+    def __call__(self, pid: int, start_time: int, *, ready: bool) -> None: ...
 
 
 def find_qemu(path: str) -> str:
@@ -89,6 +79,18 @@ def kernel_parameters(config: Config) -> str:
     return " ".join([*KERNEL_PARAMETERS, *([config.kernel_params] if config.kernel_params else [])])
 
 
+def kvm_question(config: Config) -> Machine:
+    """What a verdict on KVM is asked and remembered for.
+
+    :raise HostError: QEMU or the image is missing.
+    """
+    settings = [
+        config.machine_type, cpu_model(Accelerator.KVM), config.default_vcpus, config.default_memory,
+        config.default_root_ports, config.shared_memory, kernel_parameters(config),
+    ]  # fmt: skip
+    return Machine(find_qemu(config.path), check_image(config), " ".join(map(str, settings)))
+
+
 def boot(
     config: Config,
     directory: str,
@@ -96,61 +98,92 @@ def boot(
     *,
     accelerator: str,
     seconds: float,
-    started: Callable[[int, int], None],
-) -> Started:
+    cgroups: Sequence[str],
+    save: Save,
+) -> None:
     """Start QEMU and wait until the agent answers; after a failure nothing of it runs.
 
-    ``started`` is told pid and start time before QEMU begins.
+    ``save`` is called before QEMU begins, and when the agent has answered (``ready``).
 
     :raise BootError: QEMU ended, or the agent did not answer within ``seconds``.
     :raise HostError: QEMU cannot be started.
     """
-    with ExitStack() as undo:
-        pid = _start(config, directory, container_id, accelerator, started)
-        undo.callback(os.waitpid, pid, 0)
-        start_time = start_time_of(pid) or 0
-        undo.callback(kill_process, pid, start_time)
-        console = undo.enter_context(_Console(os.path.join(directory, paths.CONSOLE)))
+    with ExitStack() as undo, ExitStack() as ours:
+        guard_out, guard = _pipe(ours)
+        qemu, log = _start(config, directory, container_id, accelerator, guard_out, undo)
+        save(qemu.pid, qemu.start_time, ready=False)
+        # Each is in its groups before its program begins.
+        for child in (qemu, log):
+            cgroup.join(cgroups, child.pid, config.default_vcpus + THREADS)
+        log.release()
+        qemu.release()
         try:
             GuestPort(os.path.join(directory, paths.CONTROL), seconds=seconds).close()
         except KataError as error:
-            raise _failed(error, directory, console, seconds) from error
-        finally:
-            console.store(os.path.join(directory, paths.CONSOLE_LOG))
-        console.close()
+            raise boot_error(error, directory, qemu, log, seconds) from error
+        save(qemu.pid, qemu.start_time, ready=True)
+        os.write(guard, _READY)
         undo.pop_all()
-        return Started(pid, start_time)
+        qemu.forget()
+        log.forget()
+
+
+def _pipe(ours: ExitStack) -> tuple[int, int]:
+    readable, writable = os.pipe2(os.O_CLOEXEC)
+    ours.callback(os.close, readable)
+    ours.callback(os.close, writable)
+    return readable, writable
 
 
 def _start(
-    config: Config, directory: str, container_id: str, accelerator: str, started: Callable[[int, int], None]
-) -> int:
-    """Start QEMU with its sockets listening already; our copies of them are closed, so that its end is theirs."""
+    config: Config, directory: str, container_id: str, accelerator: str, guard: int, undo: ExitStack
+) -> tuple[Child, Child]:
+    """QEMU and the keeper of its output, not released; our copies of their descriptors are closed.
+
+    QEMU's sockets listen already, so that their end is QEMU's.
+    """
+    user = user_of(directory)
+    shared = user == NOBODY
     with ExitStack() as inherited:
         listening = _listen(directory, inherited)
-        log_flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        log = os.open(os.path.join(directory, paths.QEMU_LOG), log_flags, 0o600)
-        inherited.callback(os.close, log)
-        user = user_of(directory)
-        return spawn(
-            qemu_arguments(_machine(config, container_id, accelerator, listening)),
-            user=user,
-            groups=[user, *_device_groups(accelerator)],
-            output=log,
-            keep=[item.fileno() for item in listening.values()],
-            started=lambda pid: started(pid, start_time_of(pid) or 0),
-        )
+        console, console_end = socket.socketpair()
+        inherited.callback(console.close)
+        inherited.callback(console_end.close)
+        output, output_end = _pipe(inherited)
+        # What QEMU prints while nobody reads is lost: it must never wait for the one who keeps it.
+        os.set_blocking(output_end, False)
+        machine = _machine(config, container_id, accelerator, listening, console_end.fileno())
+        argv = qemu_arguments(machine)
+        if operation_log.is_wanted():
+            operation_log.note("qemu", command=shlex.join(argv))
+        groups = [user, *_device_groups(accelerator)]
+        confinement = confinement_of(user, groups, vcpus=config.default_vcpus, user_is_shared=shared)
+        kept = [console_end.fileno(), *(item.fileno() for item in listening.values())]
+        qemu = Child(Program(argv, confinement, output_end, kept), undo)
+        script = _script(inherited)
+        files = [_log_file(directory, name, inherited) for name in (paths.CONSOLE_LOG, paths.QEMU_LOG)]
+        descriptors = [console.fileno(), files[0], output, files[1], qemu.fd, guard]
+        argv = [os.path.realpath(sys.executable), "-I", "-S", f"/proc/self/fd/{script}", f"guest={container_id}"]
+        argv += map(str, descriptors)
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        inherited.callback(os.close, nowhere)
+        confinement = confinement_of(user, [user], vcpus=config.default_vcpus, user_is_shared=shared)
+        return qemu, Child(Program(argv, confinement, nowhere, [script, *descriptors]), undo)
 
 
-def user_of(directory: str) -> int:
-    """The unprivileged user and group that the QEMU of a sandbox runs as: none other has it."""
-    from hashlib import sha256
+def _script(inherited: ExitStack) -> int:
+    """The program that keeps the output, as a descriptor: its file may lie where only root can search."""
+    copied = os.memfd_create("output_log")
+    inherited.callback(os.close, copied)
+    os.write(copied, Path(__file__).with_name("output_log.py").read_bytes())
+    return copied
 
-    user = _USER_BASE + int.from_bytes(sha256(directory.encode()).digest()[:4], "big") % _USER_COUNT
-    with open("/proc/self/uid_map", encoding="ascii") as lines:
-        ranges = [(int(inside), int(count)) for inside, _, count in map(str.split, lines)]
-    # In a user namespace of its own the runtime may have few users to give.
-    return user if any(first <= user < first + count for first, count in ranges) else _NOBODY
+
+def _log_file(directory: str, name: str, inherited: ExitStack) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    opened = os.open(os.path.join(directory, name), flags, 0o600)
+    inherited.callback(os.close, opened)
+    return opened
 
 
 def _device_groups(accelerator: str) -> list[int]:
@@ -161,7 +194,7 @@ def _device_groups(accelerator: str) -> list[int]:
 
 
 def _listen(directory: str, inherited: ExitStack) -> dict[str, socket.socket]:
-    names = [paths.MONITOR, paths.CONSOLE, paths.CONTROL, *map(paths.exec_socket, range(paths.EXEC_PORTS))]
+    names = [paths.MONITOR, paths.CONTROL, *map(paths.exec_socket, range(paths.EXEC_PORTS))]
     listening = {}
     for name in names:
         path = os.path.join(directory, name)
@@ -173,7 +206,9 @@ def _listen(directory: str, inherited: ExitStack) -> dict[str, socket.socket]:
     return listening
 
 
-def _machine(config: Config, container_id: str, accelerator: str, listening: dict[str, socket.socket]) -> VmConfig:
+def _machine(
+    config: Config, container_id: str, accelerator: str, listening: dict[str, socket.socket], console: int
+) -> VmConfig:
     ports = [Port(wire.CONTROL_PORT, listening[paths.CONTROL].fileno())]
     ports += [
         Port(f"{wire.EXEC_PORT_PREFIX}{number}", listening[paths.exec_socket(number)].fileno())
@@ -191,62 +226,8 @@ def _machine(config: Config, container_id: str, accelerator: str, listening: dic
         root_ports=config.default_root_ports,
         shared_memory=config.shared_memory,
         monitor_fd=listening[paths.MONITOR].fileno(),
-        console_fd=listening[paths.CONSOLE].fileno(),
+        console_fd=console,
         ports=tuple(ports),
         name=container_id,
         debug=config.enable_debug,
     )
-
-
-def _failed(error: KataError, directory: str, console: _Console, seconds: float) -> BootError:
-    if isinstance(error, DeadlineError):
-        return BootError(f"the guest's agent did not answer within {seconds:g} s of boot", console.tail())
-    with open(os.path.join(directory, paths.QEMU_LOG), encoding="utf-8", errors="replace") as file:
-        said = file.read(_CONSOLE_BYTES).split("\n")
-    reason = next((line for line in reversed(said) if line.strip()), "without a word")
-    return BootError(f"QEMU ended before the guest was up: {reason}", console.tail())
-
-
-class _Console:
-    """The last of what the guest prints while it boots: read all the time, so that it never waits for us."""
-
-    def __init__(self, path: str) -> None:
-        self._socket = unix_socket.connect(path, BOOT_SECONDS)
-        self._socket.settimeout(None)
-        self._text = bytearray()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop reading; from now on QEMU drops what the guest prints."""
-        with suppress(OSError):  # QEMU can have closed it already
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._socket.close()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                data = self._socket.recv(4096)
-            except OSError:
-                return
-            if not data:
-                return
-            self._text += data
-            if len(self._text) > 2 * _CONSOLE_BYTES:
-                del self._text[:-_CONSOLE_BYTES]
-
-    def tail(self) -> list[str]:
-        """The last lines."""
-        lines = bytes(self._text[-_CONSOLE_BYTES:]).decode("utf-8", "replace").splitlines()
-        return [line for line in lines if line.strip()][-_CONSOLE_LINES:]
-
-    def store(self, path: str) -> None:
-        """Write what is kept to a file beside the record."""
-        Path(path).write_bytes(bytes(self._text[-_CONSOLE_BYTES:]))

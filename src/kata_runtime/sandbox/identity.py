@@ -1,8 +1,9 @@
-"""Container IDs, and which sandbox of a root one means."""
+"""Container IDs, which sandbox of a root one means, and the user that it runs as."""
 
 from __future__ import annotations
 
 import os
+import stat
 
 from kata_runtime.errors import ContainerError, HostError, InputError
 
@@ -10,6 +11,11 @@ _ID_LENGTH = 64  # hexadecimal digits, as container engines make them
 _ID_MAX = 128
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _REST = _FIRST | frozenset("_+.-")
+
+# The range between what systemd and container engines give away (systemd's "Users, Groups, UIDs and GIDs").
+_USER_BASE = 0x70000000
+_USER_COUNT = 0x0F000000
+NOBODY = 65534
 
 
 def new_id() -> str:
@@ -30,11 +36,36 @@ def check_id(text: str) -> str:
     )
 
 
+def check_root(root: str) -> None:
+    """Refuse a directory in which others could have put records: what these name is killed and removed.
+
+    :raise HostError: ``root`` is another user's, or others may write to it, or it is no directory.
+    """
+    try:
+        found = os.stat(root)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HostError(f"cannot read {root}: {error.strerror}", errno=error.errno or 0) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise HostError(f"{root} is no directory", hint="give another --root")
+    if found.st_uid != os.geteuid():
+        raise HostError(
+            f"{root} belongs to user {found.st_uid}, who could put false records there", hint="give another --root"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise HostError(
+            f"{root} has mode {stat.S_IMODE(found.st_mode):04o}: others could put false records there",
+            hint=f"chmod 0700 {root}, or give another --root",
+        )
+
+
 def sandbox_ids(root: str) -> list[str]:
     """IDs of all sandboxes below ``root``, sorted.
 
-    :raise HostError: the directory cannot be read.
+    :raise HostError: the directory cannot be read, or is not to be trusted.
     """
+    check_root(root)
     try:
         with os.scandir(root) as entries:
             return sorted(
@@ -52,6 +83,7 @@ def resolve(root: str, text: str) -> str:
     """The ID that ``text`` is or unambiguously begins.
 
     :raise ContainerError: there is none, or there are several.
+    :raise HostError: the directory cannot be read, or is not to be trusted.
     """
     ids = sandbox_ids(root)
     if text in ids:
@@ -71,6 +103,17 @@ def resolve(root: str, text: str) -> str:
         container=text,
         hint="give more of the ID",
     )
+
+
+def user_of(directory: str) -> int:
+    """The unprivileged user and group that the QEMU of a sandbox runs as: none other has it."""
+    from hashlib import sha256
+
+    user = _USER_BASE + int.from_bytes(sha256(directory.encode()).digest()[:4], "big") % _USER_COUNT
+    with open("/proc/self/uid_map", encoding="ascii") as lines:
+        ranges = [(int(inside), int(count)) for inside, _, count in map(str.split, lines)]
+    # In a user namespace of its own the runtime may have few users to give.
+    return user if any(first <= user < first + count for first, count in ranges) else NOBODY
 
 
 def _shown(text: str) -> str:

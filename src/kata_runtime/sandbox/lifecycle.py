@@ -5,125 +5,150 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ConflictError, ContainerError, HostError, InputError, KataError
 from kata_runtime.guest.channel import AgentChannel
-from kata_runtime.sandbox import paths
-from kata_runtime.sandbox.boot import (
-    BOOT_SECONDS,
-    PROOF_SECONDS,
-    BootError,
-    Started,
-    boot,
-    check_image,
-    find_qemu,
-    kernel_parameters,
-)
+from kata_runtime.sandbox import cgroup, paths
+from kata_runtime.sandbox.boot import BOOT_SECONDS, PROOF_SECONDS, boot, kernel_parameters, kvm_question
+from kata_runtime.sandbox.boot_failure import BootError
 from kata_runtime.sandbox.execution import execute as execute_on_port
-from kata_runtime.sandbox.identity import check_id, new_id, resolve, sandbox_ids
+from kata_runtime.sandbox.identity import check_id, check_root, new_id, resolve, sandbox_ids, user_of
 from kata_runtime.sandbox.lock import LockFile, Patience
-from kata_runtime.sandbox.process import await_end, is_alive, kill_process
+from kata_runtime.sandbox.process import await_end, held_signals, is_alive, kill_process
 from kata_runtime.sandbox.record import Record, load_record, save_record
+from kata_runtime.sandbox.remains import end_processes, sandbox_processes
 from kata_runtime.sandbox.session import held, locked, require_running
-from kata_runtime.vmm.accelerator import Accelerator, choose
+from kata_runtime.vmm.accelerator import Accelerator, choose, is_kvm_failure, is_shortage, remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from kata_runtime.sandbox.config import Config
+    from kata_runtime.vmm.accelerator import Machine
 
 OCI_VERSION = "1.0.2"  # of the runtime specification whose state document this is
 _SHUTDOWN_SECONDS = 15.0
 _GRACEFUL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def run(config: Config, wanted: str | None, root: Path, progress: Callable[[str], None]) -> str:
-    """Boot a sandbox and give its ID once its agent answers; after a failure nothing of it is left.
+def run(
+    config: Config, wanted: str | None, root: Path, progress: Callable[[str], None], announce: Callable[[str], None]
+) -> None:
+    """Boot a sandbox and ``announce`` its ID once its agent answers; after a failure nothing of it is left.
 
-    ``progress`` hears what is worth knowing, and of a guest that did not boot the last it printed.
+    Also a failure of ``announce`` is one: nobody would know the ID. ``progress`` hears what is worth knowing, and of a
+    guest that did not boot the last it printed.
 
     :raise InputError: an impossible ID. :raise ConflictError: it exists already.
     :raise HostError, BootError: the host or the guest failed.
     """
     container_id = new_id() if wanted is None else check_id(wanted)
-    identity = check_image(config)
-    config = config._replace(path=find_qemu(config.path))
+    question = kvm_question(config)
+    config = config._replace(path=question.qemu)
     directory = os.path.join(root, container_id)
-    _make_directory(root, directory)
     with ExitStack() as undo:
-        undo.callback(shutil.rmtree, directory, ignore_errors=True)
-        lock = LockFile(os.path.join(directory, paths.LOCK))
-        undo.callback(lock.close)
-        if not lock.acquire(Patience(), f"container {container_id}"):
-            raise ContainerError(f"container {container_id} was deleted meanwhile", container=container_id)
-        record = Record(
-            container_id,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            qemu=config.path,
-            vcpus=config.default_vcpus,
-            root_ports=config.default_root_ports,
-            kernel_parameters=kernel_parameters(config),
-            shared_memory=config.shared_memory,
-            ipvs_rule_limit=config.ipvs_rule_limit,
-        )
-        try:
-            _boot_somehow(config, directory, record, identity, progress)
-        except BootError as error:
-            for line in error.console:
-                progress(f"guest: {line}")
-            raise
+        with held_signals():
+            _make_directory(root, directory)
+            undo.callback(_undo_run, directory, container_id)
+        with held(str(root), container_id):
+            record = Record(
+                container_id,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                qemu=config.path,
+                vcpus=config.default_vcpus,
+                root_ports=config.default_root_ports,
+                kernel_parameters=kernel_parameters(config),
+                shared_memory=config.shared_memory,
+                ipvs_rule_limit=config.ipvs_rule_limit,
+                ready=False,
+                cgroups=_cgroups(directory, container_id),
+            )
+            try:
+                _boot_somehow(config, directory, record, question, progress)
+            except BootError as error:
+                for line in error.console:
+                    progress(f"guest: {line}")
+                raise
+        # Without the lock: whoever reads the output may be slow.
+        announce(container_id)
         undo.pop_all()
-        lock.close()
-    return container_id
 
 
 def _boot_somehow(
-    config: Config, directory: str, record: Record, identity: str, progress: Callable[[str], None]
+    config: Config, directory: str, record: Record, question: Machine, progress: Callable[[str], None]
 ) -> None:
     """Boot with the accelerator asked for; a boot that proves KVM is the boot."""
 
-    def attempt(accelerator: str, seconds: float) -> Started:
+    def attempt(accelerator: str, seconds: float) -> None:
         attempted = record._replace(accelerator=accelerator)
 
-        def started(pid: int, start_time: int) -> None:
-            save_record(directory, attempted._replace(pid=pid, start_time=start_time))
+        def save(pid: int, start_time: int, *, ready: bool) -> None:
+            save_record(directory, attempted._replace(pid=pid, start_time=start_time, ready=ready))
 
-        return boot(config, directory, record.container_id, accelerator=accelerator, seconds=seconds, started=started)
+        boot(
+            config, directory, record.container_id,
+            accelerator=accelerator, seconds=seconds, cgroups=record.cgroups, save=save,
+        )  # fmt: skip
 
-    proven: list[Started] = []
+    accelerator = choose(config.accelerator, question)
+    if accelerator is Accelerator.TCG or config.accelerator != "auto":
+        attempt(str(accelerator), BOOT_SECONDS)
+        return
+    seconds = PROOF_SECONDS if accelerator is None else BOOT_SECONDS
+    try:
+        attempt(Accelerator.KVM, seconds)
+    except BootError as error:
+        failure = error
+    else:
+        if accelerator is None:
+            remember(question, works=True)
+        return
+    progress(f"the guest did not boot with KVM, trying without: {failure.message}")
+    certain = is_kvm_failure(failure.printed)
+    if certain:
+        remember(question, works=False)
+    begun = time.monotonic()
+    # Where this fails, too, the reason is another one, and nothing is learnt about KVM.
+    attempt(Accelerator.TCG, BOOT_SECONDS)
+    # Nor is it on a host that is too busy even for TCG within the time that KVM had, or short of something.
+    busy = failure.timed_out and time.monotonic() - begun > seconds
+    if certain or not (busy or is_shortage(failure.printed)):
+        remember(question, works=False)
+        progress("KVM does not work on this host, sandboxes run slower without it; 'kata-check --renew' forgets that")
 
-    def prove() -> bool:
-        try:
-            proven.append(attempt(Accelerator.KVM, PROOF_SECONDS))
-        except BootError as error:
-            progress(f"KVM does not work on this host, sandboxes run slower without it: {error.message}")
-            return False
-        return True
 
-    accelerator = choose(config.accelerator, qemu=config.path, image=identity, prove=prove)
-    if not proven:
-        attempt(accelerator, BOOT_SECONDS)
+def _undo_run(directory: str, container_id: str) -> None:
+    """Remove what ``run`` made; where a process of it does not end, the directory stays to name it.
+
+    :raise DeadlineError: one does not.
+    """
+    end_processes(directory, container_id)
+    with suppress(HostError):
+        cgroup.remove(_believable(directory, container_id).cgroups)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _make_directory(root: Path, directory: str) -> None:
+    check_root(str(root))
     try:
         os.makedirs(root, mode=0o700, exist_ok=True)
         os.mkdir(directory, 0o700)
     except FileExistsError as error:
-        if not os.path.isdir(root):
-            raise HostError(f"{root} is no directory", hint="give another --root") from error
         name = os.path.basename(directory)
         raise ConflictError(f"container {name} exists already", hint="choose another ID or delete it") from error
     except OSError as error:
         raise HostError(f"cannot make {directory}: {error.strerror}", errno=error.errno or 0) from error
 
 
-def list_sandboxes(root: Path) -> list[dict[str, object]]:
+def list_sandboxes(root: Path, warn: Callable[[str], None]) -> list[dict[str, object]]:
     """The states of all sandboxes, by ID.
+
+    One whose record cannot be read has the status "unreadable", and ``warn`` hears why.
 
     :raise HostError: the directory cannot be read.
     """
@@ -133,6 +158,10 @@ def list_sandboxes(root: Path) -> list[dict[str, object]]:
             states.append(_state(str(root), container_id))
         except ContainerError:
             continue  # deleted meanwhile
+        except HostError as error:
+            warn(f"container {container_id}: {error}")
+            running = sandbox_processes(os.path.join(root, container_id), container_id)
+            states.append(_document(str(root), container_id, "unreadable", running[0][0] if running else 0))
     return states
 
 
@@ -146,20 +175,22 @@ def state(root: Path, text: str) -> dict[str, object]:
 
 def _state(root: str, container_id: str) -> dict[str, object]:
     directory = os.path.join(root, container_id)
-    try:
-        record = load_record(directory)
-    except FileNotFoundError:
-        record = Record(container_id)
+    record = _loaded(directory, container_id)
     running = is_alive(record.pid, record.start_time)
-    status = "running" if running else "stopped"
-    if not os.path.exists(os.path.join(directory, paths.CONSOLE_LOG)) and _is_held(directory, container_id):
-        status = "creating"
+    if record.ready:
+        status = "running" if running else "stopped"
+    else:
+        status = "creating" if running or _is_held(directory, container_id) else "stopped"
+    return _document(root, container_id, status, record.pid if running else 0)
+
+
+def _document(root: str, container_id: str, status: str, pid: int) -> dict[str, object]:
     return {
         "ociVersion": OCI_VERSION,
         "id": container_id,
         "status": status,
-        "pid": record.pid if running else 0,
-        "bundle": directory,
+        "pid": pid,
+        "bundle": os.path.join(root, container_id),
     }
 
 
@@ -201,12 +232,11 @@ def kill(root: Path, text: str, number: int, patience: Patience) -> None:
         )
     container_id = resolve(str(root), text)
     directory = os.path.join(root, container_id)
-    record = _loaded(directory, container_id)
-    require_running(record)
     if number == signal.SIGKILL:
         # Without the lock: whoever holds it may be waiting for this very VM.
-        kill_process(record.pid, record.start_time)
+        _kill_at_once(directory, container_id)
         return
+    require_running(_loaded(directory, container_id))
     with locked(str(root), container_id, patience) as record:
         require_running(record)
         channel = AgentChannel(os.path.join(directory, paths.CONTROL), "")
@@ -218,6 +248,19 @@ def kill(root: Path, text: str, number: int, patience: Patience) -> None:
             raise
         finally:
             channel.close()
+
+
+def _kill_at_once(directory: str, container_id: str) -> None:
+    try:
+        record = _loaded(directory, container_id)
+    except HostError:
+        if not sandbox_processes(directory, container_id):
+            raise
+        end_processes(directory, container_id)
+        return
+    if not is_alive(record.pid, record.start_time):
+        require_running(record)
+    kill_process(record.pid, record.start_time)
 
 
 def delete(root: Path, text: str, patience: Patience, *, force: bool, release: Callable[[Record], None]) -> None:
@@ -232,44 +275,41 @@ def delete(root: Path, text: str, patience: Patience, *, force: bool, release: C
     directory = os.path.join(root, container_id)
     if force:
         # Before the lock is taken: a command that holds it fails at once instead of at its deadline.
-        _kill_recorded(directory)
+        end_processes(directory, container_id)
     with held(str(root), container_id, patience):
-        if force:
-            _kill_recorded(directory)
-        else:
+        if not force:
             record = _loaded(directory, container_id)
-            if is_alive(record.pid, record.start_time):
+            unknown = not record.pid and sandbox_processes(directory, container_id)
+            if is_alive(record.pid, record.start_time) or unknown:
                 raise ConflictError(
                     f"container {container_id} is running",
                     hint=f"'kata-runtime kill {container_id}' stops it, 'delete --force' does both",
                 )
-        with suppress(FileNotFoundError):
-            release(_believable(directory))
+        end_processes(directory, container_id)
+        record = _believable(directory, container_id)
+        release(record)
+        cgroup.remove(record.cgroups)
         try:
             shutil.rmtree(directory)
         except OSError as error:
             raise HostError(f"cannot remove {directory}: {error.strerror}", errno=error.errno or 0) from error
 
 
-def _kill_recorded(directory: str) -> None:
-    try:
-        record = load_record(directory)
-    except (FileNotFoundError, HostError):
-        # Without a readable record there is no process that may be ended.
-        return
-    kill_process(record.pid, record.start_time)
-
-
-def _believable(directory: str) -> Record:
-    """The record, or an empty one in place of a damaged one: nothing in it can be acted upon."""
+def _believable(directory: str, container_id: str) -> Record:
+    """The record; in place of a damaged or missing one what can be known without it."""
     try:
         return load_record(directory)
-    except HostError:
-        return Record(os.path.basename(directory))
+    except (FileNotFoundError, HostError):
+        return Record(container_id, ready=False, cgroups=_cgroups(directory, container_id))
+
+
+def _cgroups(directory: str, container_id: str) -> tuple[str, ...]:
+    return cgroup.places(f"kata-runtime-{container_id}-{user_of(directory):x}")
 
 
 def _loaded(directory: str, container_id: str) -> Record:
     try:
         return load_record(directory)
     except FileNotFoundError:
-        return Record(container_id)
+        # The command that was making it ended before it wrote anything.
+        return Record(container_id, ready=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 RECORD = "record.json"
 LOCK = "lock"
 MONITOR = "monitor.sock"
-CONSOLE = "console.sock"
 CONTROL = "control.sock"
 QEMU_LOG = "qemu.log"
 CONSOLE_LOG = "console.log"

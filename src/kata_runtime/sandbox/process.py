@@ -1,4 +1,4 @@
-"""QEMU as a process of its own: detached, unprivileged, and known by more than its pid."""
+"""A sandbox's processes: started detached and confined, held by pidfd, and known by more than a pid."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import errno
 import os
 import select
 import signal
-from typing import TYPE_CHECKING, NoReturn
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from kata_runtime.errors import DeadlineError, HostError
+from kata_runtime.sandbox.confinement import Confinement, confine, load_libc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import ExitStack
+    from ctypes import CDLL
 
 END_SECONDS = 10.0
+ENDING_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 def start_time_of(pid: int) -> int | None:
@@ -64,80 +69,183 @@ def await_end(pid: int, start_time: int, seconds: float) -> None:
         os.close(process)
 
 
-def spawn(
-    argv: Sequence[str],
-    *,
-    user: int,
-    groups: Sequence[int],
-    output: int,
-    keep: Sequence[int],
-    started: Callable[[int], None],
-) -> int:
-    """Start ``argv`` as ``user`` in a session of its own; its pid.
+def processes_of(user: int, argument: bytes) -> list[tuple[int, int]]:
+    """Pid and start time of the processes of ``user`` that have ``argument`` on their command line.
 
-    ``output`` becomes standard output and error, the descriptors ``keep`` stay open under their numbers.
-    ``started`` is called with the pid before the program begins; when it fails, or this process is killed
-    meanwhile, the program never does. So no QEMU runs that no record names.
-
-    :raise HostError: it cannot be started.
+    It finds the processes of a sandbox whose record cannot be read: their user is the sandbox's own.
     """
-    gate_out, gate_in = os.pipe2(os.O_CLOEXEC)
-    failure_out, failure_in = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        os.close(gate_in)
-        _become(argv, user, groups, output, keep, gate_out, failure_in)
-    os.close(gate_out)
-    os.close(failure_in)
-    try:
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        pid = int(name)
+        start_time = start_time_of(pid)
+        if start_time is None or _user_of_process(pid) != user:
+            continue
         try:
-            started(pid)
-            os.write(gate_in, b"\0")
-        finally:
-            os.close(gate_in)
-        failure = b"".join(iter(lambda: os.read(failure_out, 4096), b""))
-    except BaseException:
-        os.waitpid(pid, 0)
-        raise
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                arguments = file.read().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if argument in arguments:
+            found.append((pid, start_time))
+    return found
+
+
+def _user_of_process(pid: int) -> int | None:
+    # The owner of /proc/PID is root for a process that may not be dumped.
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Uid:"):
+                    return int(line.split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Keep SIGINT, SIGTERM and SIGHUP waiting: for the moment between an act and the registration of its undoing."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        # It raises what a signal that came before it has caused, then with the new mask in place.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+        yield
     finally:
-        os.close(failure_out)
-    if failure:
-        os.waitpid(pid, 0)
-        raise HostError(f"cannot start {argv[0]}: {failure.decode(errors='replace')}")
-    return pid
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _become(
-    argv: Sequence[str],
-    user: int,
-    groups: Sequence[int],
-    output: int,
-    keep: Sequence[int],
-    gate: int,
-    failure: int,
-) -> NoReturn:
+class Program(NamedTuple):
+    """What to run: ``output`` becomes its standard output and error, ``keep`` stay open under their numbers."""
+
+    argv: Sequence[str]
+    confinement: Confinement
+    output: int
+    keep: Sequence[int] = ()
+
+
+class Child:
+    """A process of ours that waits to become its program; killed when the ``ExitStack`` it was made with unwinds."""
+
+    def __init__(self, program: Program, undo: ExitStack) -> None:
+        """Fork, and register the killing with ``undo``.
+
+        The program begins with ``release``. Should this process end before that, however, the program never begins.
+
+        :raise HostError: no process can be made.
+        """
+        self._name = program.argv[0]
+        self._ended = False
+        self.exit_status = 0
+        self._gate = -1
+        undo.callback(self._close_gate)
+        try:
+            self._fork(program, undo)
+        except OSError as error:
+            raise HostError(f"cannot start {self._name}: {error.strerror}", errno=error.errno or 0) from error
+
+    def _fork(self, program: Program, undo: ExitStack) -> None:
+        libc = load_libc()
+        gate_out, self._gate = os.pipe2(os.O_CLOEXEC)
+        self._failure, failure_in = os.pipe2(os.O_CLOEXEC)
+        # No signal comes between the fork and the registration of its undoing, and the child runs no handler of ours.
+        with held_signals():
+            self.pid = os.fork()
+            if self.pid == 0:
+                _become(program, libc, gate_out, failure_in)
+            # Not reaped yet, so the number cannot have come to mean another process.
+            self.fd = os.pidfd_open(self.pid)
+            undo.callback(self.end)
+            self.start_time = start_time_of(self.pid) or 0
+        os.close(gate_out)
+        os.close(failure_in)
+
+    def release(self) -> None:
+        """Let the program begin.
+
+        :raise HostError: it cannot be started.
+        """
+        try:
+            os.write(self._gate, b"\0")
+        except BrokenPipeError:
+            raise HostError(f"cannot start {self._name}: its process was killed") from None
+        self._close_gate()
+        # The other end is closed by the execution of the program.
+        failure = b"".join(iter(lambda: os.read(self._failure, 4096), b""))
+        if failure:
+            raise HostError(f"cannot start {self._name}: {failure.decode(errors='replace')}")
+
+    def end(self) -> None:
+        """Kill it, wait for it and forget it; twice is fine.
+
+        :raise DeadlineError: it does not end.
+        """
+        if self._ended:
+            return
+        signal.pidfd_send_signal(self.fd, signal.SIGKILL)
+        self.await_end(END_SECONDS)
+
+    def await_end(self, seconds: float) -> int:
+        """Wait for its end; its exit status, negative for a signal.
+
+        :raise DeadlineError: it does not end within ``seconds``.
+        """
+        if not self._ended:
+            _await_end(self.fd, self.pid, seconds)
+            _, status = os.waitpid(self.pid, 0)
+            self.exit_status = os.waitstatus_to_exitcode(status)
+            self.forget()
+        return self.exit_status
+
+    def forget(self) -> None:
+        """Close what is held of it: from now on it lives for itself."""
+        self._ended = True
+        os.close(self.fd)
+        os.close(self._failure)
+
+    def _close_gate(self) -> None:
+        if self._gate >= 0:
+            os.close(self._gate)
+            self._gate = -1
+
+
+def _become(program: Program, libc: CDLL, gate: int, failure: int) -> NoReturn:
     """In the child: wait for the gate, drop everything, be the program."""
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            if signal.getsignal(number) is not signal.SIG_DFL:
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
+        # What the caller of the command left open is not for the program, and our end of the gate must be closed for
+        # the death of this process's parent to be seen.
+        _close_all_but({0, 1, 2, gate, failure, program.output, *program.keep})
         if not os.read(gate, 1):
             os._exit(1)
         os.chdir("/")
         os.umask(0o077)
         nowhere = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        for source, target in ((nowhere, 0), (output, 1), (output, 2)):
+        for source, target in ((nowhere, 0), (program.output, 1), (program.output, 2)):
             os.dup2(source, target)
-        for fd in keep:
+        for fd in program.keep:
             os.set_inheritable(fd, True)
-        os.setgroups(list(groups))
-        os.setresgid(user, user, user)
-        os.setresuid(user, user, user)
-        os.execv(argv[0], list(argv))
+        confine(program.confinement, libc)
+        os.execv(program.argv[0], list(program.argv))
     except OSError as error:
-        os.write(failure, os.strerror(error.errno or errno.EIO).encode())
+        reason = os.strerror(error.errno or errno.EIO)
+        step = "" if error.filename in (None, program.argv[0]) else f"{error.filename}: "
+        os.write(failure, f"{step}{reason}".encode())
     finally:
         os._exit(127)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    following = 0
+    for fd in [*sorted(kept), 1 << 30]:
+        if fd > following:
+            os.closerange(following, fd)  # close_range(2) where the kernel has it
+        following = fd + 1
 
 
 def _open_process(pid: int, start_time: int) -> int | None:
@@ -158,4 +266,4 @@ def _await_end(process: int, pid: int, seconds: float) -> None:
     poller = select.poll()
     poller.register(process, select.POLLIN)
     if not poller.poll(seconds * 1000):
-        raise DeadlineError(f"the end of process {pid} (QEMU)", seconds)
+        raise DeadlineError(f"the end of process {pid}", seconds)

@@ -12,6 +12,7 @@ from kata_runtime.errors import HostError
 from kata_runtime.sandbox import paths
 
 VERSION = 2
+_PID_MAX = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 
 
 class EndpointKind(StrEnum):
@@ -58,6 +59,7 @@ class Record(NamedTuple):
     ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it
     names one process for ever. ``pending`` describes work that a command began and has not finished.
     ``mirrored`` is what the guest has of its network namespace, a line each (``network.facts``).
+    ``ready`` is False from the start of QEMU until its agent has answered. ``cgroups`` are directories of its own.
     ``ipvs_rules`` is the number of virtual services and servers as last counted, None before that.
     """
 
@@ -76,6 +78,8 @@ class Record(NamedTuple):
     nics: tuple[NicRecord, ...] = ()
     mirrored: tuple[str, ...] = ()
     pending: dict[str, object] | None = None
+    ready: bool = True
+    cgroups: tuple[str, ...] = ()
 
 
 def load_record(directory: str) -> Record:
@@ -149,9 +153,18 @@ def nic_of(document: Any) -> NicRecord:
 
 def _record_of(document: dict[str, Any]) -> Record:
     document["nics"] = tuple(nic_of(nic) for nic in document["nics"])
-    document["mirrored"] = tuple(document["mirrored"])
+    document["mirrored"] = tuple(document.get("mirrored", ()))
+    document["cgroups"] = tuple(document.get("cgroups", ()))
     record = Record(**document)
-    # The types that a later kill or path would trust.
-    if not (isinstance(record.pid, int) and isinstance(record.start_time, int)):
-        raise ValueError("pid and start_time are not numbers")
+    for name, default in Record._field_defaults.items():
+        value = getattr(record, name)
+        if default is not None and type(value) is not type(default):
+            raise TypeError(f"{name} is {value!a}")
+    # What a kill or a removal would trust.
+    if not (0 <= record.pid <= _PID_MAX and isinstance(record.container_id, str)):
+        raise ValueError(f"pid is {record.pid}")
+    if not all(isinstance(path, str) for path in record.cgroups):
+        raise TypeError(f"cgroups is {record.cgroups!a}")
+    if not isinstance(record.pending, dict | None) or not isinstance(record.ipvs_rules, int | None):
+        raise TypeError("pending or ipvs_rules is of a wrong type")
     return record

@@ -122,7 +122,7 @@ def locked(root: str, full_id: str, patience: Patience = _PATIENCE) -> Iterator[
             record = load_record(directory)
         except FileNotFoundError:
             # The command that was making it ended before it wrote anything.
-            record = Record(full_id)
+            record = Record(full_id, ready=False)
         yield record
 
 
@@ -147,15 +147,21 @@ def held(root: str, full_id: str, patience: Patience = _PATIENCE) -> Iterator[No
 
 
 def require_running(record: Record) -> None:
-    """Refuse a sandbox whose VM has ended.
+    """Refuse a sandbox whose VM has ended, or whose guest is not up.
 
-    :raise ContainerError: it has.
+    :raise ContainerError: so it is.
     """
     if not is_alive(record.pid, record.start_time):
         raise ContainerError(
             f"container {record.container_id} is stopped: its VM has ended",
             container=record.container_id,
             hint=f"'kata-runtime delete {record.container_id}' removes what is left of it",
+        )
+    if not record.ready:
+        raise ContainerError(
+            f"container {record.container_id} is being created",
+            container=record.container_id,
+            hint="wait for its 'run', or 'delete --force' it when that was killed",
         )
 
 

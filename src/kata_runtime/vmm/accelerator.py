@@ -1,28 +1,36 @@
 """What runs the guest's code: KVM where it proves to work, else QEMU's own translator (TCG).
 
-/dev/kvm can exist and not work, so ``auto`` believes only a guest that booted, and remembers the verdict
-for as long as host kernel, processor, QEMU and image stay what they were.
+/dev/kvm can exist and not work, so ``auto`` believes only a guest that booted. The verdict is remembered for as long as
+host kernel, processor, QEMU, image and the machine's configuration stay what they were, and one against KVM for a week.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-import tempfile
+import re
+import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from kata_runtime.errors import HostError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 CACHE_DIRECTORY = Path("/var/cache/kata-runtime")
+# A module parameter, a firmware setting or the hypervisor around this host may change meanwhile.
+FAILED_SECONDS = 7 * 24 * 3600.0
 _DEVICE = "/dev/kvm"
 # include/uapi/linux/kvm.h
 _KVM_GET_API_VERSION = 0xAE00
 _KVM_API_VERSION = 12
+# What QEMU 7.2 prints when KVM itself refuses: accel/kvm/kvm-all.c, target/i386/kvm/kvm.c, softmmu/vl.c.
+_KVM_MESSAGE = re.compile(
+    r"failed to initialize kvm|Could not access KVM kernel module|KVM: entry failed|KVM internal error|"
+    r"error: kvm run failed|kvm_init_vcpu|ioctl\(KVM_|kvm version too old|KVM_GET_|KVM_SET_|kvm_arch_|"
+    r"kvm_vcpu_ioctl|kvm_buf_set_msrs|KVM_CREATE_",
+    re.IGNORECASE,
+)
 
 
 class Accelerator(StrEnum):
@@ -32,18 +40,23 @@ class Accelerator(StrEnum):
     TCG = "tcg"
 
 
-def choose(
-    requested: str,
-    *,
-    qemu: str,
-    image: str,
-    prove: Callable[[], bool],
-    cache: Path = CACHE_DIRECTORY,
-) -> Accelerator:
-    """The accelerator for ``requested``: kvm, tcg or auto.
+class Machine(NamedTuple):
+    """What a verdict holds for: the program, the image, and whatever else of the configuration makes the machine."""
 
-    ``image`` identifies kernel and initrd; ``prove`` boots them under KVM, with its own deadline, and tells
-    whether that worked.
+    qemu: str
+    image: str
+    settings: str
+
+
+class Verdict(NamedTuple):
+    """Whether KVM proved to work, ``age`` seconds ago."""
+
+    works: bool
+    age: float
+
+
+def choose(requested: str, machine: Machine, *, cache: Path = CACHE_DIRECTORY) -> Accelerator | None:
+    """The accelerator for ``requested`` (kvm, tcg or auto); None when a boot under KVM has to decide.
 
     :raise HostError: kvm was asked for, and the host has none; or ``requested`` is none of the three.
     """
@@ -58,20 +71,63 @@ def choose(
         return Accelerator.KVM
     if obstacle is not None:
         return Accelerator.TCG
-    works = remembered(qemu=qemu, image=image, cache=cache)
-    if works is None:
-        works = prove()
-        _store(cache / f"kvm-{_key(qemu, image)}", "works\n" if works else "fails\n")
-    return Accelerator.KVM if works else Accelerator.TCG
-
-
-def remembered(*, qemu: str, image: str, cache: Path = CACHE_DIRECTORY) -> bool | None:
-    """Whether KVM proved to work with this QEMU and image; None when that was not tried yet."""
-    try:
-        verdict = (cache / f"kvm-{_key(qemu, image)}").read_text("ascii")
-    except (OSError, UnicodeDecodeError):
+    verdict = remembered(machine, cache=cache)
+    if verdict is None:
         return None
-    return {"works\n": True, "fails\n": False}.get(verdict)
+    return Accelerator.KVM if verdict.works else Accelerator.TCG
+
+
+def remembered(machine: Machine, *, cache: Path = CACHE_DIRECTORY) -> Verdict | None:
+    """The verdict on this machine; None when there is none yet, or none any more."""
+    try:
+        with (cache / _name(machine)).open("rb") as file:
+            text = file.read(16)
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return None
+    works = {b"works\n": True, b"fails\n": False}.get(text)
+    # A clock that was set back makes an age that means nothing.
+    if works is None or (not works and not 0 <= age < FAILED_SECONDS):
+        return None
+    return Verdict(works, max(age, 0.0))
+
+
+def remember(machine: Machine, *, works: bool, cache: Path = CACHE_DIRECTORY) -> None:
+    """Keep a verdict; where the cache cannot be written the proof is given again the next time."""
+    import tempfile
+
+    try:
+        cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=cache, prefix=".kvm-", delete=False) as written:
+            written.write("works\n" if works else "fails\n")
+        os.replace(written.name, cache / _name(machine))
+    except OSError:
+        return
+
+
+def forget(*, cache: Path = CACHE_DIRECTORY) -> int:
+    """Forget all verdicts, so that the next sandbox of each kind proves KVM anew; how many there were.
+
+    :raise HostError: one cannot be removed.
+    """
+    count = 0
+    for path in cache.glob("kvm-*"):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError(f"cannot remove {path}: {error.strerror}", errno=error.errno or 0) from error
+        count += 1
+    return count
+
+
+def is_kvm_failure(printed: str) -> bool:
+    """Whether what QEMU printed names KVM itself as the reason of its end."""
+    return _KVM_MESSAGE.search(printed) is not None and not is_shortage(printed)
+
+
+def is_shortage(printed: str) -> bool:
+    """Whether what QEMU printed names something that the host is short of at the moment."""
+    return any(os.strerror(number) in printed for number in (errno.ENOMEM, errno.EBUSY, errno.EMFILE, errno.EAGAIN))
 
 
 def kvm_obstacle() -> str | None:
@@ -89,27 +145,16 @@ def kvm_obstacle() -> str | None:
     return None if version == _KVM_API_VERSION else f"{_DEVICE} speaks version {version} instead of {_KVM_API_VERSION}"
 
 
-def _store(file: Path, verdict: str) -> None:
-    try:
-        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".kvm-", delete=False) as written:
-            written.write(verdict)
-        os.replace(written.name, file)
-    except OSError:
-        # Without a cache the proof is given again the next time.
-        return
-
-
-def _key(qemu: str, image: str) -> str:
+def _name(machine: Machine) -> str:
     from hashlib import sha256
 
     try:
-        binary = os.stat(qemu)
+        binary = os.stat(machine.qemu)
         built = f"{binary.st_size} {binary.st_mtime_ns}"
     except OSError:
         built = ""
-    facts = f"{os.uname().release}\x00{_processor()}\x00{qemu}\x00{built}\x00{image}"
-    return sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    facts = "\0".join([os.uname().release, _processor(), built, *machine])
+    return f"kvm-{sha256(facts.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
 
 
 def _processor() -> str:

@@ -24,7 +24,7 @@ class Port(NamedTuple):
 
 
 class VmConfig(NamedTuple):
-    """A machine; descriptors are listening Unix sockets that QEMU inherits."""
+    """A machine; ``monitor_fd`` is a listening Unix socket that QEMU inherits, ``console_fd`` a connected one."""
 
     qemu: str
     kernel: Path
@@ -74,7 +74,7 @@ def qemu_arguments(config: VmConfig) -> list[str]:
         "-sandbox", _SECCOMP,
         "-machine", machine,
         "-accel", _accelerator(config.accelerator),
-        "-cpu", "host" if config.accelerator == "kvm" else "max",
+        "-cpu", cpu_model(config.accelerator),
         "-smp", str(config.vcpus),
         "-m", f"{config.memory_mib}M",
         *memory,
@@ -85,7 +85,8 @@ def qemu_arguments(config: VmConfig) -> list[str]:
         "-append", config.kernel_parameters,
         *_socket("monitor", config.monitor_fd),
         "-mon", "chardev=monitor,mode=control",
-        *_socket("console", config.console_fd),
+        # Connected already, to whoever keeps what the guest prints.
+        "-chardev", f"socket,id=console,fd={config.console_fd}",
         "-device", "isa-serial,chardev=console",
         *_root_ports(config.root_ports),
         *_serial_ports(config.ports),
@@ -96,6 +97,11 @@ def qemu_arguments(config: VmConfig) -> list[str]:
     if config.debug:
         arguments += ["-msg", "timestamp=on,guest-name=on", "-d", "guest_errors,unimp"]
     return arguments
+
+
+def cpu_model(accelerator: str) -> str:
+    """The processor that the guest sees."""
+    return "host" if accelerator == "kvm" else "max"
 
 
 def _accelerator(name: str) -> str:

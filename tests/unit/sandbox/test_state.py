@@ -1,11 +1,8 @@
-"""Records, IDs, locks, processes and configuration, without a machine."""
+"""Records, IDs, locks and configuration, without a machine."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,11 +11,9 @@ from kata_runtime.errors import ContainerError, HostError, InputError
 from kata_runtime.sandbox.config import Config, load_config
 from kata_runtime.sandbox.identity import check_id, new_id, resolve
 from kata_runtime.sandbox.lock import LockFile, Patience
-from kata_runtime.sandbox.process import is_alive, kill_process, spawn, start_time_of
 from kata_runtime.sandbox.record import EndpointKind, NicRecord, Record, load_record, save_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 _NIC = NicRecord(
@@ -52,6 +47,15 @@ def test_record_round_trip(tmp_path: Path) -> None:
         '{"version":2}',
         '{"version":2,"container_id":"x","nics":[{}]}',
         '{"version":2,"container_id":"x","nics":[],"pid":"1"}',
+        '{"version":2,"container_id":"x","nics":[],"pid":true}',
+        '{"version":2,"container_id":"x","nics":[],"pid":-1}',
+        '{"version":2,"container_id":"x","nics":[],"pid":99999999999}',
+        '{"version":2,"container_id":7,"nics":[]}',
+        '{"version":2,"container_id":"x","nics":[],"pending":[]}',
+        '{"version":2,"container_id":"x","nics":[],"ipvs_rules":"7"}',
+        '{"version":2,"container_id":"x","nics":[],"cgroups":[7]}',
+        '{"version":2,"container_id":"x","nics":[],"vcpus":"2"}',
+        "[" * 100_000,
     ],
 )
 def test_damaged_record(tmp_path: Path, text: str) -> None:
@@ -94,38 +98,6 @@ def test_lock_of_a_removed_sandbox(tmp_path: Path) -> None:
     first.close()
     assert not second.acquire(Patience(), "x")
     second.close()
-
-
-def test_processes_are_known_by_their_start() -> None:
-    """A pid alone does not get a process killed; pid and start time do."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        started = start_time_of(process.pid)
-        assert started is not None
-        assert is_alive(process.pid, started)
-        kill_process(process.pid, started + 1)
-        assert is_alive(process.pid, started)
-        kill_process(process.pid, started)
-        assert not is_alive(process.pid, started)
-        assert process.wait() == -signal.SIGKILL
-    assert not is_alive(0, 0)
-
-
-def test_spawn_waits_for_its_record(tmp_path: Path) -> None:
-    """When the pid cannot be recorded the program never starts."""
-    made = tmp_path / "made"
-
-    def refuse(_pid: int) -> None:
-        raise HostError("not recorded")
-
-    def start(argv: list[str], started: Callable[[int], None]) -> None:
-        with open(os.devnull, "wb") as output:
-            spawn(argv, user=os.geteuid(), groups=[], output=output.fileno(), keep=[], started=started)
-
-    with pytest.raises(HostError, match="not recorded"):
-        start(["/usr/bin/touch", str(made)], refuse)
-    assert not made.exists()
-    with pytest.raises(HostError, match="cannot start /nosuch: No such file or directory"):
-        start(["/nosuch"], lambda _pid: None)
 
 
 def test_configuration(tmp_path: Path) -> None:

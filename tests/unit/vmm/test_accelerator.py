@@ -1,29 +1,31 @@
-"""KVM or TCG: what was proved once is remembered for this QEMU and this image."""
+"""KVM or TCG: what was proved once is remembered for this machine, for a while."""
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from kata_runtime.errors import HostError
 from kata_runtime.vmm import accelerator
-from kata_runtime.vmm.accelerator import Accelerator, choose, remembered
+from kata_runtime.vmm.accelerator import (
+    FAILED_SECONDS,
+    Accelerator,
+    Machine,
+    choose,
+    forget,
+    is_kvm_failure,
+    is_shortage,
+    remember,
+    remembered,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-class _Proof:
-    """A boot under KVM that ends as it was told, and counts."""
-
-    def __init__(self, *, works: bool) -> None:
-        self.works = works
-        self.boots = 0
-
-    def __call__(self) -> bool:
-        self.boots += 1
-        return self.works
+_MACHINE = Machine("/nonexistent/qemu", "image 1", "q35 host 1 512")
 
 
 @pytest.fixture(autouse=True)
@@ -31,70 +33,110 @@ def _kvm_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerator, "kvm_obstacle", lambda: None)
 
 
-def _auto(proof: _Proof, cache: Path, image: str = "image 1") -> Accelerator:
-    return choose("auto", qemu="/nonexistent/qemu", image=image, prove=proof, cache=cache)
+def _works(machine: Machine, cache: Path) -> bool | None:
+    verdict = remembered(machine, cache=cache)
+    return None if verdict is None else verdict.works
 
 
 @pytest.mark.parametrize("chosen", list(Accelerator))
-def test_a_verdict_is_reached_once(chosen: Accelerator, tmp_path: Path) -> None:
-    """One boot decides; afterwards the verdict is read, also by kata-check."""
+def test_a_verdict_is_remembered(chosen: Accelerator, tmp_path: Path) -> None:
+    """Without a verdict a boot has to decide; with one it is taken, also by kata-check."""
     works = chosen is Accelerator.KVM
-    cache, proof = tmp_path / "made" / "cache", _Proof(works=works)
-    assert remembered(qemu="/nonexistent/qemu", image="image 1", cache=cache) is None
-    assert [_auto(proof, cache), _auto(proof, cache)] == [chosen, chosen]
-    assert proof.boots == 1
-    assert remembered(qemu="/nonexistent/qemu", image="image 1", cache=cache) is works
+    cache = tmp_path / "made" / "cache"
+    assert (choose("auto", _MACHINE, cache=cache), _works(_MACHINE, cache)) == (None, None)
+    remember(_MACHINE, works=works, cache=cache)
+    assert (choose("auto", _MACHINE, cache=cache), _works(_MACHINE, cache)) == (chosen, works)
     assert [entry.read_text() for entry in cache.iterdir()] == ["works\n" if works else "fails\n"]
 
 
-def test_another_image_is_another_question(tmp_path: Path) -> None:
-    """A verdict holds for its own image only."""
-    proof = _Proof(works=True)
-    _auto(proof, tmp_path)
-    _auto(proof, tmp_path, "image 2")
-    assert proof.boots == 2
+@pytest.mark.parametrize("field", Machine._fields)
+def test_another_machine_is_another_question(field: str, tmp_path: Path) -> None:
+    """A verdict holds for its own QEMU, image and configuration only."""
+    remember(_MACHINE, works=False, cache=tmp_path)
+    assert choose("auto", _MACHINE._replace(**{field: "other"}), cache=tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("works", "age", "chosen"),
+    [
+        (False, FAILED_SECONDS - 60, Accelerator.TCG),
+        (False, FAILED_SECONDS + 60, None),
+        (False, -3600.0, None),
+        (True, 10 * FAILED_SECONDS, Accelerator.KVM),
+    ],
+)
+def test_a_verdict_against_kvm_ages(works: bool, age: float, chosen: Accelerator | None, tmp_path: Path) -> None:
+    """After a week, or when the clock was set back, KVM gets another chance; a boot that worked needs none."""
+    remember(_MACHINE, works=works, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    then = time.time() - age
+    os.utime(file, (then, then))
+    assert choose("auto", _MACHINE, cache=tmp_path) is chosen
+
+
+def test_verdicts_can_be_forgotten(tmp_path: Path) -> None:
+    """Forgetting removes every verdict and nothing else; where there is none it does nothing."""
+    for settings in ("a", "b"):
+        remember(_MACHINE._replace(settings=settings), works=False, cache=tmp_path)
+    (tmp_path / "other").touch()
+    assert [forget(cache=tmp_path), forget(cache=tmp_path), forget(cache=tmp_path / "nosuch")] == [2, 0, 0]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["other"]
 
 
 @pytest.mark.parametrize("content", [b"", b"perhaps\n", b"\xff\xfe", b"works"])
 def test_a_damaged_verdict_is_none(content: bytes, tmp_path: Path) -> None:
     """A cache file that holds anything else is replaced by a new verdict."""
-    proof = _Proof(works=True)
-    _auto(proof, tmp_path)
+    remember(_MACHINE, works=True, cache=tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(content)
-    assert remembered(qemu="/nonexistent/qemu", image="image 1", cache=tmp_path) is None
-    assert _auto(proof, tmp_path) is Accelerator.KVM
-    assert (proof.boots, file.read_text()) == (2, "works\n")
+    assert choose("auto", _MACHINE, cache=tmp_path) is None
+    remember(_MACHINE, works=True, cache=tmp_path)
+    assert file.read_text() == "works\n"
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
-    """Without a cache each start gives the proof again."""
-    proof = _Proof(works=True)
+    """Without a cache nothing is remembered and nothing fails."""
     (tmp_path / "file").touch()
-    assert _auto(proof, tmp_path / "file") is Accelerator.KVM
-    assert _auto(proof, tmp_path / "file") is Accelerator.KVM
-    assert proof.boots == 2
+    remember(_MACHINE, works=True, cache=tmp_path / "file")
+    assert choose("auto", _MACHINE, cache=tmp_path / "file") is None
 
 
 def test_no_question_without_kvm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where KVM cannot be opened auto is TCG at once, and kvm is refused with the reason."""
     monkeypatch.setattr(accelerator, "kvm_obstacle", lambda: "/dev/kvm: Permission denied")
-    proof = _Proof(works=True)
-    assert _auto(proof, tmp_path) is Accelerator.TCG
+    assert choose("auto", _MACHINE, cache=tmp_path) is Accelerator.TCG
     with pytest.raises(HostError) as caught:
-        choose("kvm", qemu="qemu", image="i", prove=proof, cache=tmp_path)
+        choose("kvm", _MACHINE, cache=tmp_path)
     assert (
         str(caught.value) == "this host has no usable KVM: /dev/kvm: Permission denied; set accelerator to auto or tcg"
     )
-    assert (proof.boots, list(tmp_path.iterdir())) == (0, [])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_asked_for_by_name(tmp_path: Path) -> None:
     """Kvm and tcg are taken at their word, anything else is refused."""
-    proof = _Proof(works=False)
-    assert choose("tcg", qemu="qemu", image="i", prove=proof, cache=tmp_path) is Accelerator.TCG
-    assert choose("kvm", qemu="qemu", image="i", prove=proof, cache=tmp_path) is Accelerator.KVM
+    assert choose("tcg", _MACHINE, cache=tmp_path) is Accelerator.TCG
+    assert choose("kvm", _MACHINE, cache=tmp_path) is Accelerator.KVM
     with pytest.raises(HostError) as caught:
-        choose("hvf", qemu="qemu", image="i", prove=proof, cache=tmp_path)
+        choose("hvf", _MACHINE, cache=tmp_path)
     assert str(caught.value) == "accelerator 'hvf' is unknown; kvm, tcg and auto are known"
-    assert proof.boots == 0
+
+
+@pytest.mark.parametrize(
+    ("printed", "kvm", "shortage"),
+    [
+        ("qemu-system-x86_64: failed to initialize kvm: Permission denied", True, False),
+        ("Could not access KVM kernel module: No such device", True, False),
+        ("KVM: entry failed, hardware error 0x80000021", True, False),
+        ("KVM internal error. Suberror: 1", True, False),
+        ("error: kvm run failed Bad address", True, False),
+        ("qemu-system-x86_64: kvm_init_vcpu: kvm_get_vcpu failed (0): Invalid argument", True, False),
+        ("ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy", False, True),
+        ("qemu-system-x86_64: cannot set up guest memory 'ram': Cannot allocate memory", False, True),
+        ("Kernel panic - not syncing: No working init found.", False, False),
+        ("", False, False),
+    ],
+)
+def test_whose_failure_it_is(printed: str, kvm: bool, shortage: bool) -> None:
+    """KVM's own messages count against it; a shortage, even one that KVM met, and everything else do not."""
+    assert (is_kvm_failure(printed), is_shortage(printed)) == (kvm, shortage)

@@ -40,7 +40,7 @@ _ARGUMENTS = """
 -append console=ttyS0_quiet
 -chardev socket,id=monitor,fd=3,server=on,wait=off
 -mon chardev=monitor,mode=control
--chardev socket,id=console,fd=4,server=on,wait=off
+-chardev socket,id=console,fd=4
 -device isa-serial,chardev=console
 -device pcie-root-port,id=rp0,bus=pcie.0,addr=1.0,multifunction=on,chassis=1,io-reserve=0
 -device pcie-root-port,id=rp1,bus=pcie.0,addr=1.1,multifunction=on,chassis=2,io-reserve=0

@@ -1,0 +1,86 @@
+"""Why a guest did not come up: from how QEMU ended, what it printed, and what the guest printed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import DeadlineError, GuestError, KataError
+from kata_runtime.sandbox import paths
+
+if TYPE_CHECKING:
+    from kata_runtime.sandbox.process import Child
+
+# QEMU closes its sockets some moments before its process has ended, and the rest of its output is kept after that.
+_END_SECONDS = 2.0
+_TAIL_BYTES = 64 * 1024
+_CONSOLE_LINES = 20
+_LINE_CHARACTERS = 300
+_PANIC = "Kernel panic - not syncing"  # kernel/panic.c
+
+
+class BootError(GuestError):
+    """A guest did not come up.
+
+    ``console`` holds the last lines it printed, ``printed`` what QEMU itself did; ``timed_out`` tells that QEMU ran on.
+    """
+
+    def __init__(
+        self, message: str, console: list[str], *, printed: str = "", timed_out: bool = False, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.console = console
+        self.printed = printed
+        self.timed_out = timed_out
+
+
+def boot_error(error: KataError, directory: str, qemu: Child, log: Child, seconds: float) -> BootError:
+    """What ``error``, met while waiting for the agent, comes from; ends QEMU."""
+    timed_out = isinstance(error, DeadlineError)
+    ended = not timed_out and _has_ended(qemu)
+    qemu.end()
+    with suppress(DeadlineError):
+        log.await_end(_END_SECONDS)
+    console = _lines(directory, paths.CONSOLE_LOG)
+    printed = _lines(directory, paths.QEMU_LOG)
+    panic = next((line[line.index(_PANIC) :] for line in console if _PANIC in line), None)
+    hint = None
+    if timed_out:
+        message = f"the guest's agent did not answer within {seconds:g} s of boot"
+        if panic:
+            message += f": {panic}"
+    elif ended:
+        reason = panic or (printed[-1] if printed else f"{_ending(qemu.exit_status)}, without a message")
+        message = f"QEMU ended before the guest was up: {reason}"
+    else:
+        message, hint = error.message, error.hint
+    return BootError(
+        message, console[-_CONSOLE_LINES:], printed="\n".join(printed), timed_out=timed_out, hint=hint
+    )  # fmt: skip
+
+
+def _has_ended(qemu: Child) -> bool:
+    try:
+        qemu.await_end(_END_SECONDS)
+    except DeadlineError:
+        return False
+    return True
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    return f"killed by {signal.Signals(-status).name}"
+
+
+def _lines(directory: str, name: str) -> list[str]:
+    """The last lines of a file that a guest may have filled, without empty ones, each of bounded length."""
+    try:
+        with open(os.path.join(directory, name), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line[:_LINE_CHARACTERS] for line in text.splitlines() if line.strip()]
