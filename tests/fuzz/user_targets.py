@@ -20,7 +20,7 @@ from kata_runtime.errors import ContainerError
 from kata_runtime.ipvs import journal, quick, save
 from kata_runtime.ipvs.conntrack import parse_filter
 from kata_runtime.ipvs.grammar import parse
-from kata_runtime.ipvs.model import AddServer, AddService, Forwarding
+from kata_runtime.ipvs.model import AddServer, AddService, Forwarding, ServiceFlag
 from kata_runtime.ipvs.rules import RulesError, outcome, parse_rules
 from kata_runtime.network import request, route_journal
 from kata_runtime.network.strict_json import read_json
@@ -71,7 +71,7 @@ def _routes(data: bytes) -> None:
 
 def _ipvsadm(data: bytes) -> None:
     change = parse(_argument(data))
-    if isinstance(change, AddService):
+    if isinstance(change, AddService) and change.wish.flags & ServiceFlag.PERSISTENT:  # without, -S leaves -M out
         assert parse(save.add_service(change.wish)) == change
     if isinstance(change, AddServer) and not (change.wish.upper or change.wish.lower):  # which -S leaves out
         line = save.add_server(change.service, change.wish)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import traceback
 from typing import TYPE_CHECKING
 
 from kata_runtime import operation_log
-from kata_runtime.cli.streams import encoded, write_note
+from kata_runtime.cli.streams import encoded, one_line, tell, write_note
 from kata_runtime.errors import HostError
 
 if TYPE_CHECKING:
@@ -30,10 +31,42 @@ class _JsonFormatter(logging.Formatter):
             "name": record.name,
             "message": record.getMessage(),
         }
-        fields |= getattr(record, "fields", {})
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
+        return json.dumps(fields | getattr(record, "fields", {}))
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = dict(getattr(record, "fields", {}))
+        failure = fields.pop("traceback", "")
+        # A guest can have chosen any of it: as JSON a value stays on its line and is no command to a terminal.
+        shown = "".join(f" {key}={json.dumps(value)}" for key, value in fields.items())
+        return (
+            one_line(super().format(record)) + shown + "".join(f"\n{one_line(line)}" for line in failure.splitlines())
+        )
+
+
+class _FileHandler(logging.Handler):
+    """Appends each record in one piece; what becomes of the log does not decide what becomes of the command."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record; the first that cannot be written is told."""
+        try:
+            os.write(self._file, encoded(f"{self.format(record)}\n"))
+        except OSError as exc:
+            if not self._failed:
+                tell(f"cannot write the log {self._path!a}: {os.strerror(exc.errno or 0)}")
+            self._failed = True
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+        super().close()
 
 
 class _ErrorHandler(logging.Handler):
@@ -51,15 +84,14 @@ def start_log(call: Call) -> None:
     """
     path = call.settings.get("--log")
     try:
-        handler = logging.FileHandler(path, encoding="utf-8") if path else _ErrorHandler()
+        handler = _FileHandler(path) if path else _ErrorHandler()
     except OSError as exc:
         reason = os.strerror(exc.errno or 0)
         raise HostError(f"cannot open the log {path!a}: {reason}", errno=exc.errno or 0) from exc
     if call.settings.get("--log-format") == "json":
         handler.setFormatter(_JsonFormatter())
     else:
-        form = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s%(fields_text)s"
-        handler.setFormatter(logging.Formatter(form, defaults={"fields_text": ""}))
+        handler.setFormatter(_TextFormatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.DEBUG if "--debug" in call.settings else logging.INFO)
     LOGGER.propagate = False
@@ -73,15 +105,15 @@ def log_end(status: int, failed: BaseException | None) -> None:
     if failed is None:
         LOGGER.info("exit status %d", status)
         return
-    details = failed if LOGGER.isEnabledFor(logging.DEBUG) else None
-    LOGGER.error("exit status %d: %s", status, failed, exc_info=details)
+    fields = {}
+    if LOGGER.isEnabledFor(logging.DEBUG):
+        fields["traceback"] = "".join(traceback.format_exception(failed)).rstrip("\n")
+    LOGGER.error("exit status %d: %s", status, failed, extra={"fields": fields})
 
 
 def _log_operation(operation: str, fields: Mapping[str, object]) -> None:
     shown = {key: _shortened(value) for key, value in fields.items()}
-    # As JSON a value stays on its line, and is no command to a terminal, whoever chose it.
-    text = "".join(f" {key}={json.dumps(value)}" for key, value in shown.items())
-    LOGGER.debug("%s", operation, extra={"fields": shown, "fields_text": text})
+    LOGGER.debug("%s", operation, extra={"fields": shown})
 
 
 def _shortened(value: object) -> object:

@@ -14,6 +14,7 @@ import pytest
 from kata_runtime import operation_log
 from kata_runtime.cli.grammar import Call, parse
 from kata_runtime.cli.log import LOGGER, log_end, start_log
+from kata_runtime.errors import GuestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,3 +107,23 @@ def test_steps_cost_no_import() -> None:
     argv = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{script}"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_failure_with_details_stays_on_its_lines(tmp_path: Path) -> None:
+    """A message that a guest chose is escaped in the text of the failure and in its traceback."""
+    log = tmp_path / "log"
+    _start("--debug", "--log", str(log))
+    log_end(1, GuestError(f"it said {_HOSTILE}\udcff"))
+    lines = log.read_text().splitlines()
+    # A traceback has lines of its own, those of the message among them.
+    said = r"it said a\nb\x1b[2J\u202e\x00\udcff"
+    assert [line.partition("kata_runtime: ")[2] for line in lines[:2]] == ["state 'lb'", f"exit status 1: {said}"]
+    assert lines.pop(2) == "kata_runtime.errors.GuestError: it said a"
+    assert lines[2:] == [r"b\x1b[2J\u202e\x00\udcff"]
+
+
+def test_log_on_a_full_disk(capfd: pytest.CaptureFixture[str]) -> None:
+    """A log that cannot be written is told once, in one line, and the command goes on."""
+    _start("--debug", "--log", "/dev/full")
+    _log_steps()
+    assert capfd.readouterr() == ("", "kata-runtime: cannot write the log '/dev/full': No space left on device\n")
