@@ -1,4 +1,5 @@
-# make setup | demo | test | bench | check | fuzz | clean: each installs what it needs first, and only what is missing.
+# make setup | demo | test | bench | kill-anywhere | check | fuzz | clean: each installs what it needs first,
+# and only what is missing.
 .POSIX:
 .SUFFIXES:
 
@@ -19,6 +20,10 @@ test: test-environment
 bench: environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m bench.bench
+
+kill-anywhere: environment
+	@$(RUN) scripts/ensure_images.py default test
+	@$(RUN) -m bench.kill_anywhere
 
 check: environment
 	@$(RUN) -m pytest tests/quality
@@ -41,4 +46,4 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: setup demo test bench check fuzz environment test-environment clean
+.PHONY: setup demo test bench kill-anywhere check fuzz environment test-environment clean

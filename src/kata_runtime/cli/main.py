@@ -134,7 +134,9 @@ def _report(exc: BaseException) -> int:
     if isinstance(exc, OutputClosedError):
         return 1
     if isinstance(exc, Interrupted):
-        tell(f"ended by {signal.Signals(exc.number).name}; what was begun is undone")
+        # It may have come after the work was done, and a deletion in a guest cannot be taken back half-way: the next
+        # command on the container then completes it.
+        tell(f"ended by {signal.Signals(exc.number).name}; its change is made whole or not at all")
         return 128 + exc.number
     if isinstance(exc, UsageError):
         tell(str(exc))

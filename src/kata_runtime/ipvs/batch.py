@@ -17,6 +17,7 @@ from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteS
 from kata_runtime.ipvs.rules import count, difference, outcome, parse_rules, service_of, touched
 from kata_runtime.netlink.request import attempt_all
 from kata_runtime.netlink.transport import Family
+from kata_runtime.sandbox.process import held_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,9 +89,9 @@ def _apply(
     present: int,
 ) -> None:
     """Send ``changes``; when that fails, put ``former`` back."""
-    journal.write(session.directory, former)
-    session.save(session.record._replace(pending={"kind": KIND}, ipvs_rules=None))
     try:
+        journal.write(session.directory, former)
+        session.save(session.record._replace(pending={"kind": KIND}, ipvs_rules=None))
         asked = requests(engine, _counted(changes, progress))
         refused = attempt_all(session.channel(), Family.GENERIC, asked, until_failure=True)
         if refused:
@@ -99,7 +100,8 @@ def _apply(
             _refuse(session, batch, changes, refused)
     except BaseException as failure:
         try:
-            _put_back(session, engine, former)
+            if session.record.pending is not None:
+                _put_back(session, engine, former)
             _forget(session, present)
         except KataError as error:
             if isinstance(failure, KataError):
@@ -154,8 +156,10 @@ def _put_back(session: Session, engine: Engine, former: Former) -> None:
 
 
 def _forget(session: Session, rules: int | None) -> None:
-    session.save(session.record._replace(pending=None, ipvs_rules=rules))
-    journal.remove(session.directory)
+    with held_signals():
+        if session.record.pending is not None:
+            session.save(session.record._replace(pending=None, ipvs_rules=rules))
+        journal.remove(session.directory)
 
 
 def _counted(changes: Sequence[Rule], progress: Callable[[int, int], None]) -> Iterator[Rule]:

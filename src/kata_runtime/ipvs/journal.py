@@ -6,7 +6,6 @@ Not as rules: programs in the container can make, over netlink, what the grammar
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kata_runtime.errors import HostError
@@ -20,6 +19,7 @@ from kata_runtime.ipvs.model import (
     Tunnel,
     TunnelType,
 )
+from kata_runtime.sandbox.files import replace_durably
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,14 +42,9 @@ def write(directory: Path, former: Former) -> None:
     :raise HostError: the file system refused.
     """
     path = directory / _FILE
-    temporary = path.with_suffix(".new")
+    content = json.dumps([_packed(key, former.table) for key in former.keys]).encode("ascii")
     try:
-        opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(opened, "w", encoding="ascii") as file:
-            json.dump([_packed(key, former.table) for key in former.keys], file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_durably(str(path), content)
     except OSError as error:
         raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
 

@@ -7,7 +7,6 @@ finds that work pending in the record puts them back.
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ from kata_runtime.netlink.request import Request, attempt_all
 from kata_runtime.netlink.route import Route, RouteKey, unpack_route
 from kata_runtime.netlink.transport import Family, Transport
 from kata_runtime.network.route_table import Groups, group, plan, read_routes
+from kata_runtime.sandbox.files import replace_durably
+from kata_runtime.sandbox.process import held_signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,16 +39,17 @@ def apply(session: Session, requests: Sequence[Request], before: Groups) -> dict
     if len(requests) <= 1:
         # The kernel does a single request whole or not at all: there is nothing to undo.
         return attempt_all(channel, Family.ROUTE, requests)
-    _write_undo(session.directory / _FILE, before)
-    _set_pending(session, {"kind": KIND})
     try:
+        _write_undo(session.directory / _FILE, before)
+        _set_pending(session, {"kind": KIND})
         refused = attempt_all(channel, Family.ROUTE, requests)
         if refused:
             put_back(channel, before)
     except BaseException:
         # When this fails, too, the record still names the work and the next command does it.
         with suppress(KataError):
-            put_back(session.channel(), before)
+            if session.record.pending is not None:
+                put_back(session.channel(), before)
             _forget(session)
         raise
     _forget(session)
@@ -78,8 +80,10 @@ def put_back(transport: Transport, before: Groups) -> None:
 
 
 def _forget(session: Session) -> None:
-    _set_pending(session, None)
-    (session.directory / _FILE).unlink(missing_ok=True)
+    with held_signals():
+        if session.record.pending is not None:
+            _set_pending(session, None)
+        (session.directory / _FILE).unlink(missing_ok=True)
 
 
 def _set_pending(session: Session, pending: dict[str, object] | None) -> None:
@@ -92,19 +96,11 @@ def _write_undo(path: Path, before: Groups) -> None:
         [key.family, key.destination.hex(), *key[2:], [route.full_payload.hex() for route in routes]]
         for key, routes in before.items()
     ]
-    temporary = path.with_suffix(".new")
+    content = json.dumps(document, separators=(",", ":")).encode("ascii")
     try:
-        with open(temporary, "w", encoding="ascii", opener=_open_private) as file:
-            json.dump(document, file, separators=(",", ":"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_durably(str(path), content)
     except OSError as error:
         raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _read_undo(path: Path) -> Groups:

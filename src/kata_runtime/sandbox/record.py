@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from kata_runtime import operation_log
 from kata_runtime.errors import HostError
 from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.files import replace_durably
 
 VERSION = 2
 _PID_MAX = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
@@ -117,27 +118,9 @@ def save_record(directory: str, record: Record) -> None:
     path = os.path.join(directory, paths.RECORD)
     with operation_log.measured("record", path=path, pending=record.pending):
         try:
-            _replace_durably(path, json.dumps(document).encode())
+            replace_durably(path, json.dumps(document).encode())
         except OSError as error:
             raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
-
-
-def _replace_durably(path: str, content: bytes) -> None:
-    temporary = f"{path}.new"
-    written = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        data = memoryview(content)
-        while data:
-            data = data[os.write(written, data) :]
-        os.fsync(written)
-    finally:
-        os.close(written)
-    os.replace(temporary, path)
-    parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
 
 
 def nic_of(document: Any) -> NicRecord:

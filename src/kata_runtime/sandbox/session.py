@@ -11,7 +11,7 @@ from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.identity import resolve
 from kata_runtime.sandbox.lock import LockFile, Patience, stops_deferred
-from kata_runtime.sandbox.process import is_alive
+from kata_runtime.sandbox.process import held_signals, is_alive
 from kata_runtime.sandbox.record import Record, load_record, save_record
 
 if TYPE_CHECKING:
@@ -70,12 +70,13 @@ class Session:
         return self._monitor
 
     def save(self, record: Record) -> None:
-        """Make ``record`` what is known of the sandbox, on disk first.
+        """Make ``record`` what is known of the sandbox, on disk first; a signal waits until both agree.
 
         :raise HostError: it cannot be written.
         """
-        save_record(self._path, record)
-        self.record = record
+        with held_signals():
+            save_record(self._path, record)
+            self.record = record
 
     def close(self) -> None:
         """Close the connections."""

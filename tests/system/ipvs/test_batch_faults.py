@@ -105,7 +105,7 @@ def test_ended_by_a_signal(balancer: Balancer, before: str, tmp_path: Path) -> N
     """Asked to end half-way, a batch undoes itself, says so, and leaves nothing for the next command."""
     path = _write(tmp_path / "rules", _MOST)
     done = _restore(balancer, path, _BLOCKS // 2, "kill -TERM $1")
-    told = "kata-runtime: ended by SIGTERM; what was begun is undone\n"
+    told = "kata-runtime: ended by SIGTERM; its change is made whole or not at all\n"
     assert (done.returncode, done.stdout, done.stderr) == (143, "", told)
     assert balancer.table() == before
     assert not list(balancer.sandbox.directory.glob("ipvs-undo*"))

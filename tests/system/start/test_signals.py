@@ -95,7 +95,9 @@ def test_signal_at_any_step(number: signal.Signals, fake: Fake) -> None:
                     _check_killed(fake, done.stdout, where)
                 else:
                     assert done.returncode == 128 + number, where
-                    assert done.stderr == f"kata-runtime: ended by {number.name}; what was begun is undone\n", where
+                    assert (
+                        done.stderr == f"kata-runtime: ended by {number.name}; its change is made whole or not at all\n"
+                    ), where
                 assert fake.left("web") == NOTHING, where
                 if done.returncode == 0:
                     break

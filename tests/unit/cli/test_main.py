@@ -111,7 +111,7 @@ def test_signal(number: signal.Signals) -> None:
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (128 + number, "null\n")
-    assert f"kata-runtime: ended by {number.name}; what was begun is undone\n" in err
+    assert f"kata-runtime: ended by {number.name}; its change is made whole or not at all\n" in err
 
 
 def test_list_interfaces_imports_little() -> None:

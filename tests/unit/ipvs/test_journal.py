@@ -90,7 +90,7 @@ def test_refused_by_the_file_system(tmp_path: Path) -> None:
     assert str(refusal.value) == f"cannot write {tmp_path / 'none/ipvs-undo.json'}: No such file or directory"
     former = Former(frozenset({ServiceKey(AF_INET, Protocol.NONE, b"", 0, 1)}), {})
     journal.write(tmp_path, former)
-    (tmp_path / "ipvs-undo.new").mkdir()
+    (tmp_path / "ipvs-undo.json.new").mkdir()
     with pytest.raises(HostError) as refusal:
         journal.write(tmp_path, Former(frozenset(), {}))
     assert str(refusal.value) == f"cannot write {tmp_path / 'ipvs-undo.json'}: Is a directory"

@@ -1,0 +1,61 @@
+"""Files that are replaced whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kata_runtime.sandbox.files import replace_durably
+from kata_runtime.sandbox.record import Record
+from kata_runtime.sandbox.session import Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class _EndError(BaseException):
+    """What the handler of a signal raises."""
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("failure", [OSError, _EndError])
+def test_a_failure_leaves_the_former(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, failure: type[BaseException]
+) -> None:
+    """When writing fails or is interrupted the former content is there, and nothing lies beside it."""
+    path = tmp_path / "file"
+    replace_durably(str(path), b"former")
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(failure):
+        replace_durably(str(path), b"new")
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"former")]
+
+
+def test_a_signal_waits_for_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal in the middle of saving is raised when the session knows what is on disk."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise _EndError
+
+    def replace(source: str, target: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.rename(source, target)
+
+    (tmp_path / "web").mkdir()
+    session = Session(str(tmp_path), Record("web"))
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        monkeypatch.setattr(os, "replace", replace)
+        with pytest.raises(_EndError):
+            session.save(Record("web", pid=7))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert session.record == Record("web", pid=7)
+    assert [entry.name for entry in (tmp_path / "web").iterdir()] == ["record.json"]
