@@ -6,7 +6,9 @@ import json
 import os
 import platform
 import shutil
+import stat
 import subprocess
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -93,6 +95,12 @@ def _as_json(finding: Finding) -> dict[str, str]:
 def _python() -> Finding:
     fits = tuple(map(int, platform.python_version_tuple()[:2])) >= _PYTHON_MIN
     remedy = "" if fits else f"install Python {'.'.join(map(str, _PYTHON_MIN))} or newer"
+    program = Path(os.path.realpath(sys.executable))
+    hidden = next((path for path in (program, *program.parents) if not path.stat().st_mode & stat.S_IXOTH), None)
+    if fits and hidden is not None:
+        # The output of each sandbox is kept by a program of its own unprivileged user.
+        remedy = f"other users may not execute what lies in {hidden}: chmod o+x, or use the distribution's Python"
+        return Finding("python", Verdict.FAIL, str(program), remedy)
     return Finding("python", Verdict.OK if fits else Verdict.FAIL, platform.python_version(), remedy)
 
 

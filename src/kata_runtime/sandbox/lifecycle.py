@@ -19,7 +19,7 @@ from kata_runtime.sandbox.execution import execute as execute_on_port
 from kata_runtime.sandbox.identity import check_id, check_root, new_id, resolve, sandbox_ids, user_of
 from kata_runtime.sandbox.lock import LockFile, Patience
 from kata_runtime.sandbox.process import await_end, held_signals, is_alive, kill_process
-from kata_runtime.sandbox.record import Record, load_record, save_record
+from kata_runtime.sandbox.record import Record, boot_id, load_record, save_record
 from kata_runtime.sandbox.remains import end_processes, sandbox_processes
 from kata_runtime.sandbox.session import held, locked, require_running
 from kata_runtime.vmm.accelerator import Accelerator, choose, is_kvm_failure, is_shortage, remember
@@ -58,6 +58,7 @@ def run(
         with held(str(root), container_id):
             record = Record(
                 container_id,
+                boot_id=boot_id(),
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 qemu=config.path,
                 vcpus=config.default_vcpus,

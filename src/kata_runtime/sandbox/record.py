@@ -57,8 +57,8 @@ class NicRecord(NamedTuple):
 class Record(NamedTuple):
     """A sandbox.
 
-    ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it
-    names one process for ever. ``pending`` describes work that a command began and has not finished.
+    ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it names one
+    process of the host's boot ``boot_id``. ``pending`` describes work that a command began and has not finished.
     ``mirrored`` is what the guest has of its network namespace, a line each (``network.facts``).
     ``ready`` is False from the start of QEMU until its agent has answered. ``cgroups`` are directories of its own.
     ``ipvs_rules`` is the number of virtual services and servers as last counted, None before that.
@@ -67,6 +67,7 @@ class Record(NamedTuple):
     container_id: str
     pid: int = 0
     start_time: int = 0
+    boot_id: str = ""
     created: str = ""
     qemu: str = ""
     accelerator: str = ""
@@ -83,6 +84,12 @@ class Record(NamedTuple):
     cgroups: tuple[str, ...] = ()
 
 
+def boot_id() -> str:
+    """What names this boot of the host (proc_sys_kernel(5))."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
 def load_record(directory: str) -> Record:
     """The record in a sandbox's directory.
 
@@ -95,7 +102,9 @@ def load_record(directory: str) -> Record:
             document = json.loads(file.read())
         version = document.pop("version")
         if version == VERSION:
-            return _record_of(document)
+            record = _record_of(document)
+            # Pid and start time, in ticks since the boot, can be another process's in the next one.
+            return record if record.boot_id in ("", boot_id()) else record._replace(pid=0, start_time=0)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import time
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -94,15 +95,16 @@ def remembered(machine: Machine, *, cache: Path = CACHE_DIRECTORY) -> Verdict | 
 
 def remember(machine: Machine, *, works: bool, cache: Path = CACHE_DIRECTORY) -> None:
     """Keep a verdict; where the cache cannot be written the proof is given again the next time."""
-    import tempfile
-
+    name = _name(machine)
+    # One name for all who write the same verdict: a command that is killed leaves nothing that piles up.
+    temporary = cache / f".{name}"
     try:
         cache.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache, prefix=".kvm-", delete=False) as written:
-            written.write("works\n" if works else "fails\n")
-        os.replace(written.name, cache / _name(machine))
+        temporary.write_bytes(b"works\n" if works else b"fails\n")
+        temporary.replace(cache / name)
     except OSError:
-        return
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def forget(*, cache: Path = CACHE_DIRECTORY) -> int:

@@ -96,3 +96,16 @@ def test_missing_record(fake: Fake) -> None:
         )  # fmt: skip
         assert fake.cli("delete", "--force", "bad") == (0, "", "")
         assert fake.left("bad") == (["good"], [], [])
+
+
+def test_record_of_an_earlier_boot(fake: Fake) -> None:
+    """Pid and start time of a record that another boot of the host wrote name nobody: no process is shown or killed."""
+    with _both(fake, "{"):
+        record = json.loads((fake.root / "good/record.json").read_text())
+        old = {**record, "container_id": "bad", "boot_id": "other", "cgroups": fake.cgroups("bad")}
+        (fake.root / "bad/record.json").write_text(json.dumps(old))
+        state = json.loads(fake.cli("state", "bad")[1])
+        assert (state["status"], state["pid"]) == ("stopped", 0)
+        assert fake.cli("delete", "--force", "bad") == (0, "", "")
+        assert fake.left("bad") == (["good"], [], [])
+        assert len(fake.processes("good")) == 2
