@@ -56,9 +56,7 @@ def boot_error(error: KataError, directory: str, qemu: Child, log: Child, second
         message = f"QEMU ended before the guest was up: {reason}"
     else:
         message, hint = error.message, error.hint
-    return BootError(
-        message, console[-_CONSOLE_LINES:], printed="\n".join(printed), timed_out=timed_out, hint=hint
-    )  # fmt: skip
+    return BootError(message, console[-_CONSOLE_LINES:], printed="\n".join(printed), timed_out=timed_out, hint=hint)
 
 
 def _has_ended(qemu: Child) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -150,3 +151,16 @@ def test_console_is_kept(sandbox: Sandbox) -> None:
     assert text.endswith(b"0123456\r\nthe end\r\n")
     assert 64 * 1024 <= len(text) <= 128 * 1024
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def test_companion_that_dies_harms_nothing(fresh_sandbox: Sandbox) -> None:
+    """When the program that keeps the output is killed, the guest prints and works on, and deletion is complete."""
+    qemu, companion = _pids(fresh_sandbox)
+    os.kill(companion, signal.SIGKILL)
+    script = "yes 0123456 | head -c 300000 > /dev/console; echo on"
+    done = fresh_sandbox.guest("sh", "-c", script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "on\n", "")
+    assert os.readlink(f"/proc/{qemu}/exe").startswith("/usr/bin/qemu-system-")
+    record = load_record(str(fresh_sandbox.directory))
+    assert fresh_sandbox.cli("delete", "--force", fresh_sandbox.id).returncode == 0
+    assert [place for place in record.cgroups if os.path.exists(place)] == []
