@@ -87,7 +87,7 @@ def look(run: Callable[..., Completed]) -> tuple[list[list[object]], list[str]]:
             sorted(f"{found['local']}/{found['prefixlen']}" for found in row["addr_info"] if found["scope"] != "link"),
         ]
         for row in json.loads(addresses)
-        if row["ifname"] != "lo" and "tap" not in row["ifname"]
+        if row["ifname"] != "lo" and not row["ifname"].endswith("_kata")
     ]
     return links, [" ".join(line.split()) for line in lines if not line.startswith("fe80")]
 
