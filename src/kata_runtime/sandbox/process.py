@@ -30,7 +30,9 @@ def start_time_of(pid: int) -> int | None:
         return None
     # The second field is the program's name in parentheses and may hold anything.
     fields = text[text.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    # The first thread is a zombie while others of a killed QEMU still close what it had open (field 20 counts them).
+    ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    return None if ended else int(fields[19])
 
 
 def is_alive(pid: int, start_time: int) -> bool:

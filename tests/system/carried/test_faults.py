@@ -70,7 +70,7 @@ def _left_inside(inside: Namespace) -> list[str]:
     """TAPs of ours and what redirects packets."""
     links = [row["ifname"] for row in json.loads(inside.run("ip", "-j", "link").stdout)]
     qdiscs = json.loads(inside.run("tc", "-j", "qdisc").stdout)
-    return [name for name in links if name.endswith("_kata")] + [
+    return sorted(name for name in links if name.endswith("_kata")) + sorted(
         f"{row['kind']} {row['dev']}" for row in qdiscs if row["kind"] in ("ingress", "clsact")
     ]
 

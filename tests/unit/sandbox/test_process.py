@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,8 +28,9 @@ from kata_runtime.sandbox.process import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+# arch/x86/entry/syscalls/syscall_64.tbl; elsewhere include/uapi/asm-generic/unistd.h
+_SYS_EXIT = 60 if os.uname().machine == "x86_64" else 93
 _USER = 0x7FFF0001
 _CONFINEMENT = Confinement(_USER, [_USER], [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 64)])
 
@@ -46,6 +49,26 @@ def _child(undo: ExitStack, *argv: str, confinement: Confinement = _CONFINEMENT)
 
 def _read(fd: int) -> str:
     return b"".join(iter(lambda: os.read(fd, 4096), b"")).decode()
+
+
+def test_process_lives_while_a_thread_does() -> None:
+    """A process whose first thread has ended is not taken for ended."""
+    script = (
+        "import ctypes, threading; threading.Thread(target=input).start(); print(flush=True)\n"
+        f"ctypes.CDLL(None).syscall({_SYS_EXIT}, 0)"
+    )
+    argv = [sys.executable, "-c", script]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        started = start_time_of(process.pid)
+        assert started is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        with select.epoll() as poller:
+            while ") Z " not in Path(f"/proc/{process.pid}/stat").read_text():
+                poller.poll(0.01)
+        assert is_alive(process.pid, started)
+        kill_process(process.pid, started)
+        assert not is_alive(process.pid, started)
 
 
 def test_processes_are_known_by_their_start() -> None:
