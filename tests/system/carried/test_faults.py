@@ -72,7 +72,7 @@ def _left_inside(inside: Namespace) -> list[str]:
     qdiscs = json.loads(inside.run("tc", "-j", "qdisc").stdout)
     return sorted(name for name in links if name.endswith("_kata")) + sorted(
         f"{row['kind']} {row['dev']}" for row in qdiscs if row["kind"] in ("ingress", "clsact")
-    ]
+    )
 
 
 def _state(sandbox: Sandbox) -> tuple[object, ...]:
