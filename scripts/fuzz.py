@@ -22,7 +22,7 @@ _ROOT = Path(__file__).parents[1]
 _WORK = _ROOT / "build/fuzz"
 # For one input; the largest ones that libFuzzer makes are 4 KiB, and each takes less than a millisecond.
 _SECONDS = 5
-_MEMORY_MIB = 1024
+_MEMORY_MIB = 256
 _LARGEST_BYTES = 4096
 _INSTRUMENTED = ["kata_runtime", "tomllib", "shlex"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from contextlib import suppress
+from collections import deque
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from tests.fuzz.target import ScriptedKernel, Target, parts
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _NONCE = bytes(range(1, wire.NONCE_BYTES + 1))
 _PIECE_BYTES = 1000
+_kept: deque[socket.socket] = deque()
 # Sizes of the headers before the attributes: nfgenmsg and genlmsghdr, ifaddrmsg, rtmsg, ifinfomsg.
 _ATTRIBUTES_START = (4, 8, 12, 16)
 
@@ -62,31 +64,35 @@ def _payloads(data: bytes) -> None:
 
 
 def _channel(data: bytes) -> None:
-    """A whole agent: the answer to HELLO, then ``data``, then the end of its VM; asked in the way of the first byte."""
+    """An agent that answers HELLO, then sends ``data``, then ends; asked in the way that the first byte says."""
+    how = data[0] % 5 if data else 0
+    # A command in the guest is run on a second port.
+    scripts = iter([b"", data[1:]] if how == 4 else [data[1:]])
+    with ExitStack() as opened:
+        real = unix_socket.connect, os.urandom
+        unix_socket.connect = lambda path, seconds: opened.enter_context(_port(next(scripts, b"")))
+        os.urandom = lambda _size: _NONCE
+        try:
+            _ask(AgentChannel("", ""), how)
+        finally:
+            unix_socket.connect, os.urandom = real
+
+
+def _port(data: bytes) -> socket.socket:
     ours, theirs = socket.socketpair()
-    hello = wire.pack_frame(wire.HELLO, 0, _NONCE + wire.VERSION.to_bytes(2, "big"))
-    theirs.setblocking(False)
-    theirs.send(hello + data[1:])
-    theirs.shutdown(socket.SHUT_WR)
-    real = unix_socket.connect, os.urandom
-    unix_socket.connect, os.urandom = lambda path, seconds: ours, lambda _size: _NONCE
-    try:
-        channel = AgentChannel("", "") if data[:1] != b"\x04" else None
-        _ask(channel, data[0] if data else 0)
-    finally:
-        unix_socket.connect, os.urandom = real
-        theirs.close()
-        ours.close()
+    with theirs:
+        theirs.setblocking(False)
+        theirs.send(wire.pack_frame(wire.HELLO, 0, _NONCE + wire.VERSION.to_bytes(2, "big")) + data)
+        theirs.shutdown(socket.SHUT_WR)
+        # The other end stays for what is sent to it.
+        _kept.append(theirs.dup())
+    while len(_kept) > 2:
+        _kept.popleft().close()
+    return ours
 
 
-def _ask(channel: AgentChannel | None, how: int) -> None:
-    if channel is None:
-        # A channel connects its control port first, which a command on the exec port has no use for here.
-        channel = AgentChannel.__new__(AgentChannel)
-        channel._exec_path = ""
-        channel.run(["cat", "/proc/meminfo"], stdin=b"x" * 10, seconds=1)
-        return
-    match how % 4:
+def _ask(channel: AgentChannel, how: int) -> None:
+    match how:
         case 0:
             block = message.pack_message(18, 0x301, 1, bytes(16))
             list(channel.exchange(Family.ROUTE, [Block(block, 1), Block(block, 1)]))
@@ -94,9 +100,11 @@ def _ask(channel: AgentChannel | None, how: int) -> None:
             list(channel.read_file("ip_vs"))
         case 2:
             channel.sysctl("net/ipv4/ip_forward")
-        case _:
+        case 3:
             with channel.subscribe(Family.ROUTE, 1) as subscription:
                 subscription.wait(lambda datagram: len(datagram) > 100, 1, "something")
+        case _:
+            channel.run(["cat", "/proc/meminfo"], stdin=b"x" * 10, seconds=1)
 
 
 def _qmp(data: bytes) -> None:
