@@ -51,33 +51,40 @@ def run(
     question = kvm_question(config)
     config = config._replace(path=question.qemu)
     directory = os.path.join(root, container_id)
-    with ExitStack() as undo:
-        with held_signals():
-            _make_directory(root, directory)
-            undo.callback(_undo_run, directory, container_id)
-        with held(str(root), container_id):
-            record = Record(
-                container_id,
-                boot_id=boot_id(),
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                qemu=config.path,
-                vcpus=config.default_vcpus,
-                root_ports=config.default_root_ports,
-                kernel_parameters=kernel_parameters(config),
-                shared_memory=config.shared_memory,
-                ipvs_rule_limit=config.ipvs_rule_limit,
-                ready=False,
-                cgroups=_cgroups(directory, container_id),
-            )
-            try:
-                _boot_somehow(config, directory, record, question, progress)
-            except BootError as error:
-                for line in error.console:
-                    progress(f"guest: {line}")
-                raise
-        # Without the lock: whoever reads the output may be slow.
-        announce(container_id)
-        undo.pop_all()
+    try:
+        with ExitStack() as undo:
+            with held_signals():
+                _make_directory(root, directory)
+                undo.callback(_undo_run, directory, container_id)
+            with held(str(root), container_id):
+                _boot_somehow(config, directory, _first_record(config, directory, container_id), question, progress)
+            # Without the lock: whoever reads the output may be slow.
+            announce(container_id)
+            undo.pop_all()
+    except BootError as error:
+        for line in error.console:
+            progress(f"guest: {line}")
+        raise
+    except OSError as error:
+        # No descriptors, no memory, no room: what it was for matters less than that the host is short of it.
+        reason = os.strerror(error.errno or 0)
+        raise HostError(f"cannot make container {container_id}: {reason}", errno=error.errno or 0) from error
+
+
+def _first_record(config: Config, directory: str, container_id: str) -> Record:
+    return Record(
+        container_id,
+        boot_id=boot_id(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        qemu=config.path,
+        vcpus=config.default_vcpus,
+        root_ports=config.default_root_ports,
+        kernel_parameters=kernel_parameters(config),
+        shared_memory=config.shared_memory,
+        ipvs_rule_limit=config.ipvs_rule_limit,
+        ready=False,
+        cgroups=_cgroups(directory, container_id),
+    )
 
 
 def _boot_somehow(
