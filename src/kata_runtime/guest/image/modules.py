@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 REQUIRED = ("virtio_console", "virtio_net", "virtio_pci")
 _SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "mh", "fo", "ovf", "twos")
 OPTIONAL = (
-    "af_packet", "crc32c_generic", "dummy", "fou", "fou6", "ip6_gre", "ip6_tunnel", "ip_gre", "ip_vs", "ip_vs_ftp",
-    "ip_vs_pe_sip", "ipip", "ipv6", "nf_conntrack", "nf_conntrack_netlink", "nfnetlink", "sit", "virtio_rng",
+    "af_packet", "crc32c_generic", "dummy", "fou", "fou6", "fuse", "ip6_gre", "ip6_tunnel", "ip_gre", "ip_vs",
+    "ip_vs_ftp", "ip_vs_pe_sip", "ipip", "ipv6", "nf_conntrack", "nf_conntrack_netlink", "nfnetlink", "overlay", "sit",
+    "virtio_rng", "virtiofs",
     *(f"ip_vs_{scheduler}" for scheduler in _SCHEDULERS),
 )  # fmt: skip
 BUILTIN_LIST = "modules.builtin"

@@ -1,4 +1,4 @@
-"""What the guest's root file system holds besides kernel modules: busybox, Python, the agent, added packages."""
+"""What the guest's root file system holds besides kernel modules: busybox, crun, Python, the agent, added packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kata_runtime.guest.image.packages import run_program
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-BASE_PACKAGES = ("busybox-static", "libpython3.11-stdlib", "python3.11-minimal")
+BASE_PACKAGES = ("busybox-static", "crun", "libpython3.11-stdlib", "python3.11-minimal")
 AGENT_ROOT = "usr/lib/kata-runtime"
 _PYTHON_ROOT = "usr/lib/python3.11/"
 _PYTHON_VERSION = (3, 11)
@@ -32,17 +32,26 @@ _DOCUMENTATION = re.compile(
 # Large, graphical, for developers, or bound to libraries that the guest has no use for.
 _UNUSED_PYTHON = re.compile(
     r"(__phello__|_aix_support|_bootsubprocess|_osx_support|_pydecimal|antigravity|asynchat|asyncore|asyncio|bdb|cProfile"
-    r"|cgi|cgitb|chunk|code|codeop|concurrent|config-3|crypt|ctypes|curses|dbm|distutils|doctest|email|ensurepip|ftplib"
+    r"|cgi|cgitb|chunk|code|codeop|concurrent|config-3|crypt|ctypes/(?!__init__|_endian)|curses|dbm|distutils|doctest|email|ensurepip|ftplib"
     r"|html|http|idlelib|imaplib|imghdr|lib2to3|mailbox|mailcap|mimetypes|msilib|multiprocessing|netrc|nntplib|optparse"
     r"|pdb|pickletools|pipes|poplib|profile|pstats|pty|pyclbr|pydoc|pydoc_data|sitecustomize|smtpd|smtplib|sndhdr"
     r"|sqlite3|ssl|statistics|sunau|sysconfig|tabnanny|telnetlib|test|this|tkinter|tomllib|trace|tracemalloc|turtle"
     r"|turtledemo|unittest|urllib|uu|uuid|venv|wave|webbrowser|wsgiref|xdrlib|xml|xmlrpc|zoneinfo|__pycache__"
     r"|_sysconfigdata[^/]*|_collections_abc_test)(\.py)?(/|$)"
-    r"|lib-dynload/_?(asyncio|bz2|codecs_|crypt|ctypes|curses|dbm|decimal|hashlib|lzma|multi|nis|sqlite|ssl|test|tkinter"
+    r"|lib-dynload/_?(asyncio|bz2|codecs_|crypt|ctypes_|curses|dbm|decimal|hashlib|lzma|multi|nis|sqlite|ssl|test|tkinter"
     r"|uuid|xx|zoneinfo|readline|audioop|ossaudio|elementtree|queue)"
 )
 _ENCODINGS = frozenset({"__init__", "aliases", "ascii", "latin_1", "utf_8", "idna"})
 
+# pivot_root(2), with which crun enters a container's root, refuses the rootfs that the kernel unpacked the initrd into,
+# since no mount lies below it. A bind mount of it on itself has one; nothing is copied.
+_INIT = """\
+#!/bin/sh
+mount --bind / /mnt
+cd /mnt
+mount --move . /
+exec chroot . /usr/sbin/init
+"""
 _INITTAB = """\
 ::sysinit:/etc/init.d/start
 ::respawn:/usr/sbin/kata-agent
@@ -62,12 +71,19 @@ mount -t tmpfs -o mode=1777,nosuid,nodev shm /dev/shm
 mount -t tmpfs -o mode=0755,nosuid,nodev run /run
 mount -t tmpfs -o mode=1777,nosuid,nodev tmp /tmp
 ip link set lo up
+echo kata >/proc/sys/kernel/hostname
 """
 _LATER = """\
 #!/bin/sh
 # Connection tracking sees packets only where something asks for it: a firewall rule, or this parameter.
 modprobe nf_conntrack enable_hooks=1
 exec modprobe -a virtio_net ip_vs nf_conntrack_netlink
+"""
+# Comes before crun until that has once succeeded: a guest without containers pays nothing for it.
+_CONTAINERS = """\
+#!/bin/sh
+[ -e /sys/fs/cgroup/cgroup.procs ] || mount -t cgroup2 -o nosuid,nodev,noexec cgroup /sys/fs/cgroup 2>/dev/null
+exec "$@"
 """
 _AGENT = """\
 #!/bin/sh
@@ -95,12 +111,17 @@ def agent_sources() -> dict[str, bytes]:
 
 def system_nodes() -> dict[str, Node]:
     """Return the fixed skeleton: directories, links, init and its scripts, the few files of /etc."""
-    nodes = {name: directory() for name in ("dev", "etc", "proc", "root", "run", "sys", "usr", "var")}
+    nodes = {name: directory() for name in ("dev", "etc", "mnt", "proc", "root", "run", "sys", "usr", "var")}
     nodes |= {name: symbolic_link(f"usr/{name}") for name in ("bin", "sbin", "lib", "lib64")}
     nodes |= {"tmp": directory(0o1777), "dev/console": console_device(), "var/run": symbolic_link("../run")}
-    nodes |= {"init": symbolic_link("usr/bin/busybox")}
     nodes |= {f"usr/lib64/{_LOADER}": symbolic_link(f"/usr/lib/x86_64-linux-gnu/{_LOADER}")}
-    scripts = {"etc/init.d/start": _START, "etc/init.d/later": _LATER, "usr/sbin/kata-agent": _AGENT}
+    scripts = {
+        "init": _INIT,
+        "etc/init.d/start": _START,
+        "etc/init.d/later": _LATER,
+        "etc/init.d/containers": _CONTAINERS,
+        "usr/sbin/kata-agent": _AGENT,
+    }
     nodes |= {name: regular_file(text.encode(), 0o755) for name, text in scripts.items()}
     texts = {
         "etc/inittab": _INITTAB,
@@ -124,14 +145,14 @@ def package_nodes(files: Iterable[tuple[str, Node]]) -> dict[str, Node]:
 
 
 def trim_base(nodes: Mapping[str, Node]) -> dict[str, Node]:
-    """Return of the base packages' files: busybox, the interpreter and the useful part of the library."""
+    """Return of the base packages' files: busybox, crun, the interpreter and the useful part of the library."""
     kept = {}
     for path, node in nodes.items():
         if path.startswith(_PYTHON_ROOT):
             name = path.removeprefix(_PYTHON_ROOT)
             if _python_wanted(name):
                 kept[path] = node
-        elif path in {"usr/bin/busybox", "usr/bin/python3.11"}:
+        elif path in {"usr/bin/busybox", "usr/bin/crun", "usr/bin/python3.11"}:
             kept[path] = node
     kept["usr/bin/python3"] = symbolic_link("python3.11")
     return kept
