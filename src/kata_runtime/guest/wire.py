@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-VERSION = 2
+VERSION = 3
 NONCE_BYTES = 16
 # The largest body either side accepts; 128 KiB of netlink plus headers fits with room to spare.
 MAX_BODY_BYTES = 256 * 1024
@@ -39,10 +39,13 @@ EXEC = 16  # JSON {"argv": [...]} -> STARTED | DONE(errno)
 STARTED = 17  # pid:u32
 STDIN = 18  # bytes; empty: end of file
 STDIN_TAKEN = 19  # count:u32 of bytes the process has taken
-STDOUT = 20
-STDERR = 21
+STDOUT = 20  # bytes; empty: end of file; from the host: nobody reads it any more
+STDERR = 21  # the same
 SIGNAL = 22  # number:u8
 EXIT = 23  # wait status as os.waitstatus_to_exitcode gives it, i32
+CREATE = 24  # JSON {"id", "bundle", "terminal"} -> STARTED when the container is created | DONE(errno, reason)
+CONTAINER_EXEC = 25  # JSON {"id", "process", "terminal"} -> as CREATE; "terminal" is [rows, columns] or null
+RESIZE = 26  # rows:u16 columns:u16
 
 # How the messages of NETLINK travel, or are sent: bits of its ``how``.
 DEFLATED = 1  # size:u32, then compressed (RFC 1950): the guest gets bytes in pages of 4 KiB, each at a price
@@ -64,6 +67,7 @@ _ESC_ESC = b"\xdb\xdd"
 _HEADER = struct.Struct("!BI")
 _FAMILY_SEQUENCE = struct.Struct("!HI")
 _NUMBER = struct.Struct("!I")
+_SIZE = struct.Struct("!HH")
 
 
 class FrameError(Exception):
@@ -213,3 +217,19 @@ def unpack_status(payload: bytes) -> int:
     """
     value = unpack_count(payload)
     return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def pack_size(rows: int, columns: int) -> bytes:
+    """The payload of RESIZE."""
+    return _SIZE.pack(rows, columns)
+
+
+def unpack_size(payload: bytes) -> tuple[int, int]:
+    """``(rows, columns)`` of a terminal.
+
+    :raise FrameError: when the payload has another length.
+    """
+    if len(payload) != _SIZE.size:
+        raise FrameError("a terminal's size that is not two numbers")
+    rows, columns = _SIZE.unpack(payload)
+    return rows, columns

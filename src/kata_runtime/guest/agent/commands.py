@@ -1,18 +1,19 @@
-"""The exec ports: each serves one command at a time."""
+"""The exec ports: each serves one command or container at a time."""
 
 from __future__ import annotations
 
 import errno
-import os
 import select
 import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
+from kata_runtime.guest.agent.containers import Container, Crun, parse_request
 from kata_runtime.guest.agent.process import Process, parse_argv
 
 if TYPE_CHECKING:
+    from kata_runtime.guest.agent.job import Job
     from kata_runtime.guest.agent.loop import Loop
     from kata_runtime.guest.agent.port import Port
 
@@ -20,12 +21,14 @@ _GRACE_SECONDS = 0.2
 
 
 class ExecPort:
-    """A port and the process that its client asked for."""
+    """A port and the job that its client asked for."""
 
-    def __init__(self, port: Port, loop: Loop) -> None:
+    def __init__(self, port: Port, loop: Loop, crun: Crun) -> None:
         self._port = port
         self._loop = loop
-        self._process: Process | None = None
+        self._crun = crun
+        self._request = 0
+        self._job: Job | None = None
         self._watched: set[int] = set()
         port.greet(0, b"")
         loop.watch(port.fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET, self._ready)
@@ -38,7 +41,7 @@ class ExecPort:
                 self._handle(*wire.unpack_body(raw))
             except wire.FrameError:
                 continue
-        if gone and self._process is not None:
+        if gone and self._job is not None:
             self._loop.later(_GRACE_SECONDS, self._check_presence)
         self._watch()
 
@@ -52,50 +55,63 @@ class ExecPort:
         if kind == wire.HELLO:
             self._hang_up()
             self._port.greet(request, payload)
-        elif kind == wire.EXEC:
-            self._start(request, payload)
-        elif self._process is None:
+        elif kind in (wire.EXEC, wire.CREATE, wire.CONTAINER_EXEC):
+            self._start(kind, request, payload)
+        elif self._job is None:
             return
-        elif kind == wire.STDIN:
-            self._loop.forget(self._process.stdin)
-            self._watched.discard(self._process.stdin)
-            self._process.feed(payload)
         elif kind == wire.SIGNAL and payload and payload[0] in signal.valid_signals():
-            self._process.signal(payload[0])
+            self._job.signal(payload[0])
+        elif kind == wire.RESIZE:
+            self._job.resize(*wire.unpack_size(payload))
+        elif self._job.streams is not None:
+            # What they close must not be watched.
+            self._unwatch()
+            if kind == wire.STDIN:
+                self._job.streams.feed(payload)
+            elif kind in (wire.STDOUT, wire.STDERR):
+                self._job.streams.drop_output(kind)
 
-    def _start(self, request: int, payload: bytes) -> None:
-        if self._process is not None:
+    def _start(self, kind: int, request: int, payload: bytes) -> None:
+        if self._job is not None:
             self._done(request, errno.EBUSY, "the port is in use")
             return
+        self._request = request
         try:
-            process = Process(self._port, request, parse_argv(payload))
+            if kind == wire.EXEC:
+                self._job = Process(self._port, request, parse_argv(payload), self._crun.children, self)
+            else:
+                self._job = Container(self._port, request, parse_request(kind, payload), self._crun, self)
         except OSError as error:
             self._done(request, error.errno or errno.EIO, error.strerror or "")
-            return
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             self._done(request, errno.EINVAL, str(error))
-            return
-        self._process = process
-        self._loop.watch(process.pidfd, select.EPOLLIN, lambda: self._ended(process))
 
     def _done(self, request: int, number: int, text: str) -> None:
         self._port.send(wire.DONE, request, wire.pack_done(number, text))
 
-    def _ended(self, process: Process) -> None:
-        self._loop.forget(process.pidfd)
-        _, status = os.waitpid(process.pid, 0)
-        os.close(process.pidfd)
-        if process is self._process:
+    def started(self, job: Job) -> None:
+        """Relay the streams that ``job`` has now."""
+        if job is self._job:
+            self._watch()
+
+    def failed(self, job: Job, number: int, text: str) -> None:
+        """Tell the host why ``job`` never started."""
+        if job is self._job:
+            self._job = None
+            self._done(self._request, number, text)
+
+    def ended(self, job: Job, status: int) -> None:
+        """Tell the host how ``job`` ended; one that was hung up interests nobody."""
+        if job is self._job:
             self._unwatch()
-            self._process = None
-            process.finish(os.waitstatus_to_exitcode(status))
+            self._job = None
+            job.finish(status)
 
     def _hang_up(self) -> None:
-        # The pidfd stays watched: the process is reaped whenever it ends.
-        if self._process is not None:
+        if self._job is not None:
             self._unwatch()
-            process, self._process = self._process, None
-            process.hang_up()
+            job, self._job = self._job, None
+            job.hang_up()
 
     def _unwatch(self) -> None:
         for fd in self._watched:
@@ -103,29 +119,29 @@ class ExecPort:
         self._watched.clear()
 
     def _watch(self) -> None:
-        """Watch the pipes that can make progress: no output while the port is full, no input without need."""
-        process = self._process
+        """Watch the streams that can make progress: no output while the port is full, no input without need."""
+        streams = None if self._job is None else self._job.streams
         wanted: dict[int, int] = {}
-        if process is not None:
+        if streams is not None:
             if not self._port.is_full:
-                wanted = dict.fromkeys(process.outputs, int(select.EPOLLIN))
-            if process.wants_stdin():
-                wanted[process.stdin] = int(select.EPOLLOUT)
+                wanted = dict.fromkeys(streams.outputs, int(select.EPOLLIN))
+            if streams.wants_stdin():
+                wanted[streams.stdin] = int(select.EPOLLOUT)
         for fd in self._watched - wanted.keys():
             self._loop.forget(fd)
         for fd in wanted.keys() - self._watched:
-            self._loop.watch(fd, wanted[fd], partial(self._pipe_ready, fd))
+            self._loop.watch(fd, wanted[fd], partial(self._stream_ready, fd))
         self._watched = set(wanted)
 
-    def _pipe_ready(self, fd: int) -> None:
-        process = self._process
-        if process is None:
+    def _stream_ready(self, fd: int) -> None:
+        streams = None if self._job is None else self._job.streams
+        if streams is None:
             return
         # Reading or writing may close the descriptor, which epoll would then forget behind our back.
         self._loop.forget(fd)
         self._watched.discard(fd)
-        if fd in process.outputs:
-            process.read_output(fd)
+        if fd in streams.outputs:
+            streams.read_output(fd)
         else:
-            process.write_stdin()
+            streams.write_stdin()
         self._watch()

@@ -7,22 +7,30 @@ import select
 import signal
 
 from kata_runtime.guest import wire
+from kata_runtime.guest.agent.children import Children
 from kata_runtime.guest.agent.commands import ExecPort
+from kata_runtime.guest.agent.containers import Crun
 from kata_runtime.guest.agent.control import Control
 from kata_runtime.guest.agent.loop import Loop
 from kata_runtime.guest.agent.port import Port
 from kata_runtime.guest.agent.relay import Relay
 
 _PORTS_DIRECTORY = "/sys/class/virtio-ports"
+# What the kernel shows of a port that has none yet.
+_NO_NAME = "(null)"
 
 
 def main() -> None:
     """Serve; ends only by a defect, and init starts the agent anew."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     loop = Loop()
-    names = {name: path for name, path in _ports().items() if name.startswith(wire.EXEC_PORT_PREFIX)}
-    served: list[Control | ExecPort] = [ExecPort(_open(path), loop) for path in names.values()]
-    served.append(Control(_open(_ports()[wire.CONTROL_PORT]), loop, Relay()))
+    crun = Crun(Children(loop))
+    crun.end_leftovers()
+    ports = _ports()
+    served: list[Control | ExecPort] = [
+        ExecPort(_open(path), loop, crun) for name, path in ports.items() if name.startswith(wire.EXEC_PORT_PREFIX)
+    ]
+    served.append(Control(_open(ports[wire.CONTROL_PORT]), loop, Relay()))
     loop.run()
 
 
@@ -31,16 +39,22 @@ def _open(path: str) -> Port:
 
 
 def _ports() -> dict[str, str]:
-    """``{port name: device}``; a port's name comes a little after its directory (drivers/char/virtio_console.c)."""
+    """``{port name: device}`` of every port.
+
+    The names come a little after the directories (drivers/char/virtio_console.c: VIRTIO_CONSOLE_PORT_NAME), that of the
+    control port first of all.
+    """
     poller = select.poll()
     while True:
-        found = {}
-        for entry in os.listdir(_PORTS_DIRECTORY):
-            try:
-                with open(f"{_PORTS_DIRECTORY}/{entry}/name") as file:
-                    found[file.read().strip()] = f"/dev/{entry}"
-            except FileNotFoundError:
-                continue
-        if wire.CONTROL_PORT in found:
-            return found
+        names = {entry: _name_of(entry) for entry in os.listdir(_PORTS_DIRECTORY)}
+        if wire.CONTROL_PORT in names.values() and _NO_NAME not in names.values():
+            return {name: f"/dev/{entry}" for entry, name in names.items()}
         poller.poll(10)
+
+
+def _name_of(entry: str) -> str:
+    try:
+        with open(f"{_PORTS_DIRECTORY}/{entry}/name") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return _NO_NAME
