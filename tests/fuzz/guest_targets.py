@@ -14,7 +14,9 @@ from tests.fuzz.target import ScriptedKernel, Target, parts
 from kata_runtime import unix_socket
 from kata_runtime.errors import ProtocolError, QemuError
 from kata_runtime.guest import wire
-from kata_runtime.guest.channel import AgentChannel
+from kata_runtime.guest.channel import AgentChannel, Completed
+from kata_runtime.guest.crun import Crun
+from kata_runtime.guest.port import GuestPort
 from kata_runtime.netlink import message
 from kata_runtime.netlink.address import RTM_NEWADDR, dump_addresses, unpack_address
 from kata_runtime.netlink.generic import find_family, unpack_family
@@ -32,10 +34,11 @@ from kata_runtime.netlink.route import add_route, delete_route, unpack_route, wi
 from kata_runtime.netlink.transport import Block, Family
 from kata_runtime.network import guest_nic, route_table
 from kata_runtime.network.queues import _available_mib
+from kata_runtime.sandbox.relay import Relay, Streams
 from kata_runtime.vmm.monitor import Monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _NONCE = bytes(range(1, wire.NONCE_BYTES + 1))
 _PIECE_BYTES = 1000
@@ -105,6 +108,49 @@ def _ask(channel: AgentChannel, how: int) -> None:
                 subscription.wait(lambda datagram: len(datagram) > 100, 1, "something")
         case _:
             channel.run(["cat", "/proc/meminfo"], stdin=b"x" * 10, seconds=1)
+
+
+def _relayed(data: bytes) -> None:
+    """An agent that answers the request for a command with ``data``, and then its VM ends."""
+    ours, theirs = socket.socketpair()
+    hello = wire.pack_frame(wire.HELLO, 0, _NONCE + wire.VERSION.to_bytes(2, "big"))
+    theirs.setblocking(False)
+    theirs.send(hello + data)
+    theirs.shutdown(socket.SHUT_WR)
+    real = unix_socket.connect, os.urandom
+    unix_socket.connect, os.urandom = lambda path, seconds: ours, lambda _size: _NONCE
+    with open(os.devnull, "r+b") as nowhere:
+        try:
+            status = Relay(GuestPort(""), Streams(*[nowhere.fileno()] * 3), owned=False).run(wire.EXEC, b"{}")
+            assert 0 <= status <= 255
+        finally:
+            unix_socket.connect, os.urandom = real
+            theirs.close()
+            ours.close()
+
+
+class _Answering(AgentChannel):
+    """A channel to a guest in which every command prints the same."""
+
+    def __init__(self, stdout: bytes) -> None:
+        self._stdout = stdout
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
+        """Print it."""
+        del argv, stdin, seconds
+        return Completed(0, self._stdout, b"")
+
+
+def _crun(data: bytes) -> None:
+    """What crun and the kernel's counters say, asked in the way of the first byte."""
+    crun = Crun(_Answering(data[1:]))
+    match data[:1]:
+        case b"s":
+            crun.state("a")
+        case b"p":
+            crun.processes("a")
+        case _:
+            crun.usage("/a")
 
 
 def _qmp(data: bytes) -> None:
@@ -206,6 +252,8 @@ def _family(data: bytes) -> None:
 
 
 _TARGETS: list[tuple[str, Callable[[bytes], Any]]] = [
+    ("relay", _relayed),
+    ("crun", _crun),
     ("frames", _frames),
     ("payloads", _payloads),
     ("qmp", _qmp),

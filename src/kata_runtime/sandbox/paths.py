@@ -10,7 +10,9 @@ QEMU_LOG = "qemu.log"
 CONSOLE_LOG = "console.log"
 
 # The last one is kept for short commands of the runtime itself, so that long ones of users never block it.
-EXEC_PORTS = 16
+# At boot each port takes one of the 32 buffers for control messages, and one that connects another; QEMU drops what
+# finds none (7.2, hw/char/virtio-serial-bus.c: send_control_msg): with 31 the agent waited for a port's name for ever.
+EXEC_PORTS = 24
 RUNTIME_EXEC_PORT = EXEC_PORTS - 1
 
 

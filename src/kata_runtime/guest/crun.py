@@ -1,0 +1,210 @@
+"""crun in the guest: the requests that make containers, its short commands, and its answers (crun(1), 1.8).
+
+The answers come out of the guest: they are bounded, and are taken apart strictly.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.errors import GuestError, ProtocolError
+from kata_runtime.guest import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kata_runtime.guest.channel import AgentChannel, Completed
+
+_SECONDS = 30.0
+_ANSWER_BYTES_MAX = 256 * 1024
+_REASON_LENGTH = 4096
+_PID_MAX = 1 << 22  # include/linux/threads.h: PID_MAX_LIMIT
+_COUNTER_MAX = 1 << 64
+_STATUSES = frozenset({"creating", "created", "running", "paused", "stopped"})
+_CGROUP_ROOT = "/sys/fs/cgroup"
+_USAGE_FILES = (
+    "cpu.stat", "memory.current", "memory.max", "memory.stat", "memory.events", "pids.current", "pids.max",
+)  # fmt: skip
+_FLAT_LINE = re.compile(r"([a-z0-9_]{1,64}) (\d{1,20})")
+
+
+class Request(NamedTuple):
+    """A frame for an exec port."""
+
+    kind: int
+    payload: bytes
+
+
+class State(NamedTuple):
+    """A container as crun knows it; ``pid`` in the guest, 0 when it is stopped."""
+
+    status: str
+    pid: int
+
+
+class Usage(NamedTuple):
+    """What a container uses (Documentation/admin-guide/cgroup-v2.rst); bytes and microseconds, None: no limit.
+
+    ``memory_events["oom_kill"]`` counts the processes that were killed for want of memory.
+    """
+
+    cpu: dict[str, int]
+    memory: dict[str, int]
+    memory_events: dict[str, int]
+    memory_current: int
+    memory_limit: int | None
+    pids_current: int
+    pids_limit: int | None
+
+
+class CrunError(GuestError):
+    """crun refused; the message is its own, from which engines derive exit statuses."""
+
+
+def create_request(container_id: str, bundle: str, terminal: tuple[int, int] | None) -> Request:
+    """``crun create`` of a bundle in the guest, on a terminal of ``(rows, columns)`` or on pipes."""
+    return _request(wire.CREATE, {"id": container_id, "bundle": bundle, "terminal": terminal})
+
+
+def exec_request(container_id: str, process: Mapping[str, object], terminal: tuple[int, int] | None) -> Request:
+    """``crun exec`` of an OCI process object, whose own ``terminal`` does not count."""
+    return _request(wire.CONTAINER_EXEC, {"id": container_id, "process": process, "terminal": terminal})
+
+
+def _request(kind: int, document: Mapping[str, object]) -> Request:
+    return Request(kind, json.dumps(document, separators=(",", ":")).encode())
+
+
+class Crun:
+    """crun's short commands.
+
+    Each raises ``CrunError`` when crun refuses, and what ``AgentChannel.run`` raises.
+    """
+
+    def __init__(self, channel: AgentChannel) -> None:
+        self._channel = channel
+
+    def start(self, container_id: str) -> None:
+        """Let a created container run its program."""
+        self._run(["start", "--", container_id])
+
+    def kill(self, container_id: str, number: int, *, everyone: bool = False) -> None:
+        """Send a signal to a container's first process, or to ``everyone`` in it."""
+        self._run(["kill", *(["--all"] if everyone else []), "--", container_id, str(number)])
+
+    def pause(self, container_id: str) -> None:
+        """Stop every process of a container."""
+        self._run(["pause", "--", container_id])
+
+    def resume(self, container_id: str) -> None:
+        """Let the processes of a paused container go on."""
+        self._run(["resume", "--", container_id])
+
+    def update(self, container_id: str, resources: Mapping[str, object]) -> None:
+        """Change limits, given as in ``linux.resources`` of a config.json."""
+        self._run(["update", "--resources", "/proc/self/fd/0", "--", container_id], json.dumps(resources).encode())
+
+    def delete(self, container_id: str, *, force: bool = False) -> None:
+        """Remove what is left of a stopped container; ``force`` kills it first, and does not mind one that is gone."""
+        self._run(["delete", *(["--force"] if force else []), "--", container_id])
+
+    def state(self, container_id: str) -> State:
+        """What crun knows of a container."""
+        answer = _json(self._run(["state", "--", container_id]))
+        status, pid = (answer.get("status"), answer.get("pid")) if isinstance(answer, dict) else (None, None)
+        if not isinstance(status, str) or status not in _STATUSES or not isinstance(pid, int) or not _is_pid(pid, 0):
+            raise ProtocolError("crun gave a state without a status or pid")
+        return State(status, pid)
+
+    def processes(self, container_id: str) -> list[int]:
+        """The pids, in the guest, of a container's processes."""
+        answer = _json(self._run(["ps", "--format", "json", "--", container_id]))
+        # Of no process at all crun 1.8 prints "null".
+        pids = [] if answer is None else answer
+        if not isinstance(pids, list) or not all(isinstance(pid, int) and _is_pid(pid, 1) for pid in pids):
+            raise ProtocolError("crun gave a list of something else than pids")
+        return pids
+
+    def usage(self, cgroup: str) -> Usage:
+        """What the processes of the cgroup (a path as in ``linux.cgroupsPath``) use; crun itself cannot tell."""
+        directory = f"{_CGROUP_ROOT}/{cgroup.strip('/')}"
+        argv = ["grep", "-s", "", *(f"{directory}/{name}" for name in _USAGE_FILES)]
+        done = self._channel.run(argv, seconds=_SECONDS)
+        if done.exit_status not in (0, 2):
+            raise GuestError(f"the guest has no cgroup {cgroup!a}")
+        return _usage(_decoded(done.stdout), directory)
+
+    def _run(self, words: Sequence[str], stdin: bytes = b"") -> bytes:
+        done = self._channel.run(["crun", *words], stdin, seconds=_SECONDS)
+        if done.exit_status:
+            raise CrunError(_reason(done, words[0]))
+        return done.stdout
+
+
+def _reason(done: Completed, verb: str) -> str:
+    """The last line that crun complained with."""
+    text = done.stderr[-_REASON_LENGTH:].decode("utf-8", "replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    line = lines[-1] if lines else f"crun {verb} ended with status {done.exit_status}"
+    return "".join(letter if letter.isprintable() else " " for letter in line)
+
+
+def _decoded(data: bytes) -> str:
+    if len(data) > _ANSWER_BYTES_MAX:
+        raise ProtocolError(f"an answer of more than {_ANSWER_BYTES_MAX >> 10} KiB came out of the guest")
+    try:
+        return data.decode("ascii")
+    except UnicodeDecodeError:
+        raise ProtocolError("an answer that is no ASCII came out of the guest") from None
+
+
+def _json(data: bytes) -> object:
+    try:
+        answer: object = json.loads(_decoded(data))
+    except (ValueError, RecursionError):
+        raise ProtocolError("crun gave no JSON") from None
+    return answer
+
+
+def _is_pid(number: int, least: int) -> bool:
+    return not isinstance(number, bool) and least <= number <= _PID_MAX
+
+
+def _usage(text: str, directory: str) -> Usage:
+    """Take apart what grep printed: ``FILE:LINE`` each."""
+    files: dict[str, list[str]] = {name: [] for name in _USAGE_FILES}
+    for line in text.splitlines():
+        name, _, value = line.removeprefix(f"{directory}/").partition(":")
+        if name not in files:
+            raise ProtocolError("a line that was not asked for came out of the guest")
+        files[name].append(value)
+    return Usage(
+        _flat(files["cpu.stat"]),
+        _flat(files["memory.stat"]),
+        _flat(files["memory.events"]),
+        _single(files["memory.current"]) or 0,
+        _single(files["memory.max"]),
+        _single(files["pids.current"]) or 0,
+        _single(files["pids.max"]),
+    )
+
+
+def _flat(lines: Sequence[str]) -> dict[str, int]:
+    found = {}
+    for line in lines:
+        match = _FLAT_LINE.fullmatch(line)
+        if match is None:
+            raise ProtocolError("the guest's kernel counts in a way that is not known")
+        found[match[1]] = min(int(match[2]), _COUNTER_MAX - 1)
+    return found
+
+
+def _single(lines: Sequence[str]) -> int | None:
+    """The number in a file; None for "max", and for no such file."""
+    if not lines or lines == ["max"]:
+        return None
+    if len(lines) != 1 or not re.fullmatch(r"[0-9]{1,20}", lines[0]):
+        raise ProtocolError("the guest's kernel counts in a way that is not known")
+    return int(lines[0])
