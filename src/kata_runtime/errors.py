@@ -20,6 +20,9 @@ from __future__ import annotations
 
 import os
 
+# The longest sentence of a kernel is far shorter; one that a guest made up must not flood a terminal.
+_EXTACK_CHARACTERS = 256
+
 
 class KataError(Exception):
     """Root of the tree: what is wrong, and optionally what would be right."""
@@ -93,9 +96,10 @@ class KernelError(KataError):
     """
 
     def __init__(self, operation: str, errno: int, extack: str = "", *, hint: str | None = None) -> None:
-        reason = os.strerror(errno)
+        # strerror(3) takes a C int.
+        reason = os.strerror(errno) if abs(errno) < 1 << 31 else f"error {errno}"
         if extack:
-            reason = f"{reason} ({extack})"
+            reason = f"{reason} ({extack[:_EXTACK_CHARACTERS]})"
         super().__init__(f"{operation}: {reason}", hint=hint)
         self.operation = operation
         self.errno = errno

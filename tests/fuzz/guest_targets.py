@@ -190,7 +190,7 @@ def _answers(data: bytes) -> None:
     """One input as the answers to three ways of asking."""
     asked: list[Callable[[ScriptedKernel], object]] = [
         lambda kernel: call_each(kernel, Family.ROUTE, _REQUESTS),
-        lambda kernel: list(dump_each(kernel, Family.ROUTE, _REQUESTS)),
+        lambda kernel: list(dump_each(kernel, Family.ROUTE, _REQUESTS, lambda _, payload: payload)),
         lambda kernel: attempt_all(kernel, Family.ROUTE, _REQUESTS, until_failure=True),
     ]
     how, *answers = list(parts(data)) or [b""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -10,21 +11,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from kata_runtime import operation_log
 from kata_runtime.errors import DeadlineError, GuestError, KernelError, ProtocolError
 from kata_runtime.guest import wire
+from kata_runtime.guest.limits import DEFAULT, FRAME_BYTES
 from kata_runtime.guest.port import Frame, GuestPort
 from kata_runtime.netlink.exchange_log import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from kata_runtime.guest.limits import Limits
     from kata_runtime.netlink.transport import Block, Family
 
 # So many blocks are under way at once: one that the kernel works on, others that cross the port meanwhile.
 _WINDOW_BLOCKS = 4
-# A dump larger than this is not one that a container of ours can have (20,000 rules: 4 MiB).
-_ANSWER_BYTES_MAX = 256 * 1024 * 1024
-_ANSWER_SECONDS = 60.0
-_OUTPUT_BYTES_MAX = 16 * 1024 * 1024
-_NOTIFICATIONS_MAX = 10_000
 
 
 class Completed(NamedTuple):
@@ -56,28 +54,31 @@ class Subscription:
 class AgentChannel:
     """Implements ``netlink.transport.Transport`` against the guest's kernel."""
 
-    def __init__(self, control_path: str, exec_path: str) -> None:
+    def __init__(self, control_path: str, exec_path: str, limits: Limits = DEFAULT) -> None:
         """``exec_path`` is the port kept for ``run``; it is connected on first use.
 
-        :raise ContainerError, DeadlineError: as for ``GuestPort``.
+        :raise ContainerError, DeadlineError, GuestError, ProtocolError: as for ``GuestPort``.
         """
         self._control_path = control_path
         self._exec_path = exec_path
-        self._port: GuestPort | None = GuestPort(control_path)
+        self._limits = limits
+        self._port: GuestPort | None = GuestPort(control_path, seconds=limits.connect_seconds)
         self._request = 0
         self._notifications: dict[int, deque[bytes]] = {}
+        self._kept_bytes = 0
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the agent forgets its subscriptions."""
         if self._port is not None:
             self._port.close()
             self._port = None
+            self._notifications.clear()
+            self._kept_bytes = 0
 
     def _connected(self) -> GuestPort:
         # An exchange that was given up leaves answers behind; a new connection's nonce separates from them.
         if self._port is None:
-            self._port = GuestPort(self._control_path)
-            self._notifications.clear()
+            self._port = GuestPort(self._control_path, seconds=self._limits.connect_seconds)
         return self._port
 
     def _next_request(self) -> int:
@@ -85,7 +86,7 @@ class AgentChannel:
         return self._request
 
     def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
-        """Pipeline ``blocks``; yield each one's whole answer, in order.
+        """Pipeline ``blocks``; yield their answers in order, in the pieces in which they come.
 
         :raise KernelError: the guest's kernel refused the block as a whole (no such family, no buffer).
         :raise GuestError, DeadlineError, ProtocolError: the channel failed.
@@ -94,6 +95,8 @@ class AgentChannel:
 
     def _exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
         port = self._connected()
+        budget = _Budget(self._limits.answer_bytes)
+        deadline = time.monotonic() + self._limits.exchange_seconds
         remaining = iter(blocks)
         under_way: deque[int] = deque()
         exhausted = False
@@ -112,24 +115,20 @@ class AgentChannel:
                 if not under_way:
                     complete = True
                     return
-                answer = self._answer(port, under_way[0])
+                yield from self._parts(port, under_way[0], "netlink in the guest", budget, deadline)
                 under_way.popleft()
-                complete = exhausted and not under_way
-                yield answer
-                complete = False
         finally:
             if not complete:
                 self.close()
 
-    def _answer(self, port: GuestPort, request: int) -> bytes:
-        return b"".join(self._parts(port, request, "netlink in the guest"))
-
-    def _parts(self, port: GuestPort, request: int, operation: str) -> Iterator[bytes]:
-        """The DATA of an answer, up to its DONE."""
-        deadline = time.monotonic() + _ANSWER_SECONDS
-        size = 0
+    def _parts(
+        self, port: GuestPort, request: int, operation: str, budget: _Budget, last_moment: float
+    ) -> Iterator[bytes]:
+        """The DATA of an answer, up to its DONE, which must come before ``last_moment``."""
+        seconds = self._limits.answer_seconds
+        deadline = min(time.monotonic() + seconds, last_moment)
         while True:
-            kind, of, payload = self._receive(port, deadline, _ANSWER_SECONDS, "the guest kernel's answer")
+            kind, of, payload = self._receive(port, deadline, seconds, "the guest kernel's answer")
             if of != request or kind not in (wire.DATA, wire.DONE):
                 raise ProtocolError(f"the guest's agent sent frame {kind} for request {of} out of turn")
             if kind == wire.DONE:
@@ -137,9 +136,7 @@ class AgentChannel:
                 if number:
                     raise KernelError(operation, number, text)
                 return
-            size += len(payload)
-            if size > _ANSWER_BYTES_MAX:
-                raise ProtocolError(f"the guest answered with more than {_ANSWER_BYTES_MAX >> 20} MiB")
+            budget.take(payload)
             yield payload
 
     def read_file(self, name: str) -> Iterator[bytes]:
@@ -155,7 +152,11 @@ class AgentChannel:
             with operation_log.measured("file in the guest", path=f"/proc/net/{name}") as step:
                 port.send(wire.READ, request, name.encode())
                 size = 0
-                for part in self._parts(port, request, f"reading /proc/net/{name} in the guest"):
+                budget = _Budget(self._limits.answer_bytes)
+                operation = f"reading /proc/net/{name} in the guest"
+                for part in self._parts(
+                    port, request, operation, budget, time.monotonic() + self._limits.answer_seconds
+                ):
                     size += len(part)
                     yield part
                 step.note(bytes_received=size)
@@ -174,10 +175,14 @@ class AgentChannel:
             if kind != wire.NOTIFY:
                 return kind, request, payload
             kept = self._notifications.get(request)
-            if kept is not None and len(kept) < _NOTIFICATIONS_MAX:
+            if kept is not None:
                 kept.append(payload)
+                self._kept_bytes += len(payload)
+                if len(kept) > self._limits.notifications or self._kept_bytes > self._limits.notification_bytes:
+                    raise ProtocolError("the guest announces more changes than anybody could read")
 
-    def _ask(self, kind: int, payload: bytes, operation: str, seconds: float = 10.0) -> str:
+    def _ask(self, kind: int, payload: bytes, operation: str) -> str:
+        seconds = self._limits.request_seconds
         port = self._connected()
         request = self._next_request()
         try:
@@ -185,10 +190,10 @@ class AgentChannel:
             answered, of, body = self._receive(port, time.monotonic() + seconds, seconds, f"{operation} in the guest")
             if answered != wire.DONE or of != request:
                 raise ProtocolError(f"the guest's agent sent frame {answered} out of turn")
+            number, text = _unpack_done(body)
         except BaseException:
             self.close()
             raise
-        number, text = _unpack_done(body)
         if number:
             raise KernelError(operation, number, text)
         return text
@@ -204,7 +209,7 @@ class AgentChannel:
         try:
             yield Subscription(self, request)
         finally:
-            self._notifications.pop(request, None)
+            self._kept_bytes -= sum(map(len, self._notifications.pop(request, ())))
             if self._port is port and port is not None:
                 self._request -= 1
                 self._unsubscribe(port, request)
@@ -213,20 +218,25 @@ class AgentChannel:
         # The agent forgets all subscriptions with the connection: dropping it is as good as asking.
         try:
             port.send(wire.UNSUBSCRIBE, request)
-            self._receive(port, time.monotonic() + 5, 5, "the end of a subscription")
+            seconds = self._limits.farewell_seconds
+            self._receive(port, time.monotonic() + seconds, seconds, "the end of a subscription")
         except (DeadlineError, GuestError, ProtocolError):
             self.close()
         self._request = request
 
     def next_notification(self, request: int, deadline: float, seconds: float, awaited: str) -> bytes:
         """The next datagram of a subscription, before ``deadline`` of the monotonic clock."""
-        kept = self._notifications[request]
-        while not kept:
+        kept = self._notifications.get(request)
+        if kept is None:
+            raise GuestError("a subscription to the guest's notifications ended with its connection", hint="try again")
+        if not kept:
             kind, of, payload = self._connected().receive(deadline, seconds, awaited)
             if kind != wire.NOTIFY or of != request:
                 raise ProtocolError(f"the guest's agent sent frame {kind} while a notification was awaited")
-            kept.append(payload)
-        return kept.popleft()
+            return payload
+        taken = kept.popleft()
+        self._kept_bytes -= len(taken)
+        return taken
 
     def sysctl(self, name: str, value: str | None = None) -> str:
         """Read (or set, then read) a sysctl by its path below /proc/sys, e.g. ``net/ipv4/ip_forward``.
@@ -252,48 +262,80 @@ class AgentChannel:
         import json  # 19 ms that most commands need not spend
 
         with operation_log.measured("run in the guest", argv=list(argv)) as step:
-            port = GuestPort(self._exec_path)
+            port = GuestPort(self._exec_path, seconds=self._limits.connect_seconds)
             try:
                 port.send(wire.EXEC, 1, json.dumps({"argv": list(argv)}).encode())
-                done = _collect(port, argv[0], stdin, seconds)
+                done = _collect(port, argv[0], stdin, seconds, self._limits.output_bytes)
             finally:
                 port.close()
             step.note(exit_status=done.exit_status, bytes_received=len(done.stdout) + len(done.stderr))
             return done
 
 
-def _collect(port: GuestPort, name: str, stdin: bytes, seconds: float) -> Completed:
+class _Budget:
+    """How many bytes of an answer may still come, each frame with what it costs beside its payload."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._left = size
+
+    def take(self, payload: bytes) -> None:
+        """Count a frame.
+
+        :raise ProtocolError: it is one too many.
+        """
+        self._left -= len(payload) + FRAME_BYTES
+        if self._left < 0:
+            raise ProtocolError(f"the guest answered with more than {self._size >> 20} MiB")
+
+
+def _collect(port: GuestPort, name: str, stdin: bytes, seconds: float, limit: int) -> Completed:
+    try:
+        return _converse(port, name, stdin, seconds, limit)
+    except wire.FrameError as error:
+        raise _broken(error) from None
+
+
+def _converse(port: GuestPort, name: str, stdin: bytes, seconds: float, limit: int) -> Completed:
     deadline = time.monotonic() + seconds
     output = {wire.STDOUT: bytearray(), wire.STDERR: bytearray()}
     offset = 0
     window = wire.STDIN_WINDOW_BYTES
     while True:
         kind, _, payload = port.receive(deadline, seconds, f"the end of {name} in the guest")
-        if kind == wire.DONE:
-            number, text = _unpack_done(payload)
-            raise GuestError(f"cannot run {name} in the guest: {text or number}")
-        if kind == wire.EXIT:
-            status = wire.unpack_status(payload)
-            return Completed(status, bytes(output[wire.STDOUT]), bytes(output[wire.STDERR]))
-        if kind in output:
-            output[kind] += payload
-            if len(output[kind]) > _OUTPUT_BYTES_MAX:
-                raise GuestError(f"{name} in the guest printed more than {_OUTPUT_BYTES_MAX >> 20} MiB")
-        if kind == wire.STDIN_TAKEN:
-            window += wire.unpack_count(payload)
-        if kind in (wire.STARTED, wire.STDIN_TAKEN) and offset <= len(stdin):
+        match kind:
+            case wire.DONE:
+                number, text = wire.unpack_done(payload)
+                raise GuestError(f"cannot run {name} in the guest: {text or os.strerror(number)}")
+            case wire.EXIT:
+                status = wire.unpack_status(payload)
+                return Completed(status, bytes(output[wire.STDOUT]), bytes(output[wire.STDERR]))
+            case wire.STDOUT | wire.STDERR:
+                output[kind] += payload
+                if len(output[kind]) > limit:
+                    raise GuestError(f"{name} in the guest printed more than {limit >> 10} KiB")
+                continue
+            case wire.STDIN_TAKEN:
+                window = min(window + wire.unpack_count(payload), wire.STDIN_WINDOW_BYTES)
+            case wire.STARTED:
+                pass
+            case _:
+                raise ProtocolError(f"the guest's agent sent frame {kind} to a command")
+        while window and offset < len(stdin):
             chunk = stdin[offset : offset + window]
-            while chunk:
-                port.send(wire.STDIN, 1, chunk)
-                offset, window = offset + len(chunk), window - len(chunk)
-                chunk = stdin[offset : offset + window]
-            if offset == len(stdin):
-                port.send(wire.STDIN, 1)
-                offset += 1
+            port.send(wire.STDIN, 1, chunk)
+            offset, window = offset + len(chunk), window - len(chunk)
+        if offset == len(stdin):
+            port.send(wire.STDIN, 1)
+            offset += 1
 
 
 def _unpack_done(payload: bytes) -> tuple[int, str]:
     try:
         return wire.unpack_done(payload)
     except wire.FrameError as error:
-        raise ProtocolError(f"the guest's agent sent {error}") from None
+        raise _broken(error) from None
+
+
+def _broken(error: wire.FrameError) -> ProtocolError:
+    return ProtocolError(f"the guest's agent sent {error}")

@@ -14,6 +14,7 @@ from kata_runtime.guest import wire
 
 _READ_BYTES = 256 * 1024
 _HELLO_SECONDS = 1.0
+_VERSION_BYTES = 2
 Frame = tuple[int, int, bytes]
 
 
@@ -28,7 +29,8 @@ class GuestPort:
         """Connect and agree on a nonce within ``seconds``.
 
         :raise ContainerError: nothing listens there.
-        :raise DeadlineError: the agent does not answer.
+        :raise DeadlineError: the agent does not answer. :raise GuestError: it is of another version, or gone.
+        :raise ProtocolError: its answer is broken.
         """
         try:
             self._socket = unix_socket.connect(path, seconds)
@@ -88,7 +90,10 @@ class GuestPort:
         while True:
             kind, _, payload = self.receive(deadline, seconds, "an answer of the guest's agent", strict=False)
             if kind == wire.HELLO and payload[: wire.NONCE_BYTES] == nonce:
-                return int.from_bytes(payload[wire.NONCE_BYTES :], "big")
+                version = payload[wire.NONCE_BYTES :]
+                if len(version) != _VERSION_BYTES:
+                    raise ProtocolError(f"the guest's agent sent a version of {len(version)} bytes")
+                return int.from_bytes(version, "big")
 
     def send(self, kind: int, request: int, payload: bytes = b"") -> None:
         """Queue a frame and send what the port takes now."""

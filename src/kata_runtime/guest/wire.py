@@ -15,8 +15,12 @@ import zlib
 
 VERSION = 3
 NONCE_BYTES = 16
-# The largest body either side accepts; 128 KiB of netlink plus headers fits with room to spare.
+# The largest body (kind, request and payload) either side accepts; 128 KiB of netlink fit with room to spare.
 MAX_BODY_BYTES = 256 * 1024
+# include/linux/err.h, MAX_ERRNO: no kernel reports more.
+_MAX_ERRNO = 4095
+# The longest text in a DONE: a page, which is what a sysctl has at most.
+_TEXT_BYTES = 4096
 
 CONTROL_PORT = "org.kata-runtime.control"
 EXEC_PORT_PREFIX = "org.kata-runtime.exec."
@@ -85,49 +89,65 @@ def pack_frame(kind: int, request: int, payload: bytes | memoryview = b"") -> by
 def unpack_body(raw: bytes) -> tuple[int, int, bytes]:
     """``(kind, request, payload)`` of the bytes between two ENDs.
 
-    :raise FrameError: when they are too short or hold an ESC that escapes nothing.
+    :raise FrameError: when they are too short or too long, or hold an ESC that escapes nothing.
     """
     if _ESC in raw:
         if raw.count(_ESC) != raw.count(_ESC_END) + raw.count(_ESC_ESC):
             raise FrameError("an escape byte that escapes nothing")
         raw = raw.replace(_ESC_END, _END).replace(_ESC_ESC, _ESC)
-    if len(raw) < _HEADER.size:
+    if not _HEADER.size <= len(raw) <= MAX_BODY_BYTES:
         raise FrameError(f"a frame of {len(raw)} bytes")
     kind, request = _HEADER.unpack_from(raw)
     return kind, request, raw[_HEADER.size :]
 
 
 class Decoder:
-    """Cuts a byte stream into frames; holds at most one frame of ``MAX_BODY_BYTES`` (escaped: twice that)."""
+    """Cuts a byte stream into frames; holds at most one frame, of ``MAX_BODY_BYTES`` when its escapes are undone."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
+        self._escapes = 0  # in what is pending
+        self._skips = False
 
     def reset(self) -> None:
         """Forget a half-received frame."""
         self._pending.clear()
+        self._escapes = 0
+        self._skips = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """The raw frames that ``data`` completes, for ``unpack_body``; empty and spoilt ones are dropped.
 
-        :raise FrameError: when a frame grows over the limit; the decoder is empty then.
+        :raise FrameError: when a frame is larger than the limit; those of this ``data`` are lost, and the rest of
+            the large one is dropped when it comes.
         """
         if _END not in data:
-            self._pending += data
-            self._check_size()
+            self._hold(data)
             return []
         first, *rest = data.split(_END)
-        self._pending += first
+        self._hold(first)
         frames = [bytes(self._pending), *rest[:-1]]
-        self._pending = bytearray(rest[-1])
-        self._check_size()
+        self.reset()
+        self._hold(rest[-1])
+        # Escaped bytes are at most twice as many; who is that long is counted.
+        if any(len(frame) - frame.count(_ESC) > MAX_BODY_BYTES for frame in frames if len(frame) > MAX_BODY_BYTES):
+            raise _too_large()
         # The last byte of a whole frame is never ESC: that is always followed by what it escapes.
         return [frame for frame in frames if frame and frame[-1] != _SPOILT]
 
-    def _check_size(self) -> None:
-        if len(self._pending) > 2 * MAX_BODY_BYTES:
-            self._pending.clear()
-            raise FrameError(f"a frame of more than {MAX_BODY_BYTES} bytes")
+    def _hold(self, data: bytes) -> None:
+        if self._skips:
+            return
+        self._pending += data
+        self._escapes += data.count(_ESC)
+        if len(self._pending) - self._escapes > MAX_BODY_BYTES:
+            self.reset()
+            self._skips = True
+            raise _too_large()
+
+
+def _too_large() -> FrameError:
+    return FrameError(f"a frame of more than {MAX_BODY_BYTES} bytes")
 
 
 def pack_target(family: int, number: int) -> bytes:
@@ -187,11 +207,14 @@ def pack_done(errno: int, text: str = "") -> bytes:
 
 
 def unpack_done(payload: bytes) -> tuple[int, str]:
-    """``(errno, text)``.
+    """``(errno, text)``; a text that is too long is cut.
 
-    :raise FrameError: when the payload is too short.
+    :raise FrameError: when the payload is too short, or no kernel knows such an errno.
     """
-    return unpack_count(payload), payload[_NUMBER.size :].decode("utf-8", "replace")
+    number = unpack_count(payload)
+    if number > _MAX_ERRNO:
+        raise FrameError(f"errno {number}")
+    return number, payload[_NUMBER.size : _NUMBER.size + _TEXT_BYTES].decode("utf-8", "replace")
 
 
 def pack_count(count: int) -> bytes:

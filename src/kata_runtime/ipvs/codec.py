@@ -24,6 +24,7 @@ from kata_runtime.ipvs.model import (
     Tunnel,
     TunnelType,
 )
+from kata_runtime.ipvs.names import interface_name, module_name
 from kata_runtime.netlink.generic import pack_generic, unpack_generic
 from kata_runtime.netlink.message import (
     iter_attributes,
@@ -34,7 +35,6 @@ from kata_runtime.netlink.message import (
     pack_u16,
     pack_u32,
     parse_attributes,
-    unpack_text,
     unpack_u8,
     unpack_u16,
     unpack_u32,
@@ -81,6 +81,8 @@ _NET_PORT = struct.Struct("=H")
 NOT_COUNTED = Statistics()
 _NO_TUNNEL = Tunnel()
 _FORWARDINGS = tuple(Forwarding)
+# A service without a firewall mark has one.
+_PROTOCOLS = {int(protocol): protocol for protocol in Protocol if protocol != Protocol.NONE}
 
 # The layout of a server in a dump (ip_vs_genl_fill_dest): thirteen attributes, counters of 32 bits, which are passed
 # over, and counters of 64 bits. Each attribute is its length, its type and its value.
@@ -235,11 +237,11 @@ def unpack_service(payload: bytes, *, statistics: bool = True) -> tuple[ServiceW
         raise ProtocolError("a virtual service without flags or netmask")
     wish = ServiceWish(
         key,
-        _name(attributes.get(_SVC_SCHED_NAME, b"")),
+        module_name(attributes.get(_SVC_SCHED_NAME, b"")),
         _FLAGS.unpack(flags)[0] & ~ServiceFlag.HASHED,
         unpack_u32(attributes.get(_SVC_TIMEOUT, b"")),
         (_MASK4 if family == AF_INET else _NUMBER).unpack(mask)[0],
-        _name(attributes.get(_SVC_PE_NAME, b"")),
+        module_name(attributes[_SVC_PE_NAME]) if _SVC_PE_NAME in attributes else "",
     )
     return wish, _statistics(attributes, _SVC_STATS64, _SVC_STATS) if statistics else NOT_COUNTED
 
@@ -325,13 +327,23 @@ def unpack_daemon(payload: bytes) -> Daemon:
         raise ProtocolError(f"a synchronisation daemon with {error}") from None
     return Daemon(
         state,
-        _name(attributes.get(_DAEMON_IFN, b"")),
+        interface_name(attributes.get(_DAEMON_IFN, b"")),
         unpack_u32(attributes.get(_DAEMON_SYNC_ID, b"")),
         unpack_u16(attributes.get(_DAEMON_MAXLEN, bytes(2))),
-        attributes.get(_DAEMON_GROUP) or attributes.get(_DAEMON_GROUP6, b""),
+        _group(attributes),
         unpack_u16(attributes.get(_DAEMON_PORT, bytes(2))),
         unpack_u8(attributes.get(_DAEMON_TTL, bytes(1))),
     )
+
+
+def _group(attributes: Mapping[int, bytes]) -> bytes:
+    for kind, family in ((_DAEMON_GROUP, AF_INET), (_DAEMON_GROUP6, AF_INET6)):
+        group = attributes.get(kind, b"")
+        if group:
+            if len(group) != _ADDRESS_BYTES[family]:
+                raise ProtocolError(f"a multicast group of {len(group)} bytes")
+            return group
+    return b""
 
 
 def _inner(payload: bytes, kind: int) -> dict[int, bytes]:
@@ -344,14 +356,6 @@ def _address(payload: bytes, size: int) -> bytes:
     return payload[:size]
 
 
-def _name(payload: bytes) -> str:
-    text = unpack_text(payload)
-    if not text.isprintable():
-        # It would reach the operator's terminal.
-        raise ProtocolError(f"a name {text[:16]!a}")
-    return text
-
-
 def _port(payload: bytes) -> int:
     if len(payload) != _PORT.size:
         raise ProtocolError(f"a port of {len(payload)} bytes")
@@ -360,10 +364,11 @@ def _port(payload: bytes) -> int:
 
 
 def _protocol(attributes: Mapping[int, bytes]) -> Protocol:
-    try:
-        return Protocol(unpack_u16(attributes.get(_SVC_PROTOCOL, b"")))
-    except ValueError as error:
-        raise ProtocolError(f"a virtual service with {error}") from None
+    number = unpack_u16(attributes.get(_SVC_PROTOCOL, b""))
+    found = _PROTOCOLS.get(number)
+    if found is None:
+        raise ProtocolError(f"a virtual service of protocol {number}")
+    return found
 
 
 def _forwarding(flags: int) -> Forwarding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from _socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 NAME = "ip_vs_conn"
 _HEADING_LINES = 1
 _FIELDS = 9  # protocol, three addresses with ports, state, seconds; then perhaps engine and its data
+_PORT = re.compile(r"[0-9A-F]{4}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,19}", re.ASCII)
+_ADDRESS4 = re.compile(r"[0-9A-F]{8}", re.ASCII)
 
 
 def parse_connections(pieces: Iterable[bytes]) -> Iterator[Connection]:
@@ -32,19 +36,19 @@ def _connection(line: str) -> Connection:
         raise ProtocolError(f"a connection of {len(fields)} fields")
     protocol, *ends = fields[:7]
     state, expires, *engine = fields[7:]
-    try:
-        shown = [_end(ends[place], ends[place + 1]) for place in (0, 2, 4)]
-        return Connection(protocol, int(expires), state, *shown, *engine[:2])
-    except (ValueError, TypeError) as error:
-        raise ProtocolError(f"a connection with {error}") from None
+    if not _SECONDS.fullmatch(expires):
+        raise ProtocolError(f"a connection that expires in {expires[:40]!a} seconds")
+    source, virtual, destination = (_end(ends[place], ends[place + 1]) for place in (0, 2, 4))
+    return Connection(protocol, int(expires), state, source, virtual, destination, *engine[:2])
 
 
 def _end(address: str, port: str) -> str:
     """IPv4 is eight hexadecimal digits, IPv6 eight groups in brackets or without."""
-    number = int(port, 16)
-    if ":" in address:
+    family = AF_INET6 if ":" in address else AF_INET
+    if family == AF_INET6:
         packed = packed_address(address.strip("[]"))
-        if packed is None:
-            raise ValueError(f"address {address!a}")
-        return address_text(AF_INET6, packed, number)
-    return address_text(AF_INET, bytes.fromhex(address), number)
+    else:
+        packed = bytes.fromhex(address) if _ADDRESS4.fullmatch(address) else None
+    if packed is None or not _PORT.fullmatch(port):
+        raise ProtocolError(f"a connection with the end {address[:40]!a} {port[:40]!a}")
+    return address_text(family, packed, int(port, 16))

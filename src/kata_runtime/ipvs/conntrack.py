@@ -14,7 +14,7 @@ from kata_runtime.errors import InputError, ProtocolError
 from kata_runtime.ipvs.options import split_words
 from kata_runtime.netlink.address import packed_address
 from kata_runtime.netlink.message import NLA_F_NESTED, NLM_F_DUMP, pack_attribute, parse_attributes, unpack_u8
-from kata_runtime.netlink.request import Request, attempt_all, call
+from kata_runtime.netlink.request import Request, attempt_all, decoded
 from kata_runtime.netlink.transport import Family
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ _CTA_TUPLE_ORIG, _CTA_ID, _CTA_ZONE = 1, 12, 18
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP_DST = {AF_INET: 2, AF_INET6: 4}
 _CTA_PROTO_NUM = 1
+
+# A third of a kilobyte each, and more for one that the kernel refuses.
+_DELETIONS_MAX = 262_144
+_DELETIONS_AT_ONCE = 10_000
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _OPTIONS = {"-d": "orig-dst", "--orig-dst": "orig-dst", "-p": "protonum", "--protonum": "protonum"}
@@ -74,17 +78,31 @@ def delete_matching(transport: Transport, which: Filter) -> int:
     families = [AF_INET, AF_INET6]
     if which.destination:
         families = [AF_INET if len(which.destination) == 4 else AF_INET6]
+    return sum(_delete(transport, family, which) for family in families)
+
+
+def _delete(transport: Transport, family: int, which: Filter) -> int:
+    """Those of one family."""
+    doomed: list[Request] = []
+
+    def decode(payload: bytes) -> None:
+        # Only what is to be deleted is kept: a guest can track a quarter of a million connections.
+        if _matches(payload, family, which):
+            if len(doomed) == _DELETIONS_MAX:
+                raise ProtocolError(f"the guest lists more than {_DELETIONS_MAX} tracked connections that match")
+            doomed.append(_deletion(payload))
+
+    dump = Request("list tracked connections", _GET, NLM_F_DUMP, _HEADER.pack(family, 0, 0))
+    decoded(transport, Family.NETFILTER, dump, decode, row_bytes=8)
     deleted = 0
-    for family in families:
-        dump = Request("list tracked connections", _GET, NLM_F_DUMP, _HEADER.pack(family, 0, 0))
-        entries = [message.payload for message in call(transport, Family.NETFILTER, dump) if message.type == _NEW]
-        doomed = [_deletion(entry) for entry in entries if _matches(entry, family, which)]
-        refused = attempt_all(transport, Family.NETFILTER, doomed)
+    for start in range(0, len(doomed), _DELETIONS_AT_ONCE):
+        part = doomed[start : start + _DELETIONS_AT_ONCE]
+        refused = attempt_all(transport, Family.NETFILTER, part)
         for error in refused.values():
             # One that ended by itself meanwhile is gone as well.
             if error.errno != errno.ENOENT:
                 raise error
-        deleted += len(doomed) - len(refused)
+        deleted += len(part) - len(refused)
     return deleted
 
 
@@ -129,6 +147,8 @@ def _matches(entry: bytes, family: int, which: Filter) -> bool:
 def _deletion(entry: bytes) -> Request:
     """Delete exactly this connection: the ID keeps a new one between the same ends alive."""
     attributes = _attributes(entry)
+    if _CTA_TUPLE_ORIG not in attributes:
+        raise ProtocolError("a tracked connection without its ends")
     parts = [pack_attribute(_CTA_TUPLE_ORIG | NLA_F_NESTED, attributes[_CTA_TUPLE_ORIG])]
     parts += [pack_attribute(kind, attributes[kind]) for kind in (_CTA_ID, _CTA_ZONE) if kind in attributes]
     payload = _HEADER.pack(entry[0], 0, 0) + b"".join(parts)

@@ -6,6 +6,7 @@ import json
 from _socket import AF_INET, AF_INET6, inet_ntop
 from typing import TYPE_CHECKING
 
+from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs import listing
 from kata_runtime.ipvs.model import (
     Forwarding,
@@ -15,33 +16,67 @@ from kata_runtime.ipvs.model import (
     ServiceFlag,
     flag_names,
 )
-from kata_runtime.ipvs.order import in_order
+from kata_runtime.ipvs.order import by_service, servers_in_order
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from kata_runtime.ipvs.engine import Engine
     from kata_runtime.ipvs.model import Daemon, Question, Server, Service, ServiceKey
 
 
-def render(engine: Engine, question: Question) -> str:
-    """The answer to ``question`` as one line of compact JSON."""
-    return json.dumps(_document(engine, question), separators=(",", ":")) + "\n"
+# What is held before it can be brought into order; 200,000 rules are 80 MiB.
+_TEXT_MAX = 96 * 1024 * 1024  # characters
 
 
-def _document(engine: Engine, question: Question) -> object:
+def render(engine: Engine, question: Question) -> Iterator[str]:
+    """The answer to ``question`` as one line of compact JSON, in parts.
+
+    :raise ProtocolError: the guest lists more than can be held.
+    """
     match question:
         case ListConnections():
-            return [entry._asdict() for entry in engine.connections()]
+            yield from _array(_dumped(entry._asdict()) for entry in engine.connections())
         case ListTimeouts():
-            return engine.timeouts()._asdict()
+            yield _dumped(engine.timeouts()._asdict())
         case ListDaemons():
-            return [_daemon(daemon) for daemon in engine.daemons()]
+            yield from _array(_dumped(_daemon(daemon)) for daemon in engine.daemons())
         case _:
             key = getattr(question, "key", None)
             services = engine.services() if key is None else [engine.service(key)]
-            return [_service(service) for service in in_order(services)]
+            yield from _array(by_service(_gathered(services)))
+    yield "\n"
+
+
+def _dumped(document: object) -> str:
+    return json.dumps(document, separators=(",", ":"))
+
+
+def _array(items: Iterable[str]) -> Iterator[str]:
+    separator = "["
+    for item in items:
+        yield separator
+        yield item
+        separator = ","
+    yield "]" if separator == "," else "[]"
+
+
+def _gathered(services: Iterable[Service]) -> list[tuple[ServiceKey, str]]:
+    """The text of each service, made as they come: it is smaller than what it is made of."""
+    pairs: list[tuple[ServiceKey, str]] = []
+    held = 0
+    for service in services:
+        servers = ",".join(_dumped(_server(server)) for server in servers_in_order(service.servers))
+        made = f'{_dumped(_service(service))[:-1]},"servers":[{servers}]}}'
+        pairs.append((service.wish.key, made))
+        held += len(made)
+        if held > _TEXT_MAX:
+            raise ProtocolError("the guest lists more virtual servers than can be held in memory")
+    return pairs
 
 
 def _service(service: Service) -> dict[str, object]:
+    """A service without its servers, which come last in its object."""
     wish = service.wish
     document = _key(wish.key)
     document["scheduler"] = wish.scheduler
@@ -51,7 +86,6 @@ def _service(service: Service) -> dict[str, object]:
     document["engine"] = wish.engine
     document["onePacket"] = bool(wish.flags & ServiceFlag.ONE_PACKET)
     document["statistics"] = service.statistics._asdict()
-    document["servers"] = [_server(server) for server in service.servers]
     return document
 
 

@@ -24,16 +24,24 @@ from kata_runtime.ipvs.model import (
     Zero,
 )
 from kata_runtime.netlink.message import NLM_F_DUMP
-from kata_runtime.netlink.request import Request, call, dump_each
+from kata_runtime.netlink.request import ROW_BYTES, Request, call, decoded, dump_each
 from kata_runtime.netlink.transport import Family
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
 
     from kata_runtime.errors import KataError
-    from kata_runtime.ipvs.model import Change, Connection, Daemon, ServiceKey, ServiceWish, Statistics, Timeouts
+    from kata_runtime.ipvs.model import (
+        Change,
+        Connection,
+        Daemon,
+        Server,
+        ServiceKey,
+        ServiceWish,
+        Statistics,
+        Timeouts,
+    )
     from kata_runtime.ipvs.rules import Table
-    from kata_runtime.netlink.message import Message
     from kata_runtime.netlink.transport import Transport
 
     class Guest(Transport, Protocol):
@@ -78,8 +86,7 @@ class Engine:
 
         :raise ConflictError: the table changed meanwhile.
         """
-        # Each service is unpacked when its line is there, while the guest is at those that follow.
-        wishes = (codec.unpack_service(message.payload, statistics=False)[0] for message in self._service_messages())
+        wishes = (wish for wish, _ in self._headed(statistics=False))
         return proc_table.services(wishes, self._transport.read_file(proc_table.NAME))
 
     def wishes(self) -> list[ServiceWish]:
@@ -98,7 +105,8 @@ class Engine:
         payload = codec.service_payload(codec.GET_SERVICE, codec.pack_service_key(key))
         request = Request(f"look up {key.words}", self._family, 0, payload)
         for message in call(self._transport, Family.GENERIC, request):
-            return next(self._with_servers([codec.unpack_service(message.payload)], statistics=True))
+            (found,) = self._with_servers([codec.unpack_service(message.payload)], statistics=True)
+            return found
         raise ProtocolError(f"no answer about {key.words}")
 
     def connections(self) -> Iterator[Connection]:
@@ -128,19 +136,23 @@ class Engine:
         raise ProtocolError(f"no answer to the request to {operation}")
 
     def _headed(self, *, statistics: bool) -> list[tuple[ServiceWish, Statistics]]:
-        return [codec.unpack_service(message.payload, statistics=statistics) for message in self._service_messages()]
-
-    def _service_messages(self) -> list[Message]:
         request = Request("list services", self._family, NLM_F_DUMP, codec.service_payload(codec.GET_SERVICE, b""))
-        return call(self._transport, Family.GENERIC, request)
+
+        def decode(payload: bytes) -> tuple[ServiceWish, Statistics]:
+            return codec.unpack_service(payload, statistics=statistics)
+
+        # With their counters services take twice the memory.
+        row_bytes = 2 * ROW_BYTES if statistics else ROW_BYTES
+        return decoded(self._transport, Family.GENERIC, request, decode, row_bytes=row_bytes)
 
     def _with_servers(self, found: Sequence[tuple[ServiceWish, Statistics]], *, statistics: bool) -> Iterator[Service]:
         requests = [self._servers_of(wish.key) for wish, _ in found]
-        for index, messages in dump_each(self._transport, Family.GENERIC, requests):
-            wish, counted = found[index]
-            family = wish.key.family
-            servers = [codec.unpack_server(message.payload, family, statistics=statistics) for message in messages]
-            yield Service(wish, counted, servers)
+
+        def decode(index: int, payload: bytes) -> Server:
+            return codec.unpack_server(payload, found[index][0].key.family, statistics=statistics)
+
+        for index, servers in dump_each(self._transport, Family.GENERIC, requests, decode):
+            yield Service(*found[index], servers)
 
     def _servers_of(self, key: ServiceKey) -> Request:
         payload = codec.service_payload(codec.GET_DEST, codec.pack_service_key(key))

@@ -6,20 +6,14 @@ from _socket import AF_INET6
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from kata_runtime.ipvs.model import Server, ServerKey, Service, ServiceKey
+    from kata_runtime.ipvs.model import Server, ServerKey, ServiceKey
 
 T = TypeVar("T")
 
 # A difference of two 32-bit words beyond this turns negative in C's int.
 _FAR = 1 << 31
-
-
-def in_order(services: Iterable[Service]) -> list[Service]:
-    """Services and the servers of each."""
-    pairs = [(service.wish.key, service._replace(servers=servers_in_order(service.servers))) for service in services]
-    return by_service(pairs)
 
 
 def by_service(pairs: Sequence[tuple[ServiceKey, T]]) -> list[T]:

@@ -23,7 +23,7 @@ def rows(pieces: Iterable[bytes], heading: int, what: str) -> Iterator[str]:
         if len(rest) > _LINE_MAX:
             raise ProtocolError(f"a line of {len(rest)} characters in the guest's list of {what}")
         for line in lines[heading:]:
-            if not (line.isascii() and line.isprintable()):
+            if len(line) > _LINE_MAX or not (line.isascii() and line.isprintable()):
                 raise ProtocolError(f"a line {line[:80]!a} in the guest's list of {what}")
             yield line
         heading = max(heading - len(lines), 0)

@@ -7,6 +7,7 @@ Source: net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_info_seq_show.
 
 from __future__ import annotations
 
+import re
 from _socket import AF_INET, AF_INET6, inet_pton
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 NAME = "ip_vs"
 _WHAT = "virtual servers"
 _HEADING_LINES = 3
+# Half a kilobyte each.
+_SERVERS_MAX = 200_000
 _ARROW = "  -> "
+# An end, how it is reached, weight, active and inactive connections; no number of the kernel's is longer.
+_SERVER_LINE = re.compile(r"  -> (\S{13,46}) +([A-Z][a-z]+) +([0-9]{1,10}) +([0-9]{1,10}) +([0-9]{1,10}) *", re.ASCII)
+_END = re.compile(r"(?:([0-9A-F]{8})|\[([0-9a-f:]{2,39})\]):([0-9A-F]{4})", re.ASCII)
 _FORWARDING = {
     "Masq": Forwarding.MASQUERADE,
     "Local": Forwarding.LOCAL,
@@ -45,6 +51,8 @@ def services(wishes: Iterable[ServiceWish], pieces: Iterable[bytes]) -> Iterator
     for line in rows(pieces, _HEADING_LINES, _WHAT):
         if line.startswith(_ARROW):
             servers.append(_server(line))
+            if len(servers) > _SERVERS_MAX:
+                raise ProtocolError(f"more than {_SERVERS_MAX} servers of one service in the guest's list of {_WHAT}")
             continue
         if wish is not None:
             yield Service(wish, NOT_COUNTED, servers)
@@ -88,22 +96,28 @@ def _head(wish: ServiceWish) -> str:
 # Servers that stand behind several services have the same line while they have no connections.
 @lru_cache(maxsize=1 << 13)
 def _server(line: str) -> Server:
+    found = _SERVER_LINE.fullmatch(line)
+    if found is None:
+        raise _broken(line)
+    end, method, weight, active, inactive = found.groups()
     try:
-        _, end, method, weight, active, inactive = line.split()
-        return Server(
-            ServerWish(_end(end), _FORWARDING[method], int(weight)), int(active), int(inactive), 0, NOT_COUNTED
-        )
+        wish = ServerWish(_end(end), _FORWARDING[method], int(weight))
     except (ValueError, KeyError, OSError):
-        raise ProtocolError(f"a server {line[:80]!a} in the guest's list of {_WHAT}") from None
+        raise _broken(line) from None
+    return Server(wish, int(active), int(inactive), 0, NOT_COUNTED)
+
+
+def _broken(line: str) -> ProtocolError:
+    return ProtocolError(f"a server {line[:80]!a} in the guest's list of {_WHAT}")
 
 
 @lru_cache(maxsize=1 << 15)
 def _end(text: str) -> ServerKey:
     """``0A000001:0050`` or ``[fd00:0000:...]:0050``."""
-    address, _, port = text.rpartition(":")
-    if address.startswith("["):
-        return ServerKey(AF_INET6, inet_pton(AF_INET6, address.strip("[]")), int(port, 16))
-    packed = bytes.fromhex(address)
-    if len(packed) != 4:
-        raise ValueError(address)
-    return ServerKey(AF_INET, packed, int(port, 16))
+    found = _END.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    four, six, port = found.groups()
+    if four is None:
+        return ServerKey(AF_INET6, inet_pton(AF_INET6, six), int(port, 16))
+    return ServerKey(AF_INET, bytes.fromhex(four), int(port, 16))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # What one write takes; the kernel copies a pipe's worth at a time.
 _CHUNK_CHARACTERS = 64 * 1024
+# What is held before it can be brought into order; 200,000 rules are 16 MiB.
+TEXT_MAX = 64 * 1024 * 1024  # characters
 
 
 def answer(engine: Engine, question: Question, fmt: str, container: str) -> Iterator[str]:
@@ -38,7 +40,7 @@ def answer(engine: Engine, question: Question, fmt: str, container: str) -> Iter
     if fmt == "json":
         from kata_runtime.ipvs.document import render
 
-        yield render(engine, question)
+        yield from _chunks(render(engine, question))
         return
     yield from _chunks(_texts(engine, question, container))
 
@@ -95,12 +97,23 @@ def _of_services(engine: Engine, text: Callable[[Service], str], *, is_quick: bo
     """A text for each service, made as they come: text is smaller than what it is made of."""
     if is_quick:
         try:
-            return {service.wish.key: text(service) for service in engine.shown_services()}
+            return _gathered(engine.shown_services(), text)
         except (ConflictError, ProtocolError):
             # Somebody in the container changes the table, or its kernel writes the file in another way. Netlink
             # reads each service as a whole.
             pass
-    return {service.wish.key: text(service) for service in engine.services()}
+    return _gathered(engine.services(), text)
+
+
+def _gathered(services: Iterable[Service], text: Callable[[Service], str]) -> dict[ServiceKey, str]:
+    texts: dict[ServiceKey, str] = {}
+    held = 0
+    for service in services:
+        made = texts[service.wish.key] = text(service)
+        held += len(made)
+        if held > TEXT_MAX:
+            raise ProtocolError("the guest lists more virtual servers than can be held in memory")
+    return texts
 
 
 def _saved(engine: Engine) -> dict[ServiceKey, str]:

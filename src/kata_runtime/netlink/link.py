@@ -173,6 +173,8 @@ def unpack_link(payload: bytes) -> Link:
     if len(payload) < _HEADER.size:
         raise ProtocolError(f"an interface message of {len(payload)} bytes")
     _, hardware, index, flags, _ = _HEADER.unpack_from(payload)
+    if index < 1:
+        raise ProtocolError(f"an interface with the index {index}")
     attributes = parse_attributes(payload[_HEADER.size :])
     info = parse_attributes(attributes.get(_IFLA_LINKINFO, b""))
     kind = unpack_text(info.get(_IFLA_INFO_KIND, b""))

@@ -6,8 +6,9 @@ Sequence numbers start at 1 in every exchange: a transport never mixes the answe
 from __future__ import annotations
 
 import errno
+from functools import partial
 from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kata_runtime.errors import KernelError, ProtocolError
 from kata_runtime.netlink.message import (
@@ -28,18 +29,28 @@ from kata_runtime.netlink.message import (
 from kata_runtime.netlink.transport import Block, Family, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 # A block is one send(): less than a netlink socket takes at once (net.core.wmem_default is 208 KiB; netlink_sendmsg
 # refuses more with EMSGSIZE), and as many messages as can all fail without overflowing the 4 MiB receive
 # buffer (an error costs about 1 KiB of it).
 BLOCK_BYTES = 128 * 1024
 BLOCK_MESSAGES = 2000
-# Their answers are read as a whole: those of services with 20 servers have 450 KiB.
+# Their answers, of services with 20 servers 450 KiB, cross the port while the next block is under way.
 _BLOCK_DUMPS = 64
 
 # A dump during which the table changed says so (NLM_F_DUMP_INTR) and may lack rows: it is read again.
 _DUMP_ATTEMPTS = 8
+
+
+# What a command holds of answers at once: a guest can send rows without end. Counted are the payload of each row and
+# what is made of it beside that.
+ROW_BYTES = 512
+_HELD_BYTES = 48 << 20
+_DECODED_BYTES = 100 << 20
+_DUMP_ROWS = 50_000
+
+T = TypeVar("T")
 
 
 class Request(NamedTuple):
@@ -57,11 +68,6 @@ class Request(NamedTuple):
     def is_dump(self) -> bool:
         """Whether the answer ends in NLMSG_DONE instead of NLMSG_ERROR."""
         return self.flags & NLM_F_DUMP == NLM_F_DUMP
-
-
-class _Answer(NamedTuple):
-    messages: list[Message]
-    interrupted: bool
 
 
 def call(transport: Transport, family: Family, request: Request) -> list[Message]:
@@ -84,69 +90,139 @@ def call_each(transport: Transport, family: Family, requests: Sequence[Request])
     All are sent, whatever becomes of the first.
 
     :raise KernelError: of the first that was refused.
-    :raise ProtocolError: an answer breaks the format.
+    :raise ProtocolError: an answer breaks the format, or all have more rows than can be held.
     """
     answers: list[list[Message]] = [[] for _ in requests]
     waiting = list(range(len(requests)))
     for _ in range(_DUMP_ATTEMPTS):
-        received = list(transport.exchange(family, (_block(requests[i], i + 1) for i in waiting)))
-        if len(received) != len(waiting):
-            raise ProtocolError(f"{len(received)} netlink answers to {len(waiting)} requests")
-        again = []
-        for index, data in zip(waiting, received, strict=True):
-            answer = _read_answer(requests[index], index + 1, data)
-            answers[index] = answer.messages
-            if answer.interrupted:
-                again.append(index)
+        messages = _messages(transport.exchange(family, [_block(requests[i], i + 1) for i in waiting]))
+        again: list[int] = []
+        failure: KernelError | None = None
+        held = 0
+        for index in waiting:
+            rows = answers[index] = []
+            for message in _rows(requests[index], index + 1, messages):
+                if isinstance(message, KernelError):
+                    failure = failure or message
+                elif message is None:
+                    again.append(index)
+                else:
+                    held += len(message.payload) + ROW_BYTES
+                    if held > _HELD_BYTES:
+                        raise _too_many(requests[index])
+                    rows.append(message)
+        _expect_end(messages)
+        if failure is not None:
+            raise failure
         if not again:
             return answers
         waiting = again
-    raise KernelError(requests[waiting[0]].operation, errno.EINTR, hint="the table kept changing, try again")
+    raise _interrupted(requests[waiting[0]])
 
 
-def dump_each(transport: Transport, family: Family, requests: Sequence[Request]) -> Iterator[tuple[int, list[Message]]]:
+def dump_each(
+    transport: Transport, family: Family, requests: Sequence[Request], decode: Callable[[int, bytes], T]
+) -> Iterator[tuple[int, list[T]]]:
     """The rows of very many small dumps, with the index of their request, as they come.
 
-    In order, but for those during which the table changed: these are asked for again at the end.
+    ``decode`` makes of the index and a payload what is kept of it. In order, but for those during which the table
+    changed: these are asked for again at the end.
 
     :raise KernelError: of the first that was refused.
-    :raise ProtocolError: an answer breaks the format.
+    :raise ProtocolError: an answer breaks the format, or a dump has more rows than can be held.
     """
     again: list[int] = []
     starts = range(0, len(requests), _BLOCK_DUMPS)
     blocks = (_dump_block(requests[start : start + _BLOCK_DUMPS], start) for start in starts)
-    for start, data in zip(starts, transport.exchange(family, blocks), strict=True):
-        wanted = range(start, min(start + _BLOCK_DUMPS, len(requests)))
-        for index, rows in zip(wanted, _sort_dumps(requests, wanted, data), strict=True):
-            if rows is None:
-                again.append(index)
-            else:
-                yield index, rows
-    yield from zip(again, call_each(transport, family, [requests[i] for i in again]), strict=True)
-
-
-def _sort_dumps(requests: Sequence[Request], wanted: range, data: bytes) -> Iterator[list[Message] | None]:
-    """The rows of each dump of a block, None for one that was interrupted."""
-    messages = iter_messages(data)
-    for index in wanted:
-        rows: list[Message] | None = []
-        for message in messages:
-            if message.sequence != index + 1:
-                raise ProtocolError(f"a netlink answer to message {message.sequence} instead of {index + 1}")
-            if message.flags & NLM_F_DUMP_INTR:
-                rows = None
-            if message.type in (NLMSG_ERROR, NLMSG_DONE):
-                outcome = unpack_outcome(message)
-                if outcome.errno == errno.EINTR:
-                    rows = None
-                elif outcome.errno:
-                    raise KernelError(requests[index].operation, outcome.errno, outcome.extack)
-                break
-            if rows is not None:
-                rows.append(message)
+    messages = _messages(transport.exchange(family, blocks))
+    for index, request in enumerate(requests):
+        rows: list[T] = []
+        is_whole = True
+        for message in _rows(request, index + 1, messages):
+            if isinstance(message, KernelError):
+                raise message
+            if message is None:
+                is_whole = False
+            elif is_whole:
+                rows.append(decode(index, message.payload))
+                if len(rows) > _DUMP_ROWS:
+                    raise _too_many(request)
+        if is_whole:
+            yield index, rows
         else:
-            raise ProtocolError("a netlink dump without an end")
-        yield rows
+            again.append(index)
+    _expect_end(messages)
+    for index in again:
+        yield index, decoded(transport, family, requests[index], partial(decode, index))
+
+
+def decoded(
+    transport: Transport, family: Family, request: Request, decode: Callable[[bytes], T], *, row_bytes: int = ROW_BYTES
+) -> list[T]:
+    """``call`` for a dump of very many rows, each decoded as it comes; ``row_bytes`` is what is kept of one.
+
+    :raise KernelError: the kernel refused, or the dump kept being interrupted (EINTR).
+    :raise ProtocolError: the answer breaks the format, or has more rows than can be held.
+    """
+    for _ in range(_DUMP_ATTEMPTS):
+        messages = _messages(transport.exchange(family, [_block(request, 1)]))
+        rows: list[T] = []
+        is_whole = True
+        failure: KernelError | None = None
+        for message in _rows(request, 1, messages):
+            if isinstance(message, KernelError):
+                failure = message
+            elif message is None:
+                is_whole = False
+            else:
+                rows.append(decode(message.payload))
+                if len(rows) * row_bytes > _DECODED_BYTES:
+                    raise _too_many(request)
+        _expect_end(messages)
+        if failure is not None:
+            raise failure
+        if is_whole:
+            return rows
+    raise _interrupted(request)
+
+
+def _messages(pieces: Iterable[bytes]) -> Iterator[Message]:
+    for piece in pieces:
+        yield from iter_messages(piece)
+
+
+def _rows(request: Request, sequence: int, messages: Iterator[Message]) -> Iterator[Message | KernelError | None]:
+    """The rows of one answer; at its end perhaps the kernel's refusal, or None: the table changed meanwhile."""
+    was_interrupted = False
+    for message in messages:
+        if message.sequence != sequence:
+            raise ProtocolError(f"a netlink answer to message {message.sequence} instead of {sequence}")
+        was_interrupted = was_interrupted or bool(message.flags & NLM_F_MULTI and message.flags & NLM_F_DUMP_INTR)
+        if message.type in (NLMSG_ERROR, NLMSG_DONE):
+            outcome = unpack_outcome(message)
+            if was_interrupted or (outcome.errno == errno.EINTR and request.is_dump):
+                yield None
+            elif outcome.errno:
+                yield KernelError(request.operation, outcome.errno, outcome.extack)
+            return
+        if message.type == NLMSG_OVERRUN:
+            raise ProtocolError("a netlink answer that lost messages")
+        if message.type != NLMSG_NOOP:
+            yield message
+    raise ProtocolError("a netlink answer without an end")
+
+
+def _expect_end(messages: Iterator[Message]) -> None:
+    for message in messages:
+        raise ProtocolError(f"a netlink answer to message {message.sequence}, which was answered before")
+
+
+def _interrupted(request: Request) -> KernelError:
+    return KernelError(request.operation, errno.EINTR, hint="the table kept changing, try again")
+
+
+def _too_many(request: Request) -> ProtocolError:
+    return ProtocolError(f"{request.operation}: the kernel's answer has more rows than can be held in memory")
 
 
 def _dump_block(requests: Sequence[Request], start: int) -> Block:
@@ -223,24 +299,3 @@ def _grouped(requests: Iterable[Request], operations: list[str]) -> Iterator[Blo
         flags = held.flags | NLM_F_REQUEST | NLM_F_ACK
         packed.append(pack_message(held.type, flags, len(operations), held.payload))
         yield Block(b"".join(packed), len(operations))
-
-
-def _read_answer(request: Request, sequence: int, data: bytes) -> _Answer:
-    messages: list[Message] = []
-    interrupted = False
-    for message in iter_messages(data):
-        if message.sequence != sequence:
-            raise ProtocolError(f"a netlink answer to message {message.sequence} instead of {sequence}")
-        interrupted = interrupted or bool(message.flags & NLM_F_MULTI and message.flags & NLM_F_DUMP_INTR)
-        if message.type in (NLMSG_ERROR, NLMSG_DONE):
-            outcome = unpack_outcome(message)
-            if outcome.errno == errno.EINTR and request.is_dump:
-                return _Answer([], True)
-            if outcome.errno:
-                raise KernelError(request.operation, outcome.errno, outcome.extack)
-            return _Answer(messages, interrupted)
-        if message.type == NLMSG_OVERRUN:
-            raise ProtocolError("a netlink answer that lost messages")
-        if message.type != NLMSG_NOOP:
-            messages.append(message)
-    raise ProtocolError("a netlink answer without an end")

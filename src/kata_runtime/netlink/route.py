@@ -219,15 +219,22 @@ def unpack_route(payload: bytes) -> Route:
     destination = attributes.get(_RTA_DST, bytes(width))
     if len(destination) != width:
         raise ProtocolError(f"a route to an address of {len(destination)} bytes in family {family}")
+    source = attributes.get(_RTA_PREFSRC, b"")
+    if source:
+        family_of(source)
     flags &= _CONFIGURED_FLAGS
     dropped = _STATE | _IMPLIED_BY_NH_ID if _RTA_NH_ID in attributes else _STATE
     hops = tuple(_next_hops(attributes, flags))
     header = _HEADER.pack(family, length, source_length, tos, table, protocol, scope, kind, flags)
-    kept = [
-        pack_attribute(number, _pack_hops(hops) if number == _RTA_MULTIPATH else value)
-        for number, value in pairs
-        if number not in dropped
-    ]
+    try:
+        kept = [
+            pack_attribute(number, _pack_hops(hops) if number == _RTA_MULTIPATH else value)
+            for number, value in pairs
+            if number not in dropped
+        ]
+    except struct.error:
+        # With padding that the sender left out it is more than 64 KiB.
+        raise ProtocolError(f"a route with {len(hops)} next hops that are too long") from None
     return Route(
         key=RouteKey(family, destination, length, tos, _number(attributes, _RTA_PRIORITY)),
         table=_number(attributes, _RTA_TABLE) or table,
@@ -235,7 +242,7 @@ def unpack_route(payload: bytes) -> Route:
         scope=scope,
         type=kind,
         flags=flags,
-        source=attributes.get(_RTA_PREFSRC, b""),
+        source=source,
         next_hops=hops,
         payload=header + b"".join(kept),
         expires=_expiry(family, attributes),

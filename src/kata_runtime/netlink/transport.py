@@ -32,9 +32,9 @@ class Transport(Protocol):
     """A way to a kernel."""
 
     def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
-        """Send ``blocks`` pipelined; yield for each, in order, all that the kernel answered to it.
+        """Send ``blocks`` pipelined; yield all that the kernel answers to them, in order, in pieces of whole messages.
 
-        An answer is the concatenation of datagrams up to the NLMSG_ERROR or NLMSG_DONE of the block's last
-        sequence. A message of the block without NLM_F_ACK is answered only when it fails.
+        The answer to a block ends with the NLMSG_ERROR or NLMSG_DONE of its last sequence; it can have several
+        pieces. A message of the block without NLM_F_ACK is answered only when it fails.
         """
         ...

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Measured with Debian's 6.1 kernel: 64 pairs, used or not, take 30 MiB of the guest's memory.
 _PAIRS_PER_MIB = 2
 _SPARE_MIB = 32
+# 2^64 has twenty; from thousands on int() refuses them.
+_DIGITS = 20
 
 
 def require_memory(channel: AgentChannel, queues: int) -> None:
@@ -40,7 +42,7 @@ def _available_mib(meminfo: bytes) -> int:
     for line in meminfo.splitlines():
         name, _, rest = line.partition(b":")
         value = rest.split()
-        if name == b"MemAvailable" and value and value[0].isdigit():
+        if name == b"MemAvailable" and value and value[0].isdigit() and len(value[0]) <= _DIGITS:
             return int(value[0]) // 1024
     raise GuestError("the container's kernel does not tell how much memory is left")
 

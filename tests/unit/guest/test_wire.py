@@ -53,12 +53,48 @@ def test_bad_bodies(raw: bytes) -> None:
         wire.unpack_body(raw)
 
 
+_FULL = wire.MAX_BODY_BYTES - 5  # payload of the largest frame
+
+
+@pytest.mark.parametrize("byte", [b"x", b"\xc0", b"\xdb"])
+@pytest.mark.parametrize("step", [1 << 30, 100_000])
+def test_the_largest_frame(byte: bytes, step: int) -> None:
+    """A frame of exactly the limit passes, with or without escapes, at once or in parts; one byte more never does."""
+    for size in (_FULL, _FULL + 1):
+        decoder = wire.Decoder()
+        stream = wire.pack_frame(1, 2, byte * size)
+        parts = [stream[at : at + step] for at in range(0, len(stream), step)]
+        if size == _FULL:
+            raw = [frame for part in parts for frame in decoder.feed(part)]
+            assert [wire.unpack_body(frame) for frame in raw] == [(1, 2, byte * size)]
+        else:
+            with pytest.raises(wire.FrameError, match="more than 262144 bytes"):
+                [decoder.feed(part) for part in parts]
+            with pytest.raises(wire.FrameError, match="a frame of 262145 bytes"):
+                wire.unpack_body(stream[:-1])
+
+
 def test_endless_frame() -> None:
-    """A frame that grows over the limit is refused, and the decoder goes on with the next."""
+    """A frame that never ends is refused once and not kept; the decoder goes on with the frame behind its end."""
     decoder = wire.Decoder()
     with pytest.raises(wire.FrameError):
-        decoder.feed(bytes(2 * wire.MAX_BODY_BYTES + 1))
-    assert decoder.feed(wire.pack_frame(1, 2, b"x")) == [b"\x01\x00\x00\x00\x02x"]
+        decoder.feed(bytes(wire.MAX_BODY_BYTES + 1))
+    for _ in range(3):
+        assert decoder.feed(bytes(1 << 20)) == []
+    assert decoder.feed(b"rest\xc0" + wire.pack_frame(1, 2, b"x")) == [b"\x01\x00\x00\x00\x02x"]
+    assert decoder.feed(wire.pack_frame(3, 4)) == [b"\x03\x00\x00\x00\x04"]
+
+
+@pytest.mark.parametrize("payload", [b"", b"\0\0\0", b"\xff\xff\xff\xff", b"\0\0\x10\0"])
+def test_outcomes_that_no_kernel_has(payload: bytes) -> None:
+    """DONE without a whole errno, or with one beyond MAX_ERRNO, is refused."""
+    with pytest.raises(wire.FrameError):
+        wire.unpack_done(payload)
+
+
+def test_text_of_an_outcome_is_bounded() -> None:
+    """Of the text of DONE a page is kept."""
+    assert wire.unpack_done(wire.pack_done(1, "x" * 100_000)) == (1, "x" * 4096)
 
 
 @given(

@@ -1,0 +1,40 @@
+"""What a guest may cost a command: seconds and bytes. Nothing that a guest sends makes it more.
+
+Memory is bounded where something is kept. An answer of many pieces only passes through: it is bounded so that it ends.
+What is made of it is counted where it is made (``netlink.request``, ``ipvs``).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# What is counted for a frame beyond its payload: the objects that hold it.
+FRAME_BYTES = 64
+_MIB = 1 << 20
+
+
+class Limits(NamedTuple):
+    """The defaults are those of every command.
+
+    A server takes 356 bytes of an answer: 200,000 of them, ten times the usual limit of rules, take 68 MiB.
+    """
+
+    connect_seconds: float = 10.0
+    # A sysctl, a subscription: one small answer.
+    request_seconds: float = 10.0
+    # The end of a subscription, which the end of the connection brings as well.
+    farewell_seconds: float = 5.0
+    # A block of netlink messages, or a file: from its request, or the end of the answer before, to its end.
+    answer_seconds: float = 60.0
+    # All blocks of an exchange together; 200,000 rules take seven seconds.
+    exchange_seconds: float = 300.0
+    # An exchange or a file; the channel keeps one frame of it at a time.
+    answer_bytes: int = 96 * _MIB
+    # Of all subscriptions, while nobody takes them: an interface that changes has 1.4 KB.
+    notifications: int = 10_000
+    notification_bytes: int = 16 * _MIB
+    # Each of the two outputs of a command that the runtime itself runs, such as modprobe.
+    output_bytes: int = _MIB
+
+
+DEFAULT = Limits()

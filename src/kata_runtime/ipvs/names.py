@@ -1,0 +1,38 @@
+"""Names that a guest's kernel tells of: they reach terminals and saved rules."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from kata_runtime.errors import ProtocolError
+from kata_runtime.netlink.message import unpack_text
+
+# IP_VS_SCHEDNAME_MAXLEN, IP_VS_PENAME_MAXLEN and IP_VS_IFNAME_MAXLEN, with the NUL (include/uapi/linux/ip_vs.h).
+_NAME_BYTES = 16
+# What names of modules are made of: in saved rules a space would begin another option.
+_MODULE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
+
+
+def interface_name(payload: bytes) -> str:
+    """The name in an attribute; empty is possible.
+
+    :raise ProtocolError: it is too long, or could command a terminal.
+    """
+    text = unpack_text(payload[:_NAME_BYTES])
+    if not text.isprintable() or len(payload) > _NAME_BYTES:
+        raise ProtocolError(f"a name {text!a}")
+    return text
+
+
+# Thousands of services have the same few.
+@lru_cache(maxsize=64)
+def module_name(payload: bytes) -> str:
+    """The name of a scheduler or a persistence engine.
+
+    :raise ProtocolError: no module is called so.
+    """
+    name = interface_name(payload)
+    if not _MODULE_NAME.fullmatch(name):
+        raise ProtocolError(f"a scheduler or persistence engine named {name!a}")
+    return name
