@@ -33,12 +33,14 @@ from kata_runtime.netlink.route import (
     dump_routes,
     routes_of,
     unpack_route,
+    with_next_hops,
 )
 from kata_runtime.netlink.transport import Family, Transport
 from kata_runtime.network.route_table import is_visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from kata_runtime.netlink.message import Message
 
@@ -71,7 +73,8 @@ class Holdings(NamedTuple):
             for near in neighbours_of(self.neighbours)
             if near.interface in own and near.is_permanent and len(near.mac) == _MAC_BYTES
         ]
-        return found + [fact for fact in (_route_fact(route, names) for route in self.routes) if fact]
+        down = {link.index for link in self.links if not link.is_up}
+        return found + [fact for fact in (_route_fact(route, names, down) for route in self.routes) if fact]
 
 
 def read_holdings(transport: Transport) -> Holdings:
@@ -161,10 +164,14 @@ def _link_facts(link: Link, name: str) -> Iterator[str]:
     yield f"state {name} {'up' if link.is_up else 'down'}"
 
 
-def _route_fact(route: Route, names: Mapping[int, str]) -> str:
+def _route_fact(route: Route, names: Mapping[int, str], down: AbstractSet[int]) -> str:
     """Empty for a route that is not carried: through other interfaces, or made by the kernel from what it heard."""
     if route.protocol in (RTPROT_RA, RTPROT_REDIRECT):
         return ""
+    # The kernel keeps a next hop through an interface that was set down, but takes no new one.
+    alive = [hop for hop in route.next_hops if hop.interface not in down]
+    if 0 < len(alive) < len(route.next_hops):
+        route = with_next_hops(route, alive)
     hops = [hop.interface for hop in route.next_hops]
     if any(hop not in names for hop in hops):
         return ""
