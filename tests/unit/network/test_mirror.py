@@ -185,9 +185,9 @@ def test_watch_sees_changes_and_losses() -> None:
             inside.ip("neighbour add 10.0.0.7 lladdr 02:00:00:00:00:07 dev eth0 nud reachable")
             assert (_is_readable(watch), watch.drain()) == (True, False)
             inside.ip(
-                *[f"route add 10.{60 + high}.{low}.0/24 via 10.0.0.1" for high in range(32) for low in range(256)]
+                *[f"route add 10.{60 + high}.{low}.0/24 via 10.0.0.1" for high in range(64) for low in range(256)]
             )
-            found = [watch.drain() for _ in range(12)]
+            found = [watch.drain() for _ in range(20)]
             assert (found[0], found[-1], elsewhere.drain()) == (True, False, False)
         finally:
             watch.close()
