@@ -1,4 +1,4 @@
-# make setup | demo | test | bench | kill-anywhere | check | fuzz | clean: each installs what it needs first,
+# make setup | demo | test | bench | kill-anywhere | long-life | check | fuzz | clean: each installs what it needs first,
 # and only what is missing.
 .POSIX:
 .SUFFIXES:
@@ -25,6 +25,10 @@ kill-anywhere: environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m bench.kill_anywhere
 
+long-life: environment
+	@$(RUN) scripts/ensure_images.py default test
+	@$(RUN) -m bench.long_life
+
 check: environment
 	@$(RUN) -m pytest tests/quality
 
@@ -46,4 +50,4 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: setup demo test bench kill-anywhere check fuzz environment test-environment clean
+.PHONY: setup demo test bench kill-anywhere long-life check fuzz environment test-environment clean

@@ -1,6 +1,7 @@
 """Ends every command before and after each of its changing system calls, and writes docs/kill-anywhere.md.
 
-``--every N`` tries each N-th point alone and writes nothing; names of commands narrow it down further.
+``--every N`` tries each N-th point, ``--every-boot N`` of run and delete, which take seconds a point; names of commands
+narrow it down further, and then nothing is written.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tests.system.killing.life import Deletion, Start
 from tests.system.killing.plans import plans, prepared, starting_point
-from tests.system.killing.subject import SIGNALS, Subject
+from tests.system.killing.subject import SIGNALS, Subject, points_of
 
 from bench.harness import bench_sandbox, machine, table
 from kata_runtime.sandbox.record import load_record
@@ -39,7 +40,7 @@ virtual servers must be as before the command or as after it; then the command i
 and `delete` no process and no file may be left behind once `delete --force` was called.
 
 {table}
-{total} points, {survived} survived. Took {minutes:.0f} minutes.
+{total} of all {all} points were tried, {survived} survived. Took {minutes:.0f} minutes.
 {wrong}
 ## The calls
 
@@ -58,19 +59,20 @@ class Tried(NamedTuple):
 def main() -> int:
     """Return the exit status: 1 when a command did not survive everywhere."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--every", type=int, default=1, metavar="N")
+    parser.add_argument("--every-boot", type=int, default=1, metavar="N")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     start = time.monotonic()
     with bench_sandbox() as sandbox:
         accelerator = load_record(str(sandbox.directory)).accelerator
-        tried = list(_try_all(sandbox, options.every, options.names))
-    if options.every == 1 and not options.names:
+        tried = list(_try_all(sandbox, options.every, options.every_boot, options.names))
+    if not options.names:
         _RESULT.write_text(_report(tried, machine(accelerator), time.monotonic() - start))
     return 1 if any(one.wrong for one in tried) else 0
 
 
-def _try_all(sandbox: Sandbox, every: int, names: Sequence[str]) -> Iterator[Tried]:
+def _try_all(sandbox: Sandbox, every: int, every_boot: int, names: Sequence[str]) -> Iterator[Tried]:
     with prepared(sandbox):
         for plan in plans(sandbox.id):
             if names and plan.name not in names:
@@ -82,7 +84,7 @@ def _try_all(sandbox: Sandbox, every: int, names: Sequence[str]) -> Iterator[Tri
                 sandbox.cli(*plan.command.words, stdin=plan.command.stdin)
     for life in (Start, Deletion):
         if not names or life.name in names:
-            yield _try(life.name, life(sandbox.runtime), every)
+            yield _try(life.name, life(sandbox.runtime), every_boot)
 
 
 def _try(name: str, subject: Subject | Start | Deletion, every: int) -> Tried:
@@ -125,6 +127,7 @@ def _report(tried: Sequence[Tried], where: str, seconds: float) -> str:
         machine=where,
         table=table(["command", "calls", *(number.name for number in SIGNALS)], rows),
         total=total,
+        all=sum(len(points_of(len(one.calls))) for one in tried),
         survived=total - lost,
         minutes=seconds / 60,
         wrong="\n".join(["", *lines, ""]) if lines else "",

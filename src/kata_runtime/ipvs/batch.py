@@ -7,6 +7,7 @@ compares the table with the file and puts back what differs.
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import GuestError, InputError, KataError
@@ -99,9 +100,12 @@ def _apply(
             journal.write(session.directory, former)
             _refuse(session, batch, changes, refused)
     except BaseException as failure:
+        if session.record.pending is None:
+            with suppress(KataError):
+                _forget(session, present)
+            raise
         try:
-            if session.record.pending is not None:
-                _put_back(session, engine, former)
+            _put_back(session, engine, former)
             _forget(session, present)
         except KataError as error:
             if isinstance(failure, KataError):
@@ -157,8 +161,8 @@ def _put_back(session: Session, engine: Engine, former: Former) -> None:
 
 def _forget(session: Session, rules: int | None) -> None:
     with held_signals():
-        if session.record.pending is not None:
-            session.save(session.record._replace(pending=None, ipvs_rules=rules))
+        # Also when the record in memory names no work: the one on disk may, after a failure of the last moment.
+        session.save(session.record._replace(pending=None, ipvs_rules=rules))
         journal.remove(session.directory)
 
 

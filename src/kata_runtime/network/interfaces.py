@@ -9,7 +9,7 @@ from __future__ import annotations
 from _socket import AF_INET6
 from typing import TYPE_CHECKING, NamedTuple
 
-from kata_runtime.errors import ConflictError, DeadlineError, HostError, InputError, KataError, LimitError
+from kata_runtime.errors import ConflictError, DeadlineError, HostError, InputError, KataError, LimitError, QemuError
 from kata_runtime.netlink.address import dump_addresses, format_address, packed_address
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.request import call_each
@@ -175,9 +175,11 @@ def remove_nic(session: Session, nic: NicRecord) -> None:
     session.save(session.record._replace(pending={"kind": _DELETE, "name": nic.name}))
     try:
         _unplug(session, nic)
-    except KataError:
-        # The NIC is still there, or half of it: it stays in the record, and a second del-iface goes on.
-        session.save(session.record._replace(pending=None))
+    except KataError as error:
+        # Without QEMU's answer the work stays pending, and the next command asks again. Otherwise the NIC is still
+        # there: it stays in the record, and can be deleted again.
+        if not (isinstance(error, QemuError) and not error.error_class):
+            session.save(session.record._replace(pending=None))
         raise
     _forget(session, nic)
 

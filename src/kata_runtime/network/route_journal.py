@@ -81,9 +81,11 @@ def put_back(transport: Transport, before: Groups) -> None:
 
 def _forget(session: Session) -> None:
     with held_signals():
-        if session.record.pending is not None:
-            _set_pending(session, None)
-        (session.directory / _FILE).unlink(missing_ok=True)
+        # Also when the record in memory names no work: the one on disk may, after a failure of the last moment.
+        _set_pending(session, None)
+        with suppress(OSError):
+            # A file that no record asks for does no harm, and the next change replaces it.
+            (session.directory / _FILE).unlink()
 
 
 def _set_pending(session: Session, pending: dict[str, object] | None) -> None:

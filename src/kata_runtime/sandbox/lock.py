@@ -76,6 +76,8 @@ class LockFile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise HostError(f"cannot lock {self._path}: {error.strerror}", errno=error.errno or 0) from error
         return True
 
     def _wait(self, patience: Patience, what: str) -> None:

@@ -77,23 +77,40 @@ class Subject:
         argv = self._sandbox.runtime.argv(*command.words)
         ended = run_traced(argv, command.stdin, at=point.at, moment=point.moment, number=point.number)
         wrong = list(_wrong_with(ended, point.number, self._answer))
+        # After SIGKILL nobody is there to remove a half-written file; the next change replaces it.
+        return wrong + self._wrong_afterwards(ended.status, may_leave_files=point.number == signal.SIGKILL)
+
+    def survive_failure(self, at: int, error: int) -> list[str]:
+        """Let the call of that place fail with this errno; what is wrong afterwards, a line each."""
+        command = self.plan.command
+        ended = run_traced(self._sandbox.runtime.argv(*command.words), command.stdin, at=at, error=error)
+        lines = ended.stderr.splitlines()
+        told = len(lines) == 1 and lines[0].startswith("kata-runtime: ") and "internal error" not in lines[0]
+        wrong = []
+        if ended.hung or ended.status not in (0, 1) or (ended.status == 1) != told:
+            wrong.append(f"it ended with {ended.status}, hung: {ended.hung}, {ended.stdout!r} {ended.stderr!r}")
+        # What cannot be removed from a broken disk stays.
+        return wrong + self._wrong_afterwards(ended.status, may_leave_files=True)
+
+    def _wrong_afterwards(self, status: int, *, may_leave_files: bool) -> list[str]:
+        """Read, look, do it again or take it back."""
+        wrong = []
         read = self._attempt(self.plan.reading)
         if (read.returncode, read.stderr) != (0, "") or read.stdout not in (self._read_before, self._read_after):
             wrong.append(f"the reading command ended with {read.returncode}: {read.stdout!r} {read.stderr!r}")
         found = self._look(self._before, self._after)
         done = _essence(found) == _essence(self._after)
         wanted = self._after if done else self._before
-        if point.number == signal.SIGKILL:
-            # Nobody was there to remove a half-written file; the next change replaces it.
+        if may_leave_files:
             found = found._replace(files=wanted.files)
         wrong += [differences(found, wanted)] if found != wanted else []
         if not done:
-            wrong += ["it succeeded, and nothing has changed"] if ended.status == 0 else []
-            again = self._attempt(command)
+            wrong += ["it succeeded, and nothing has changed"] if status == 0 else []
+            again = self._attempt(self.plan.command)
             if (again.returncode, again.stdout, again.stderr) != (0, self._answer, ""):
                 wrong.append(f"done again, it ends with {again.returncode}: {again.stdout!r} {again.stderr!r}")
         self._take_back()
-        if point.number == signal.SIGKILL:
+        if may_leave_files:
             left = self._look(self._before)
             wrong += [f"in the end {differences(left, self._before)}"] if left != self._before else []
         return wrong

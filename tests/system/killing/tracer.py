@@ -66,10 +66,13 @@ def run_traced(
     at: int = -1,
     moment: str = "after",
     number: int = signal.SIGKILL,
+    error: int = 0,
+    victim: int = 0,
     seconds: float = SECONDS,
 ) -> Traced:
     """Run ``argv`` and send it signal ``number`` before or after its changing call ``at``, from 0 on.
 
+    With ``error`` the call fails with that errno instead; with ``victim`` the signal goes to that process.
     Changing calls count from the moment on at which the process is Python.
     """
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -78,7 +81,7 @@ def run_traced(
         pid = os.fork()
         if pid == 0:
             _become(argv, [given.fileno(), out.fileno(), err.fileno()])
-        watched = _Watched(pid, at, moment, number)
+        watched = _Watched(pid, at, moment, number, error, victim or pid)
         timer = threading.Timer(seconds, watched.give_up)
         timer.start()
         try:
@@ -106,11 +109,13 @@ def _become(argv: Sequence[str], descriptors: Sequence[int]) -> NoReturn:
 class _Watched:
     """A traced process from its first stop, at the execution of its program, to its end."""
 
-    def __init__(self, pid: int, at: int, moment: str, number: int) -> None:
+    def __init__(self, pid: int, at: int, moment: str, number: int, error: int, victim: int) -> None:
         self._pid = pid
         self._at = at
         self._moment = moment
         self._number = number
+        self._error = error
+        self._victim = victim
         self._is_python = False
         self._in_target = False
         self._call = 0
@@ -158,9 +163,12 @@ class _Watched:
         kind, _, _, _, call, *arguments = _INFO.unpack(info.raw)
         if kind == _EXIT and self._in_target:
             self._in_target = False
+            if self._error:
+                self._set_registers({_RAX: (1 << 64) - self._error})
+                return
             if self._moment == "before":
                 self._rewind()
-            os.kill(self._pid, self._number)
+            os.kill(self._victim, self._number)
         if kind != _ENTRY or not self._is_python:
             return
         name = name_of(call, arguments)
@@ -169,11 +177,12 @@ class _Watched:
         self.calls.append(name)
         if len(self.calls) - 1 == self._at:
             self.reached = True
-            if self._moment == "before" and self._number == signal.SIGKILL:
-                os.kill(self._pid, signal.SIGKILL)
+            at_once = self._number == signal.SIGKILL or self._victim != self._pid
+            if self._moment == "before" and not self._error and at_once:
+                os.kill(self._victim, self._number)
                 return
             self._in_target = True
-            if self._moment == "before":
+            if self._moment == "before" or self._error:
                 self._set_registers({_ORIG_RAX: _NO_CALL})
 
     def _rewind(self) -> None:

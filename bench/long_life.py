@@ -1,0 +1,88 @@
+"""A thousand rounds of NICs and of virtual servers on one sandbox: what drifts; writes docs/benchmarks/long-life.md."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from typing import TYPE_CHECKING
+
+from tests.system.hosts.rounds import Measured, Rounds
+
+from bench.harness import RESULTS, bench_sandbox, machine, seconds, table, write
+from bench.plot import Axis, chart
+from kata_runtime.sandbox.record import load_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ROUNDS = 1000
+_STEPS = 10
+_TEXT = """# Long life
+
+{machine} `make long-life` writes this file.
+
+One sandbox, {rounds} rounds that add a NIC and delete it, then {rounds} that restore 100 virtual servers and
+replace them by none. Memory is resident; the time of a round, two commands, is the median of its stretch.
+
+## Adding and deleting a NIC
+
+All {rounds} went to {places}.
+
+{nics}
+## Restoring virtual servers
+
+{servers}
+![Milliseconds a round](long-life.svg)
+"""
+
+
+def main() -> int:
+    """Return the exit status."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else _ROUNDS
+    with bench_sandbox() as sandbox:
+        rounds = Rounds(sandbox)
+        places: set[str] = set()
+        nics, nic_points = _stretches(rounds, lambda: places.add(rounds.nic()), count)
+        servers, server_points = _stretches(rounds, rounds.servers, count)
+        accelerator = load_record(str(sandbox.directory)).accelerator
+    text = _TEXT.format(
+        machine=machine(accelerator), rounds=f"{count:,}", places=", ".join(sorted(places)), nics=nics, servers=servers
+    )
+    write("long-life.md", text)
+    slowest = max(up for _, up in nic_points + server_points)
+    picture = chart(
+        "A round of two commands",
+        Axis("rounds done", count),
+        Axis("ms", slowest * 1.2),
+        {"NIC": nic_points, "virtual servers": server_points},
+    )
+    (RESULTS / "long-life.svg").write_text(picture)
+    return 0
+
+
+def _stretches(rounds: Rounds, action: Callable[[], object], count: int) -> tuple[str, list[tuple[float, float]]]:
+    """A table with a row a tenth of the rounds, and their times as points."""
+    action()
+    rows = [_row(0, "", rounds.measure())]
+    points = []
+    for step in range(1, _STEPS + 1):
+        taken = statistics.median(seconds(action) for _ in range(count // _STEPS))
+        points.append((float(step * count // _STEPS), taken * 1000))
+        rows.append(_row(step * count // _STEPS, f"{taken * 1000:.0f} ms", rounds.measure()))
+    heading = ["rounds", "time", "QEMU", "its descriptors", "agent", "its descriptors"]
+    return table(heading, rows), points
+
+
+def _row(done: int, taken: str, measured: Measured) -> list[str]:
+    return [
+        f"{done:,}",
+        taken,
+        f"{measured.qemu_kib / 1024:.1f} MiB",
+        str(measured.qemu_descriptors),
+        f"{measured.agent_kib / 1024:.1f} MiB",
+        str(measured.agent_descriptors),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

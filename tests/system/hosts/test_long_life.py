@@ -1,0 +1,27 @@
+"""A sandbox on which much is done one after the other: nothing drifts. ``make long-life`` does it a thousand times."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.system.hosts.rounds import Rounds
+
+if TYPE_CHECKING:
+    from tests.system.conftest import Namespace, Sandbox
+
+_ROUNDS = 15
+
+
+def test_nothing_drifts(sandbox: Sandbox, namespace: Namespace) -> None:
+    """After rounds of NICs and of virtual servers, QEMU and agent have their descriptors of before, slots are the same."""
+    rounds = Rounds(sandbox)
+    for action in (rounds.nic, rounds.servers):
+        action()
+    before = rounds.measure()
+    places = {rounds.nic() for _ in range(_ROUNDS)}
+    for _ in range(_ROUNDS):
+        rounds.servers()
+    after = rounds.measure()
+    assert places == {"01.0/00"}
+    assert (after.qemu_descriptors, after.agent_descriptors) == (before.qemu_descriptors, before.agent_descriptors)
+    assert after.agent_kib < before.agent_kib + 4096
