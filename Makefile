@@ -32,7 +32,7 @@ long-life: environment
 check: environment
 	@$(RUN) -m pytest tests/quality
 
-# Inputs in all; 10,000,000 take some hours of one core.
+# Inputs in all; 10,000,000 take less than an hour of one core.
 RUNS = 1000000
 
 fuzz: environment

@@ -252,6 +252,7 @@ def _family(data: bytes) -> None:
 
 
 _TARGETS: list[tuple[str, Callable[[bytes], Any]]] = [
+    ("channel", _channel),
     ("relay", _relayed),
     ("crun", _crun),
     ("frames", _frames),

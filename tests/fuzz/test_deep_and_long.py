@@ -20,7 +20,7 @@ _INPUTS = {
     "fast_json": [_LISTS, _OBJECTS, _DIGITS],
     "ipvsadm": [b"-A -t 1.2.3.4:" + _DIGITS, b"-A -f " + _DIGITS, b"-L " + b"'" * _DEPTH, b"-A -t [" + b":" * 60_000],
     "json": [_LISTS, _OBJECTS, _DIGITS],
-    "meminfo": [b"MemTotal: 1 kB\n" * 10_000],
+    "meminfo": [b"MemAvailable: " + _DIGITS, b"MemTotal: 1 kB\n" * 10_000],
     "nic": [_LISTS, b'{"mtu":' + _DIGITS + b"}", b'{"mtu":' + _LISTS],
     "qmp": [_LISTS + b"\n", _OBJECTS + b"\n", b'{"id":' + _DIGITS + b"}\n", b'{"return":' + _DIGITS + b',"id":2}\n'],
     "quick": [b"-A -t 1.2.3.4:" + _DIGITS],
