@@ -13,7 +13,7 @@ _ROUNDS = 15
 
 
 def test_nothing_drifts(sandbox: Sandbox, namespace: Namespace) -> None:
-    """After rounds of NICs and of virtual servers, QEMU and agent have their descriptors of before, slots are the same."""
+    """After rounds of NICs and of virtual servers QEMU and agent have the descriptors of before, slots the same."""
     rounds = Rounds(sandbox)
     for action in (rounds.nic, rounds.servers):
         action()
