@@ -188,6 +188,7 @@ def runtime() -> Iterator[Runtime]:
         f'initrd = "{TEST_DESTINATION / INITRD_NAME}"\n'
         'accelerator = "tcg"\n'
         "default_memory = 384\n"
+        f'template_path = "{root / ".templates"}"\n'
     )
     made = Runtime(root, config)
     yield made

@@ -131,6 +131,7 @@ COMMANDS = (
             Option("--modules", "DIR", "use these kernel modules"),
         ),
     ),
+    Command(("image", "clean"), (), "remove the templates of booted machines that make run fast"),
     Command(
         ("run",),
         ("[ID]",),

@@ -249,6 +249,14 @@ class AgentChannel:
             step.note(answer=found)
             return found
 
+    def renew(self, host_name: str) -> None:
+        """Give the guest fresh randomness, the time of day, a host name and a machine ID of its own.
+
+        :raise KernelError: the guest's kernel refused one. :raise GuestError, DeadlineError: the channel failed.
+        """
+        payload = wire.pack_renewal(os.urandom(wire.SEED_BYTES), time.time_ns(), host_name)
+        self._ask(wire.RENEW, payload, "renewing the guest's identity")
+
     def shutdown(self) -> None:
         """Ask the guest to end its processes and power off."""
         with operation_log.measured("shutdown"):

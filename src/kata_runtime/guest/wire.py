@@ -39,6 +39,7 @@ UNSUBSCRIBE = 7  # -> DONE
 SYSCTL = 8  # name [NUL value] -> DONE with the value read
 SHUTDOWN = 9  # -> DONE, then the guest powers off
 READ = 10  # name of a file in /proc/net -> DATA*, DONE
+RENEW = 11  # seed, time of day, host name -> DONE; makes a guest from a template one of its own
 EXEC = 16  # JSON {"argv": [...]} -> STARTED | DONE(errno)
 STARTED = 17  # pid:u32
 STDIN = 18  # bytes; empty: end of file
@@ -72,6 +73,8 @@ _HEADER = struct.Struct("!BI")
 _FAMILY_SEQUENCE = struct.Struct("!HI")
 _NUMBER = struct.Struct("!I")
 _SIZE = struct.Struct("!HH")
+SEED_BYTES = 64
+_RENEWAL = struct.Struct(f"!{SEED_BYTES}sQ")
 
 
 class FrameError(Exception):
@@ -215,6 +218,22 @@ def unpack_done(payload: bytes) -> tuple[int, str]:
     if number > _MAX_ERRNO:
         raise FrameError(f"errno {number}")
     return number, payload[_NUMBER.size : _NUMBER.size + _TEXT_BYTES].decode("utf-8", "replace")
+
+
+def pack_renewal(seed: bytes, now: int, host_name: str) -> bytes:
+    """The payload of RENEW: ``seed`` of 64 bytes, ``now`` in nanoseconds since 1970."""
+    return _RENEWAL.pack(seed, now) + host_name.encode()
+
+
+def unpack_renewal(payload: bytes) -> tuple[bytes, int, str]:
+    """``(seed, nanoseconds since 1970, host name)``.
+
+    :raise FrameError: when the payload is too short.
+    """
+    if len(payload) < _RENEWAL.size:
+        raise FrameError("a renewal that is cut short")
+    seed, now = _RENEWAL.unpack_from(payload)
+    return seed, now, payload[_RENEWAL.size :].decode("utf-8", "replace")
 
 
 def pack_count(count: int) -> bytes:

@@ -10,25 +10,30 @@ import stat
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from kata_runtime import operation_log, unix_socket
 from kata_runtime.errors import HostError, KataError
 from kata_runtime.guest import wire
+from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.image import KERNEL_PARAMETERS
 from kata_runtime.guest.port import GuestPort
 from kata_runtime.sandbox import cgroup, paths
 from kata_runtime.sandbox.boot_failure import boot_error
 from kata_runtime.sandbox.confinement import THREADS, confinement_of
+from kata_runtime.sandbox.guest_memory import create_memory, load_memory
 from kata_runtime.sandbox.identity import NOBODY, user_of
 from kata_runtime.sandbox.process import Child, Program
 from kata_runtime.vmm.accelerator import Accelerator, Machine
 from kata_runtime.vmm.command import Port, VmConfig, cpu_model, qemu_arguments
+from kata_runtime.vmm.monitor import Monitor
+from kata_runtime.vmm.snapshot import load_devices, stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from kata_runtime.sandbox.config import Config
+    from kata_runtime.sandbox.template import Template
 
 # Under TCG on two busy cores; 4 s are usual.
 BOOT_SECONDS = 120.0
@@ -36,6 +41,15 @@ BOOT_SECONDS = 120.0
 PROOF_SECONDS = 15.0
 
 _READY = b"1"
+# QEMU opens its monitor last of all, on a busy host after seconds.
+_MONITOR_SECONDS = 20.0
+_HOST_NAME_CHARACTERS = 12
+
+
+class Keep(Protocol):
+    """Keeps a machine that stands still: its memory (a descriptor) and what its monitor gives."""
+
+    def __call__(self, memory: int, monitor: Monitor, /) -> None: ...
 
 
 class Save(Protocol):
@@ -100,17 +114,22 @@ def boot(
     seconds: float,
     cgroups: Sequence[str],
     save: Save,
+    template: Template | None = None,
+    keep: Keep | None = None,
 ) -> None:
     """Start QEMU and wait until the agent answers; after a failure nothing of it runs.
 
-    ``save`` is called before QEMU begins, and when the agent has answered (``ready``).
+    ``save`` is called before QEMU begins, and when the agent has answered (``ready``). With ``template`` the machine
+    goes on from there instead of booting; ``keep`` is called while the booted machine stands still.
 
     :raise BootError: QEMU ended, or the agent did not answer within ``seconds``.
     :raise HostError: QEMU cannot be started.
     """
     with ExitStack() as undo, ExitStack() as ours:
         guard_out, guard = _pipe(ours)
-        qemu, log = _start(config, directory, container_id, accelerator, guard_out, undo)
+        memory = _memory(config, ours)
+        vm = _Vm(config, container_id, accelerator, memory, from_snapshot=template is not None)
+        qemu, log = _start(vm, directory, guard_out, undo)
         save(qemu.pid, qemu.start_time, ready=False)
         # Each is in its groups before its program begins.
         for child in (qemu, log):
@@ -118,7 +137,13 @@ def boot(
         log.release()
         qemu.release()
         try:
+            if template is not None:
+                _load(template, memory, directory)
             GuestPort(os.path.join(directory, paths.CONTROL), seconds=seconds).close()
+            if keep is not None:
+                with _monitor(directory) as monitor, stopped(monitor):
+                    keep(memory, monitor)
+            _renew(directory, container_id)
         except KataError as error:
             raise boot_error(error, directory, qemu, log, seconds) from error
         save(qemu.pid, qemu.start_time, ready=True)
@@ -128,6 +153,50 @@ def boot(
         log.forget()
 
 
+def machine_arguments(config: Config, accelerator: str) -> list[str]:
+    """QEMU's arguments without what differs between the sandboxes of one configuration: what a template is made for.
+
+    :raise HostError: QEMU is missing.
+    """
+    nothing = dict.fromkeys(_socket_names(), 0)
+    memory = 0 if config.shared_memory else -1
+    return qemu_arguments(_machine(_Vm(config, "", accelerator, memory, from_snapshot=False), nothing, 0))
+
+
+def _memory(config: Config, ours: ExitStack) -> int:
+    if not config.shared_memory:
+        return -1
+    memory = create_memory(config.default_memory << 20)
+    ours.callback(os.close, memory)
+    return memory
+
+
+def _load(template: Template, memory: int, directory: str) -> None:
+    """Give QEMU, which is starting meanwhile, the template's memory and devices.
+
+    :raise HostError: the memory cannot be copied. :raise QemuError, DeadlineError: QEMU does not take the devices.
+    """
+    try:
+        load_memory(template.memory, memory)
+    except OSError as error:
+        raise HostError(f"cannot copy the template's memory: {error.strerror}", errno=error.errno or 0) from error
+    with _monitor(directory) as monitor:
+        load_devices(monitor, template.devices)
+
+
+def _monitor(directory: str) -> Monitor:
+    return Monitor.connect(Path(directory, paths.MONITOR), _MONITOR_SECONDS)
+
+
+def _renew(directory: str, container_id: str) -> None:
+    """Make the guest one of its own; nothing else has been asked of it."""
+    channel = AgentChannel(os.path.join(directory, paths.CONTROL), "")
+    try:
+        channel.renew(container_id[:_HOST_NAME_CHARACTERS])
+    finally:
+        channel.close()
+
+
 def _pipe(ours: ExitStack) -> tuple[int, int]:
     readable, writable = os.pipe2(os.O_CLOEXEC)
     ours.callback(os.close, readable)
@@ -135,15 +204,24 @@ def _pipe(ours: ExitStack) -> tuple[int, int]:
     return readable, writable
 
 
-def _start(
-    config: Config, directory: str, container_id: str, accelerator: str, guard: int, undo: ExitStack
-) -> tuple[Child, Child]:
+class _Vm(NamedTuple):
+    """What QEMU is started for; ``memory`` is a descriptor, or -1."""
+
+    config: Config
+    container_id: str
+    accelerator: str
+    memory: int
+    from_snapshot: bool
+
+
+def _start(vm: _Vm, directory: str, guard: int, undo: ExitStack) -> tuple[Child, Child]:
     """QEMU and the keeper of its output, not released; our copies of their descriptors are closed.
 
     QEMU's sockets listen already, so that their end is QEMU's.
     """
     user = user_of(directory)
     shared = user == NOBODY
+    vcpus = vm.config.default_vcpus
     with ExitStack() as inherited:
         listening = _listen(directory, inherited)
         console, console_end = socket.socketpair()
@@ -152,22 +230,22 @@ def _start(
         output, output_end = _pipe(inherited)
         # What QEMU prints while nobody reads is lost: it must never wait for the one who keeps it.
         os.set_blocking(output_end, False)
-        machine = _machine(config, container_id, accelerator, listening, console_end.fileno())
-        argv = qemu_arguments(machine)
+        sockets = {name: item.fileno() for name, item in listening.items()}
+        argv = qemu_arguments(_machine(vm, sockets, console_end.fileno()))
         if operation_log.is_wanted():
             operation_log.note("qemu", command=shlex.join(argv))
-        groups = [user, *_device_groups(accelerator)]
-        confinement = confinement_of(user, groups, vcpus=config.default_vcpus, user_is_shared=shared)
-        kept = [console_end.fileno(), *(item.fileno() for item in listening.values())]
+        groups = [user, *_device_groups(vm.accelerator)]
+        confinement = confinement_of(user, groups, vcpus=vcpus, user_is_shared=shared)
+        kept = [console_end.fileno(), *sockets.values(), *([vm.memory] if vm.memory >= 0 else [])]
         qemu = Child(Program(argv, confinement, output_end, kept), undo)
         script = _script(inherited)
         files = [_log_file(directory, name, inherited) for name in (paths.CONSOLE_LOG, paths.QEMU_LOG)]
         descriptors = [console.fileno(), files[0], output, files[1], qemu.fd, guard]
-        argv = [os.path.realpath(sys.executable), "-I", "-S", f"/proc/self/fd/{script}", f"guest={container_id}"]
+        argv = [os.path.realpath(sys.executable), "-I", "-S", f"/proc/self/fd/{script}", f"guest={vm.container_id}"]
         argv += map(str, descriptors)
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         inherited.callback(os.close, nowhere)
-        confinement = confinement_of(user, [user], vcpus=config.default_vcpus, user_is_shared=shared)
+        confinement = confinement_of(user, [user], vcpus=vcpus, user_is_shared=shared)
         return qemu, Child(Program(argv, confinement, nowhere, [script, *descriptors]), undo)
 
 
@@ -193,10 +271,13 @@ def _device_groups(accelerator: str) -> list[int]:
     return [found.st_gid] if found.st_mode & stat.S_IRGRP and found.st_gid else []
 
 
+def _socket_names() -> list[str]:
+    return [paths.MONITOR, paths.CONTROL, *map(paths.exec_socket, range(paths.EXEC_PORTS))]
+
+
 def _listen(directory: str, inherited: ExitStack) -> dict[str, socket.socket]:
-    names = [paths.MONITOR, paths.CONTROL, *map(paths.exec_socket, range(paths.EXEC_PORTS))]
     listening = {}
-    for name in names:
+    for name in _socket_names():
         path = os.path.join(directory, name)
         Path(path).unlink(missing_ok=True)  # of an attempt with another accelerator
         try:
@@ -206,12 +287,11 @@ def _listen(directory: str, inherited: ExitStack) -> dict[str, socket.socket]:
     return listening
 
 
-def _machine(
-    config: Config, container_id: str, accelerator: str, listening: dict[str, socket.socket], console: int
-) -> VmConfig:
-    ports = [Port(wire.CONTROL_PORT, listening[paths.CONTROL].fileno())]
+def _machine(vm: _Vm, sockets: Mapping[str, int], console: int) -> VmConfig:
+    config = vm.config
+    ports = [Port(wire.CONTROL_PORT, sockets[paths.CONTROL])]
     ports += [
-        Port(f"{wire.EXEC_PORT_PREFIX}{number}", listening[paths.exec_socket(number)].fileno())
+        Port(f"{wire.EXEC_PORT_PREFIX}{number}", sockets[paths.exec_socket(number)])
         for number in range(paths.EXEC_PORTS)
     ]
     return VmConfig(
@@ -220,14 +300,15 @@ def _machine(
         initrd=Path(config.initrd),
         kernel_parameters=kernel_parameters(config),
         machine_type=config.machine_type,
-        accelerator=accelerator,
+        accelerator=vm.accelerator,
         vcpus=config.default_vcpus,
         memory_mib=config.default_memory,
         root_ports=config.default_root_ports,
-        shared_memory=config.shared_memory,
-        monitor_fd=listening[paths.MONITOR].fileno(),
+        memory_fd=vm.memory,
+        monitor_fd=sockets[paths.MONITOR],
         console_fd=console,
         ports=tuple(ports),
-        name=container_id,
+        name=vm.container_id,
         debug=config.enable_debug,
+        from_snapshot=vm.from_snapshot,
     )

@@ -35,6 +35,8 @@ class Config(NamedTuple):
     default_root_ports: int = ROOT_PORTS_MAX
     kernel_params: str = ""
     shared_memory: bool = True
+    template: str = "auto"
+    template_path: str = "/var/lib/kata-runtime/templates"
     enable_debug: bool = False
     ipvs_rule_limit: int = 20_000
     follow_network: bool = True
@@ -47,7 +49,7 @@ _RANGES = {
     "default_root_ports": (0, ROOT_PORTS_MAX),
     "ipvs_rule_limit": (0, _RULES_MAX),
 }
-_CHOICES = {"machine_type": ("q35",), "accelerator": ("auto", "kvm", "tcg")}
+_CHOICES = {"machine_type": ("q35",), "accelerator": ("auto", "kvm", "tcg"), "template": ("auto", "off")}
 _RUNTIME_KEYS = ("ipvs_rule_limit", "follow_network")
 _SECTIONS = {
     ("hypervisor", "qemu"): tuple(key for key in Config._fields if key not in _RUNTIME_KEYS),

@@ -8,12 +8,20 @@ import signal
 import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ConflictError, ContainerError, HostError, InputError, KataError
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.sandbox import cgroup, paths
-from kata_runtime.sandbox.boot import BOOT_SECONDS, PROOF_SECONDS, boot, kernel_parameters, kvm_question
+from kata_runtime.sandbox.boot import (
+    BOOT_SECONDS,
+    PROOF_SECONDS,
+    boot,
+    kernel_parameters,
+    kvm_question,
+    machine_arguments,
+)
 from kata_runtime.sandbox.boot_failure import BootError
 from kata_runtime.sandbox.execution import execute as execute_on_port
 from kata_runtime.sandbox.identity import check_id, check_root, new_id, resolve, sandbox_ids, user_of
@@ -22,6 +30,7 @@ from kata_runtime.sandbox.process import await_end, held_signals, is_alive, kill
 from kata_runtime.sandbox.record import Record, boot_id, load_record, save_record
 from kata_runtime.sandbox.remains import end_processes, sandbox_processes
 from kata_runtime.sandbox.session import held, locked, require_running
+from kata_runtime.sandbox.template_boot import boot_with_template, template_key
 from kata_runtime.vmm.accelerator import Accelerator, choose, is_kvm_failure, is_shortage, remember
 
 if TYPE_CHECKING:
@@ -98,10 +107,11 @@ def _boot_somehow(
         def save(pid: int, start_time: int, *, ready: bool) -> None:
             save_record(directory, attempted._replace(pid=pid, start_time=start_time, ready=ready))
 
-        boot(
-            config, directory, record.container_id,
-            accelerator=accelerator, seconds=seconds, cgroups=record.cgroups, save=save,
-        )  # fmt: skip
+        start = partial(
+            boot, config, directory, record.container_id, accelerator=accelerator, cgroups=record.cgroups, save=save
+        )
+        key = template_key(question, machine_arguments(config, accelerator))
+        boot_with_template(config, key, start, seconds, progress)
 
     accelerator = choose(config.accelerator, question)
     if accelerator is Accelerator.TCG or config.accelerator != "auto":

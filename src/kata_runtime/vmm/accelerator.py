@@ -148,6 +148,11 @@ def kvm_obstacle() -> str | None:
 
 
 def _name(machine: Machine) -> str:
+    return f"kvm-{fingerprint(machine)}"
+
+
+def fingerprint(machine: Machine) -> str:
+    """32 hexadecimal digits for this host's kernel and processor, and this machine on it."""
     from hashlib import sha256
 
     try:
@@ -156,7 +161,7 @@ def _name(machine: Machine) -> str:
     except OSError:
         built = ""
     facts = "\0".join([os.uname().release, _processor(), built, *machine])
-    return f"kvm-{sha256(facts.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
+    return sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _processor() -> str:

@@ -35,13 +35,14 @@ class VmConfig(NamedTuple):
     vcpus: int
     memory_mib: int
     root_ports: int
-    shared_memory: bool
+    memory_fd: int
     monitor_fd: int
     console_fd: int
     ports: tuple[Port, ...]
     name: str
     uuid: str = ""
     debug: bool = False
+    from_snapshot: bool = False
 
 
 def root_port_bus(slot: int) -> str:
@@ -62,10 +63,11 @@ def qemu_arguments(config: VmConfig) -> list[str]:
     """The argument vector that boots ``config``, program first."""
     machine = f"{_value(config.machine_type)},sata=off,smbus=off,vmport=off,usb=off"
     memory = []
-    if config.shared_memory:
-        # A vhost-user back end maps the guest's memory by the descriptor it gets.
+    if config.memory_fd >= 0:
+        # A vhost-user back end maps the guest's memory by the descriptor it gets; a template is a copy of it.
         machine += ",memory-backend=ram"
-        memory = ["-object", f"memory-backend-memfd,id=ram,size={config.memory_mib}M,share=on"]
+        where = f"mem-path=/proc/self/fd/{config.memory_fd}"
+        memory = ["-object", f"memory-backend-file,id=ram,size={config.memory_mib}M,{where},share=on"]
     # fmt: off
     arguments = [
         config.qemu,
@@ -92,6 +94,8 @@ def qemu_arguments(config: VmConfig) -> list[str]:
         *_serial_ports(config.ports),
     ]
     # fmt: on
+    if config.from_snapshot:
+        arguments += ["-incoming", "defer"]
     if config.uuid:
         arguments += ["-uuid", config.uuid]
     if config.debug:

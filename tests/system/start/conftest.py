@@ -64,6 +64,7 @@ class Fake:
         config.write_text(
             f'[hypervisor.qemu]\npath = "{self._qemu}"\nkernel = "{self.directory}/image"\n'
             f'initrd = "{self.directory}/image"\naccelerator = "{accelerator}"\nkernel_params = "fake={mode}"\n'
+            'template = "off"\n'
         )
         driver = [sys.executable, "-c", _DRIVER, str(self.cache), code]
         return [*driver, "--root", str(self.root), "--kata-config", str(config), *words]

@@ -32,6 +32,8 @@ def _answer(version: int) -> None:
                 if kind == wire.HELLO:
                     answer = payload[: wire.NONCE_BYTES] + version.to_bytes(2, "big")
                     connection.sendall(wire.OPENING + wire.pack_frame(wire.HELLO, request, answer))
+                else:
+                    connection.sendall(wire.pack_frame(wire.DONE, request, wire.pack_done(0)))
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ _CONFIG = VmConfig(
     vcpus=2,
     memory_mib=512,
     root_ports=2,
-    shared_memory=False,
+    memory_fd=-1,
     monitor_fd=3,
     console_fd=4,
     ports=(Port("org.kata-runtime.control", 5), Port("org.kata-runtime.exec.0", 6)),
@@ -71,15 +71,19 @@ def test_a_small_machine() -> None:
             _replaced(("tcg,thread=multi", ["kvm"]), ("max", ["host"])),
         ),
         (
-            _CONFIG._replace(shared_memory=True),
+            _CONFIG._replace(memory_fd=9),
             _replaced(
                 (
                     "q35,sata=off,smbus=off,vmport=off,usb=off",
                     ["q35,sata=off,smbus=off,vmport=off,usb=off,memory-backend=ram"],
                 ),
-                ("512M", ["512M", "-object", "memory-backend-memfd,id=ram,size=512M,share=on"]),
+                (
+                    "512M",
+                    ["512M", "-object", "memory-backend-file,id=ram,size=512M,mem-path=/proc/self/fd/9,share=on"],
+                ),
             ),
         ),
+        (_CONFIG._replace(from_snapshot=True), [*_WHOLE, "-incoming", "defer"]),
         (_CONFIG._replace(uuid="u"), [*_WHOLE, "-uuid", "u"]),
         (
             _CONFIG._replace(debug=True),
@@ -87,7 +91,7 @@ def test_a_small_machine() -> None:
         ),
         (_CONFIG._replace(name="a,b=c"), _replaced(("guest=6ec7a98", ["guest=a,,b=c"]))),
     ],
-    ids=["kvm", "shared memory", "uuid", "debug", "comma"],
+    ids=["kvm", "shared memory", "snapshot", "uuid", "debug", "comma"],
 )
 def test_what_a_setting_changes(changed: VmConfig, expected: list[str]) -> None:
     """Each setting changes its own arguments and no others; a comma in a value is no separator."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kata_runtime.guest import wire
 from kata_runtime.guest.agent.answer import Answer
 from kata_runtime.guest.agent.relay import subscribe
+from kata_runtime.guest.agent.renewal import renew
 
 if TYPE_CHECKING:
     import socket
@@ -56,6 +57,7 @@ class Control:
             wire.UNSUBSCRIBE: self._unsubscribe,
             wire.SYSCTL: self._sysctl,
             wire.READ: self._read,
+            wire.RENEW: self._renew,
             wire.SHUTDOWN: self._shutdown,
         }
         # Whoever still waits for an agent that was here before learns that it is gone.
@@ -194,6 +196,14 @@ class Control:
             self._done(request, error.errno or errno.EIO, error.strerror or "")
             return
         self._done(request, 0, text.decode("utf-8", "replace").strip())
+
+    def _renew(self, request: int, payload: bytes) -> None:
+        try:
+            renew(payload)
+        except OSError as error:
+            self._done(request, error.errno or errno.EIO, error.strerror or "")
+        else:
+            self._done(request)
 
     def _shutdown(self, request: int, _payload: bytes) -> None:
         self._done(request)

@@ -1,0 +1,121 @@
+"""A guest's memory as a file of this host that its QEMU maps: made, written to a template, filled from one.
+
+Only pages that hold something are copied, so that a template is as small as what its guest wrote, and a fresh guest
+occupies no more than that.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PAGE_BYTES = 4096
+_EMPTY_PAGE = bytes(_PAGE_BYTES)
+_CHUNK_BYTES = 1024 * 1024
+
+# include/uapi/linux/fcntl.h: nobody who gets the descriptor, such as a vhost-user back end, may change its size.
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+def create_memory(size: int) -> int:
+    """A descriptor of ``size`` bytes of memory (memfd_create(2)) that take up nothing yet.
+
+    :raise HostError: the kernel refused.
+    """
+    try:
+        memory = os.memfd_create("guest-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(memory, size)
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+        except OSError:
+            os.close(memory)
+            raise
+    except OSError as error:
+        raise HostError(
+            f"cannot make {size >> 20} MiB of guest memory: {error.strerror}", errno=error.errno or 0
+        ) from error
+    return memory
+
+
+def store_memory(memory: int, file: int) -> None:
+    """Write the pages of ``memory`` that are not empty to the same places of ``file``, which becomes as long.
+
+    :raise OSError: the file system refused.
+    """
+    os.ftruncate(file, os.fstat(memory).st_size)
+    for place, data in occupied_pages(memory):
+        _write_at(file, data, place)
+
+
+def load_memory(file: int, memory: int) -> None:
+    """Copy what ``store_memory`` wrote to the same places of fresh ``memory``.
+
+    :raise OSError: the file cannot be read, or no memory is left.
+    """
+    for start, end in _occupied(file):
+        os.lseek(memory, start, os.SEEK_SET)
+        place = start
+        while place < end:
+            copied = os.sendfile(memory, file, place, end - place)
+            if not copied:
+                raise OSError(f"the template ends at byte {place}")
+            place += copied
+
+
+def occupied_pages(file: int) -> Iterator[tuple[int, memoryview]]:
+    """Runs of pages that are not empty, of at most 1 MiB, each with its place.
+
+    :raise OSError: the file cannot be read.
+    """
+    following = 0
+    for start, end in _occupied(file):
+        # Whole chunks, so that the runs are the same on every file system, wherever its holes begin.
+        for place in range(max(start - start % _CHUNK_BYTES, following), end, _CHUNK_BYTES):
+            data = memoryview(os.pread(file, _CHUNK_BYTES, place))
+            following = place + _CHUNK_BYTES
+            for first, last in _filled(data):
+                yield place + first, data[first:last]
+
+
+def _occupied(file: int) -> Iterator[tuple[int, int]]:
+    """Where the file has data (lseek(2), SEEK_DATA and SEEK_HOLE)."""
+    size = os.fstat(file).st_size
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            # ENXIO: a hole up to the end.
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _filled(data: memoryview) -> Iterator[tuple[int, int]]:
+    """Runs of pages of ``data`` that hold something else than zeros."""
+    first = -1
+    for place in range(0, len(data), _PAGE_BYTES):
+        page = data[place : place + _PAGE_BYTES]
+        if page == _EMPTY_PAGE[: len(page)]:
+            if first >= 0:
+                yield first, place
+            first = -1
+        elif first < 0:
+            first = place
+    if first >= 0:
+        yield first, len(data)
+
+
+def _write_at(file: int, data: memoryview, place: int) -> None:
+    while data:
+        written = os.pwrite(file, data, place)
+        data, place = data[written:], place + written

@@ -1,0 +1,224 @@
+"""Templates: booted machines kept on disk, from which later sandboxes of the same machine and image start.
+
+A template is a directory, named by a key of everything that goes into the machine, with the guest's memory, the state
+of QEMU's devices and a description with the digests of both. It is made beside its place and moved there whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.errors import HostError
+from kata_runtime.sandbox.guest_memory import occupied_pages, store_memory
+from kata_runtime.sandbox.lock import LockFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TEMPLATE_DIRECTORY = Path("/var/lib/kata-runtime/templates")
+MEMORY, DEVICES = "memory", "devices"
+
+_DESCRIPTION = "template.json"
+_VERIFIED = "verified.json"
+_SCRATCH = ".new-"
+# Each has about 90 MB; a host usually has one or two kinds of machines.
+_KEPT_MAX = 8
+_READ_BYTES = 1024 * 1024
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Template(NamedTuple):
+    """An opened template: descriptors of its memory and of its devices' state."""
+
+    memory: int
+    devices: int
+
+
+class TemplateStore:
+    """The templates in one directory, which only its owner may enter."""
+
+    def __init__(self, directory: Path = TEMPLATE_DIRECTORY) -> None:
+        self._directory = directory
+
+    @contextmanager
+    def opened(self, key: str) -> Iterator[Template | None]:
+        """The template of ``key``, None where there is none that can be used; a damaged one is removed.
+
+        Its content is compared with its digests once for each boot of the host, and again when the files changed.
+        """
+        with ExitStack() as stack:
+            place = self._directory / key
+            template = None
+            try:
+                template = _open(place, stack)
+                if not _is_whole(place, template):
+                    template = None
+                    shutil.rmtree(place, ignore_errors=True)
+            except FileNotFoundError:
+                template = None
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                template = None
+                shutil.rmtree(place, ignore_errors=True)
+            if template is not None:
+                with suppress(OSError):
+                    os.utime(place)  # what is used is kept longest
+            yield template
+
+    def drop(self, key: str) -> None:
+        """Remove one that turned out not to load."""
+        shutil.rmtree(self._directory / key, ignore_errors=True)
+
+    @contextmanager
+    def making(self, key: str) -> Iterator[bool]:
+        """Whether it is this process that makes the template of ``key`` meanwhile: one does, others need not wait.
+
+        :raise HostError: the directory cannot be made.
+        """
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.chmod(0o700)
+        except OSError as error:
+            raise HostError(f"cannot use {self._directory}: {error.strerror}", errno=error.errno or 0) from error
+        lock = LockFile(str(self._directory / f".{key}.lock"))
+        try:
+            yield lock.try_acquire() and not (self._directory / key).exists()
+        finally:
+            lock.close()
+
+    def save(self, key: str, memory: int, save_devices: Callable[[int], None]) -> None:
+        """Keep the machine that stands still: its ``memory``, and what ``save_devices`` writes to a descriptor.
+
+        :raise HostError: the file system refused; nothing is left then.
+        :raise KataError: ``save_devices`` failed; likewise.
+        """
+        try:
+            scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self._directory))
+            try:
+                _write(scratch, memory, save_devices)
+                os.rename(scratch, self._directory / key)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+            self._prune(key)
+        except OSError as error:
+            raise HostError(
+                f"cannot keep a template in {self._directory}: {error.strerror}", errno=error.errno or 0
+            ) from error
+
+    def clean(self) -> int:
+        """Remove all templates; how many there were.
+
+        :raise HostError: the file system refused.
+        """
+        try:
+            entries = list(self._directory.iterdir())
+            for entry in entries:
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise HostError(f"cannot remove {error.filename!r}: {error.strerror}", errno=error.errno or 0) from error
+        return sum(not entry.name.startswith(".") for entry in entries)
+
+    def _prune(self, key: str) -> None:
+        """Remove the templates that were not used for longest, and what a killed command left."""
+        places = sorted(self._directory.iterdir(), key=lambda place: place.stat().st_mtime, reverse=True)
+        kept = [place for place in places if not place.name.startswith(".")]
+        for place in kept[_KEPT_MAX:]:
+            if place.name != key:
+                shutil.rmtree(place, ignore_errors=True)
+        for place in places:
+            if place.name.startswith(_SCRATCH) and _is_abandoned(place):
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_abandoned(scratch: Path) -> bool:
+    """Whether whoever wrote there has ended: it holds a lock as long as it lives."""
+    try:
+        lock = LockFile(str(scratch / _DESCRIPTION))
+    except FileNotFoundError:
+        return False
+    try:
+        return lock.try_acquire()
+    finally:
+        lock.close()
+
+
+def _write(scratch: Path, memory: int, save_devices: Callable[[int], None]) -> None:
+    with ExitStack() as stack:
+        # Held until the directory has its name: see _is_abandoned.
+        lock = LockFile(str(scratch / _DESCRIPTION))
+        stack.callback(lock.close)
+        lock.try_acquire()
+        files = {name: _opened(scratch / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, stack) for name in (MEMORY, DEVICES)}
+        save_devices(files[DEVICES])
+        store_memory(memory, files[MEMORY])
+        for file in files.values():
+            os.fsync(file)
+        digests = {name: _digest(file) for name, file in files.items()}
+        description = _opened(scratch / _DESCRIPTION, os.O_WRONLY, stack)
+        os.write(description, json.dumps({"sha256": digests}).encode())
+        os.fsync(description)
+        _note_verified(scratch, files)
+        directory = _opened(scratch, os.O_RDONLY | os.O_DIRECTORY, stack)
+        os.fsync(directory)
+
+
+def _open(place: Path, stack: ExitStack) -> Template:
+    status = os.stat(place, follow_symlinks=False)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise ValueError("somebody else can write there")
+    return Template(*(_opened(place / name, os.O_RDONLY, stack) for name in (MEMORY, DEVICES)))
+
+
+def _opened(path: Path, flags: int, stack: ExitStack) -> int:
+    opened = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    stack.callback(os.close, opened)
+    return opened
+
+
+def _is_whole(place: Path, template: Template) -> bool:
+    files = template._asdict()
+    # Content cannot change without the time of the inode's last change, which nobody can set (inode(7), ctime).
+    with suppress(OSError, ValueError):
+        if json.loads((place / _VERIFIED).read_bytes()) == _marks(files):
+            return True
+    expected = json.loads((place / _DESCRIPTION).read_bytes())["sha256"]
+    if {name: _digest(file) for name, file in files.items()} != expected:
+        return False
+    with suppress(OSError):
+        _note_verified(place, files)
+    return True
+
+
+def _note_verified(place: Path, files: dict[str, int]) -> None:
+    with ExitStack() as stack:
+        file = _opened(place / _VERIFIED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, stack)
+        os.write(file, json.dumps(_marks(files)).encode())
+
+
+def _marks(files: dict[str, int]) -> dict[str, object]:
+    marks: dict[str, object] = {"boot": Path(_BOOT_ID).read_text(encoding="ascii").strip()}
+    for name, file in files.items():
+        status = os.fstat(file)
+        marks[name] = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return marks
+
+
+def _digest(file: int) -> str:
+    """SHA-256 of the file's length and of its pages that are not empty, each run with its place."""
+    from hashlib import sha256
+
+    digest = sha256(str(os.fstat(file).st_size).encode())
+    for place, data in occupied_pages(file):
+        digest.update(f" {place} {len(data)} ".encode())
+        digest.update(data)
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""Booting from a template where there is one, and keeping one where there is none."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from kata_runtime.errors import HostError, KataError
+from kata_runtime.guest import wire
+from kata_runtime.sandbox.boot_failure import BootError
+from kata_runtime.sandbox.template import TemplateStore
+from kata_runtime.vmm.accelerator import fingerprint
+from kata_runtime.vmm.snapshot import save_devices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kata_runtime.sandbox.boot import Keep
+    from kata_runtime.sandbox.config import Config
+    from kata_runtime.sandbox.template import Template
+    from kata_runtime.vmm.accelerator import Machine
+    from kata_runtime.vmm.monitor import Monitor
+
+# From starting QEMU to the agent's answer: 0.2 s on an idle host.
+_LOAD_SECONDS = 20.0
+
+
+class Start(Protocol):
+    """``boot`` of one sandbox with one accelerator."""
+
+    def __call__(self, *, seconds: float, template: Template | None = None, keep: Keep | None = None) -> None: ...
+
+
+def template_key(machine: Machine, arguments: Sequence[str]) -> str:
+    """The name of the template of a machine: a hash of all that goes into it.
+
+    That is the host's kernel and processor, QEMU, kernel and initrd (path, size, time of change), QEMU's ``arguments``,
+    and the version of the agent's protocol.
+    """
+    from hashlib import sha256
+
+    facts = "\0".join([fingerprint(machine), str(wire.VERSION), *arguments])
+    return sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def boot_with_template(config: Config, key: str, start: Start, seconds: float, progress: Callable[[str], None]) -> None:
+    """Start from the template of ``key``; without one boot within ``seconds``, and keep the machine as it has booted.
+
+    A template that does not load is removed, and ``progress`` hears of it.
+
+    :raise BootError, HostError: as ``boot``.
+    """
+    # QEMU leaves memory out of the saved state only where that is shared with others.
+    if config.template == "off" or not config.shared_memory:
+        start(seconds=seconds)
+        return
+    store = TemplateStore(Path(config.template_path))
+    with store.opened(key) as template:
+        if template is not None:
+            try:
+                start(seconds=_LOAD_SECONDS, template=template)
+            except BootError as error:
+                store.drop(key)
+                progress(f"the sandbox is booted anew, as its template did not load: {error.message}")
+            else:
+                return
+    _boot_and_keep(store, key, start, seconds, progress)
+
+
+def _boot_and_keep(
+    store: TemplateStore, key: str, start: Start, seconds: float, progress: Callable[[str], None]
+) -> None:
+    def keep(memory: int, monitor: Monitor, /) -> None:
+        try:
+            store.save(key, memory, lambda file: save_devices(monitor, file))
+        except KataError as error:
+            progress(f"no template is kept, so that later sandboxes boot, too: {error}")
+
+    with ExitStack() as stack:
+        is_ours = False
+        try:
+            is_ours = stack.enter_context(store.making(key))
+        except HostError as error:
+            progress(f"no template is kept, so that later sandboxes boot, too: {error}")
+        start(seconds=seconds, keep=keep if is_ours else None)

@@ -1,0 +1,76 @@
+"""The state of a machine's devices, saved and loaded without the guest's memory (QEMU's docs/devel/migration.rst).
+
+QEMU leaves memory out that it shares with others (QAPI: MigrationCapability, x-ignore-shared): whoever saves copies the
+file of that memory, whoever loads brings a copy of it. A stream with the memory in it would take twice the time to
+load, and touch every page of the guest.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import QemuError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kata_runtime.vmm.monitor import Monitor
+
+SAVE_SECONDS = 10.0
+LOAD_SECONDS = 10.0
+
+_NAME = "snapshot"
+_CAPABILITIES = [
+    {"capability": "x-ignore-shared", "state": True},
+    {"capability": "events", "state": True},  # MIGRATION tells of the end, so that nobody polls
+]
+
+
+@contextmanager
+def stopped(monitor: Monitor) -> Iterator[None]:
+    """The machine stands still meanwhile.
+
+    :raise QemuError, DeadlineError: QEMU refused, ended or did not answer.
+    """
+    monitor.execute("stop")
+    try:
+        yield
+    finally:
+        monitor.execute("cont")
+
+
+def save_devices(monitor: Monitor, file: int) -> None:
+    """Write the state of a stopped machine's devices (0.5 MB) to the open ``file``.
+
+    :raise QemuError: QEMU refused or failed. :raise DeadlineError: it takes too long.
+    """
+    _transfer(monitor, "migrate", file, SAVE_SECONDS)
+
+
+def load_devices(monitor: Monitor, file: int) -> None:
+    """Make a machine that was started with ``-incoming defer`` what ``save_devices`` wrote, and let it run.
+
+    Its memory must be there already.
+
+    :raise QemuError: QEMU refused or failed; it may have ended. :raise DeadlineError: it takes too long.
+    """
+    _transfer(monitor, "migrate-incoming", file, LOAD_SECONDS)
+    # A machine that was saved while it stood still stands still.
+    monitor.execute("cont")
+
+
+def _transfer(monitor: Monitor, command: str, file: int, seconds: float) -> None:
+    monitor.execute("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
+    monitor.send_fd(file, _NAME)
+    end = time.monotonic() + seconds
+    with monitor.listen("MIGRATION") as events:
+        monitor.execute(command, {"uri": f"fd:{_NAME}"})
+        data = events.wait(
+            lambda data: data.get("status") in ("completed", "failed"),
+            end - time.monotonic(),
+            awaited=f"the end of QEMU's {command}",
+        )
+    if data.get("status") != "completed":
+        raise QemuError(f"QEMU could not {command} a machine's devices", command=command)
