@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING
 
 from tests.system.conftest import Namespace, Sandbox, nic
+
+from kata_runtime.sandbox.record import NicRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,10 +56,10 @@ def test_add_iface_with_details(
     done = sandbox.cli(*options, "kata-network", "add-iface", sandbox.id, "-", stdin=json.dumps(document))
     removed = sandbox.network("del-iface", document)
     assert (done.returncode, done.stderr, removed.returncode) == (0, "", 0)
-    added = {
-        "name": "eth1", "device": tap, "mac": _MAC, "mtu": 1500, "addresses": ["10.1.0.3/24"],
-        "slot": 0, "queues": 0, "vhost_user_socket": "",
-    }  # fmt: skip
+    place = os.stat(f"/run/netns/{namespace.name}")
+    added = NicRecord(
+        "eth1", tap, _MAC, 1500, ("10.1.0.3/24",), slot=0, namespace=f"{place.st_dev}:{place.st_ino}"
+    )._asdict()
     record = str(sandbox.directory / "record.json")
     assert _read(log) == [
         {"level": "info", "message": f"kata-network add-iface {sandbox.id!r} '-'"},
@@ -67,7 +70,12 @@ def test_add_iface_with_details(
         {"level": "debug", "message": "netlink subscription", "family": "ROUTE", "group": 1},
         _netlink("guest", 1),
         {"level": "debug", "message": "lock", "path": str(sandbox.root / ".lock")},
-        {"level": "debug", "message": "record", "path": record, "pending": {"kind": "interface.add", "nic": added}},
+        {
+            "level": "debug",
+            "message": "record",
+            "path": record,
+            "pending": {"kind": "interface.add", "nic": json.loads(json.dumps(added))},
+        },
         {"level": "debug", "message": "qmp connection"},
         _qmp("getfd", fdname="nic0.tap0"),
         _qmp("netdev_add", type="tap", id="nic0", fd="nic0.tap0"),
