@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,7 +18,7 @@ from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.execution import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tests.system.conftest import Sandbox
 
@@ -29,7 +29,7 @@ set -e
 [ -d {_ROOT} ] && exit
 mkdir -p {_ROOT}/bin {_ROOT}/proc {_ROOT}/dev {_ROOT}/sys {_ROOT}/tmp
 cp /bin/busybox {_ROOT}/bin/
-for name in cat head kill md5sum ps sh sleep stty tail true yes; do ln -s busybox {_ROOT}/bin/$name; done
+for name in cat head kill md5sum mkdir ps sh sleep stty tail true yes; do ln -s busybox {_ROOT}/bin/$name; done
 """
 _DEVICE_MOUNT = ["nosuid", "mode=755", "size=65536k"]
 _MOUNTS = [
@@ -124,10 +124,11 @@ class Guest:
         terminal: tuple[int, int] | None = None,
         resources: dict[str, object] | None = None,
         namespaces: Sequence[str] = ("pid", "ipc", "uts", "mount", "cgroup"),
+        changes: Mapping[str, Mapping[str, object]] | None = None,
     ) -> Iterator[tuple[str, Shim]]:
-        """A created container, by its ID, that is deleted at the end."""
+        """A container that is being created, by its ID, and is deleted at the end; ``changes`` to its configuration."""
         name = self._names("c")
-        config = {
+        config: dict[str, Any] = {
             "ociVersion": "1.0.2",
             "process": process(*argv, terminal=terminal is not None),
             "root": {"path": _ROOT},
@@ -139,6 +140,8 @@ class Guest:
                 "resources": resources or {},
             },
         }
+        for key, values in (changes or {}).items():
+            config[key].update(values)
         bundle = f"/run/test-bundles/{name}"
         self.sh(f"mkdir -p {bundle}; cat > {bundle}/config.json", json.dumps(config).encode())
         with ExitStack() as stack:

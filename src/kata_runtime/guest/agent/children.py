@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _WAKEUP_BYTES = 4096
+# A container is made in a second; what its guest's other processes leave behind meanwhile is far less.
+_UNCLAIMED_MAX = 4096
 
 
 class Children:
@@ -82,6 +84,8 @@ class Children:
                 ended(code)
             elif self._adoptions:
                 self._unclaimed[pid] = code
+                if len(self._unclaimed) > _UNCLAIMED_MAX:
+                    del self._unclaimed[next(iter(self._unclaimed))]
 
 
 def _ignore(number: int, frame: object) -> None:
