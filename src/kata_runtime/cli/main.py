@@ -144,6 +144,9 @@ def _report(exc: BaseException) -> int:
     if isinstance(exc, KataError):
         tell(str(exc))
         return 1
+    if isinstance(exc, MemoryError):
+        tell("this command has too little memory; raise its limit (ulimit -v, memory.max) or free some")
+        return 1
     advice = "run it again with --debug --log FILE and report what FILE holds"
     tell(f"internal error: {type(exc).__name__}: {exc}; {advice}")
     return 1
