@@ -75,6 +75,7 @@ def test_killed_addition_is_undone(sandbox: Sandbox, namespace: Namespace, momen
         if listed is not None:
             assert listed == [{"name": "eth0", "mac": "02:42:20:6e:03:01", "ip": ["10.0.0.3/24"], "mtu": 1500}]
             assert sandbox.network("del-iface", document).stdout == "null\n"
+        sandbox.settle()
         assert sandbox.snapshot() == before
         if not killed:
             break
@@ -95,6 +96,7 @@ def test_killed_deletion_is_completed(sandbox: Sandbox, namespace: Namespace, mo
         if json.loads(sandbox.network("list-ifaces").stdout) is not None:
             assert namespace.attempt("ping", "-c", "1", "-W", "5", "10.0.0.3").returncode == 0
             assert sandbox.network("del-iface", document).stdout == "null\n"
+        sandbox.settle()
         assert sandbox.snapshot() == before
         if not killed:
             break

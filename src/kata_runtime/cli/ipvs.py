@@ -34,11 +34,11 @@ def run(call: Call) -> int:
 
 
 def _single(call: Call, parameters: str) -> int:
-    from kata_runtime.ipvs.command import read_command, run_ipvsadm
+    from kata_runtime.ipvs.command import is_question, read_command, run_ipvsadm
 
     asked = read_command(parameters)
     with Spool() as spool:
-        with session_of(call) as session:
+        with session_of(call, "ipvs", changes=not is_question(asked)) as session:
             run_ipvsadm(session, asked, output=spool.add, fmt=call.value("--format") or "text")
         spool.write_out()
     return 0
@@ -51,7 +51,7 @@ def _restore(call: Call, path: str) -> int:
     rules = read_input(path, _RULES_LIMIT)
     name = "standard input" if path == "-" else path
     try:
-        with session_of(call) as session, Meter("rules") as meter:
+        with session_of(call, "ipvs") as session, Meter("rules") as meter:
             run_restore(session, name, rules, replace=call.value("--replace") is not None, progress=meter.show)
     except RulesError as error:
         for problem in error.problems:
@@ -66,7 +66,7 @@ def _cleanup(call: Call) -> int:
     parameters = call.value("--parameters")
     if parameters is None:
         raise UsageError("kata-ipvs cleanup lacks --parameters", hint=f"usage: {call.command.usage}")
-    with session_of(call) as session:
+    with session_of(call, "ipvs") as session:
         count = run_cleanup(session, parameters)
     tell(f"{count} connection-tracking {'entry' if count == 1 else 'entries'} deleted")
     return 0

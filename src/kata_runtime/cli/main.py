@@ -11,6 +11,7 @@ from kata_runtime import __version__
 from kata_runtime.cli.grammar import Call, Help, Version, parse
 from kata_runtime.cli.streams import (
     AnswerError,
+    AnswerLostError,
     OutputClosedError,
     occupy_standard_descriptors,
     tell,
@@ -80,6 +81,10 @@ def _end_log(call: Call | None, status: int, exc: BaseException | None) -> None:
 
 def _fail(exc: BaseException, call: Call | None) -> int:
     """Print what a failed command prints; the exit status for ``exc``."""
+    if isinstance(exc, AnswerLostError):
+        status = _report(exc.reason, exc.outcome)
+        _end_log(call, status, exc.reason)
+        return status
     answer = "null"
     if isinstance(exc, AnswerError):
         answer = exc.answer
@@ -88,7 +93,7 @@ def _fail(exc: BaseException, call: Call | None) -> int:
         # A wrong command line has no result; a command that failed has this one, also when a signal ended it.
         with suppress(OutputClosedError, KataError):
             write_line(answer)
-    status = _report(exc)
+    status = _report(exc, "")
     _end_log(call, status, exc)
     return status
 
@@ -129,9 +134,11 @@ def _dispatch(call: Call) -> int:
             return lifecycle.run(call)
 
 
-def _report(exc: BaseException) -> int:
-    """Tell the user in one line what ended the command; the exit status for it."""
+def _report(exc: BaseException, outcome: str) -> int:
+    """Tell the user in one line what ended the command, and what there is of it; the exit status for it."""
     if isinstance(exc, OutputClosedError):
+        if outcome:
+            tell(f"nobody reads the result; {outcome}")
         return 1
     if isinstance(exc, Interrupted):
         # It may have come after the work was done, and a deletion in a guest cannot be taken back half-way: the next
@@ -142,7 +149,7 @@ def _report(exc: BaseException) -> int:
         tell(str(exc))
         return 2
     if isinstance(exc, KataError):
-        tell(str(exc))
+        tell(f"{exc}; {outcome}" if outcome else str(exc))
         return 1
     if isinstance(exc, MemoryError):
         tell("this command has too little memory; raise its limit (ulimit -v, memory.max) or free some")

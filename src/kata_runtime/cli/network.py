@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.cli.sessions import session_of
-from kata_runtime.cli.streams import AnswerError, read_input, tell, write_line
+from kata_runtime.cli.streams import AnswerError, AnswerLostError, OutputClosedError, read_input, tell, write_line
+from kata_runtime.errors import HostError, KataError
 
 if TYPE_CHECKING:
     # The request module brings json along, which list-ifaces does not need.
@@ -13,26 +14,47 @@ if TYPE_CHECKING:
 
     from kata_runtime.cli.grammar import Call
     from kata_runtime.network.request import RouteRequest
+    from kata_runtime.network.route_table import ListedRoute
+    from kata_runtime.sandbox.record import NicRecord
+
+
+class _Answer(NamedTuple):
+    """What a command prints; ``lost`` is called where it cannot be printed, and says what there is then."""
+
+    text: str
+    lost: Callable[[], str] | None
 
 
 def run(call: Call) -> int:
     """Do one kata-network command and print its result, one line of JSON; main prints that of a failure."""
-    write_line(_COMMANDS[call.command.words[1]](call))
+    answer = _COMMANDS[call.command.words[1]](call)
+    try:
+        write_line(answer.text)
+    except (OutputClosedError, HostError) as exc:
+        if answer.lost is None:
+            raise
+        raise AnswerLostError(exc, answer.lost()) from exc
     return 0
 
 
-def _add_interface(call: Call) -> str:
+def _carried_out() -> str:
+    """What there is when the answer of a command is lost that has no exact opposite."""
+    return "what was asked for is done nevertheless"
+
+
+def _add_interface(call: Call) -> _Answer:
     from kata_runtime.network.request import read_nic_request
 
     request = read_nic_request(read_input(call.operands[1]))
     from kata_runtime.cli.answers import added_nic
     from kata_runtime.network.interfaces import add_interface
 
-    with session_of(call) as session:
+    with session_of(call, "interface") as session:
         added = add_interface(session, request)
+        nic = session.record.nics[-1]
     if added.note:
         tell(added.note)
-    return added_nic(
+    text = added_nic(
         device=request.device,
         name=request.name,
         addresses=[address.with_prefix for address in request.addresses],
@@ -42,28 +64,43 @@ def _add_interface(call: Call) -> str:
         queues=request.queues,
         pci_address=added.pci_address,
     )
+    return _Answer(text, lambda: _take_out(call, nic))
 
 
-def _list_interfaces(call: Call) -> str:
+def _take_out(call: Call, nic: NicRecord) -> str:
+    """Take out the NIC whose place the caller was not told; what became of it."""
+    from kata_runtime.network.interfaces import delete_interface, find_record
+
+    try:
+        with session_of(call, "interface") as session:
+            if find_record(session, nic.name) != nic:
+                return f"NIC {nic.name!a} was deleted meanwhile"
+            delete_interface(session, nic.name)
+    except KataError as error:
+        return f"NIC {nic.name!a} is in the container, and cannot be taken out again: {error}"
+    return f"NIC {nic.name!a} was taken out again"
+
+
+def _list_interfaces(call: Call) -> _Answer:
     from kata_runtime.network.interfaces import list_interfaces
 
-    with session_of(call) as session:
+    with session_of(call, "interface", changes=False) as session:
         nics = list_interfaces(session)
     if not nics:
-        return "null"
+        return _Answer("null", None)
     from kata_runtime.cli.answers import listed_nics
 
-    return listed_nics((nic.name, nic.mac, nic.ip, nic.mtu) for nic in nics)
+    return _Answer(listed_nics((nic.name, nic.mac, nic.ip, nic.mtu) for nic in nics), None)
 
 
-def _delete_interface(call: Call) -> str:
+def _delete_interface(call: Call) -> _Answer:
     from kata_runtime.network.request import read_nic_name
 
     name = read_nic_name(read_input(call.operands[1]))
     from kata_runtime.cli.answers import remaining_nic
     from kata_runtime.network.interfaces import delete_interface, find_record
 
-    with session_of(call) as session:
+    with session_of(call, "interface") as session:
         try:
             delete_interface(session, name)
         except BaseException as exc:
@@ -79,56 +116,54 @@ def _delete_interface(call: Call) -> str:
                 vhost_user_socket=nic.vhost_user_socket,
             )
             raise AnswerError(exc, left) from exc
-    return "null"
+    return _Answer("null", _carried_out)
 
 
-def _add_routes(call: Call) -> str:
+def _add_routes(call: Call) -> _Answer:
     from kata_runtime.network.request import read_route_requests
     from kata_runtime.network.routes import add_routes
 
     requests = read_route_requests(read_input(call.operands[1]))
-    with session_of(call) as session:
+    with session_of(call, "routes") as session:
         add_routes(session, requests)
-    return _as_given(requests)
+    return _Answer(_listed(requests), _carried_out)
 
 
-def _delete_routes(call: Call) -> str:
+def _delete_routes(call: Call) -> _Answer:
     from kata_runtime.network.request import read_route_filters
     from kata_runtime.network.routes import delete_routes
 
     filters = read_route_filters(read_input(call.operands[1]))
-    with session_of(call) as session:
+    with session_of(call, "routes") as session:
         delete_routes(session, filters)
-    return _as_given(filters)
+    return _Answer(_listed(filters), _carried_out)
 
 
-def _list_routes(call: Call) -> str:
-    from kata_runtime.cli.answers import listed_routes
+def _list_routes(call: Call) -> _Answer:
     from kata_runtime.network.routes import list_routes
 
-    with session_of(call) as session:
+    with session_of(call, "routes", changes=False) as session:
         routes = list_routes(session)
-    return listed_routes((route.dest, route.gateway, route.device) for route in routes)
+    return _Answer(_listed(routes), None)
 
 
-def _update_routes(call: Call) -> str:
-    from kata_runtime.cli.answers import listed_routes
+def _update_routes(call: Call) -> _Answer:
     from kata_runtime.network.request import read_route_table
     from kata_runtime.network.routes import update_routes
 
     requests = read_route_table(read_input(call.operands[1]))
-    with session_of(call) as session:
+    with session_of(call, "routes") as session:
         routes = update_routes(session, requests)
-    return listed_routes((route.dest, route.gateway, route.device) for route in routes)
+    return _Answer(_listed(routes), _carried_out)
 
 
-def _as_given(routes: Sequence[RouteRequest]) -> str:
+def _listed(routes: Sequence[RouteRequest | ListedRoute]) -> str:
     from kata_runtime.cli.answers import listed_routes
 
     return listed_routes((route.dest, route.gateway, route.device) for route in routes)
 
 
-_COMMANDS: dict[str, Callable[[Call], str]] = {
+_COMMANDS: dict[str, Callable[[Call], _Answer]] = {
     "add-iface": _add_interface,
     "list-ifaces": _list_interfaces,
     "del-iface": _delete_interface,

@@ -4,27 +4,55 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kata_runtime.errors import HostError
+from kata_runtime.cli.streams import note
+from kata_runtime.errors import HostError, KataError
+from kata_runtime.sandbox.pending import subject_of
 
 if TYPE_CHECKING:
+    from kata_runtime.sandbox.pending import Work
     from kata_runtime.sandbox.session import Session
 
 
+# What the guest must consent to; everything else takes its kernel alone.
+_CONSENT = "interface"
+
+
 def recover(session: Session) -> None:
-    """Bring the sandbox back to a state in which nothing is pending.
+    """End all pending work.
 
-    :raise HostError: nobody knows this kind of work, as after a downgrade.
+    :raise KataError: host, QEMU or guest does not do its part.
     """
-    pending = session.record.pending
-    if pending is None:
-        return
-    kind = str(pending.get("kind"))
-    # A kind is the command group's noun, perhaps followed by a dot and a detail of its own.
-    match kind.partition(".")[0]:
-        case "interface":
-            from kata_runtime.network import interfaces
+    for work in session.record.pending:
+        _end(session, work, own=True)
 
-            interfaces.recover(session, pending)
+
+def recover_for(session: Session, subject: str, *, changes: bool) -> None:
+    """End the pending work that a command about ``subject`` needs ended, and of the rest what can be.
+
+    A command that reads ends only work on its subject, and none that needs the guest's consent; what it cannot
+    end is told. One that changes something fails for work on its own subject.
+
+    :raise KataError: host, QEMU or guest does not do its part.
+    """
+    for work in session.record.pending:
+        own = subject_of(work) == subject
+        if not changes and (not own or subject == _CONSENT):
+            continue
+        try:
+            _end(session, work, own=own)
+        except KataError as error:
+            if own and changes:
+                raise
+            note(f"unfinished work on {subject_of(work)} stays as it is: {error}")
+
+
+def _end(session: Session, pending: Work, *, own: bool) -> None:
+    kind = str(pending.get("kind"))
+    match subject_of(pending):
+        case "interface":
+            from kata_runtime.network import unfinished
+
+            unfinished.recover(session, pending, own=own)
         case "mirror":
             from kata_runtime.network import reconcile
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kata_runtime.cli.recovery import recover
+from kata_runtime.cli.recovery import recover_for
 from kata_runtime.cli.settings import root_of
 from kata_runtime.cli.streams import note
 
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.session import Session
 
 
-def session_of(call: Call) -> AbstractContextManager[Session]:
-    """The locked and recovered sandbox of the call's first operand.
+def session_of(call: Call, subject: str, *, changes: bool = True) -> AbstractContextManager[Session]:
+    """The locked sandbox of the call's first operand, recovered for a command about ``subject``.
 
     :raise ContainerError: unknown, ambiguous or not running. :raise DeadlineError: others held it too long.
     """
     from kata_runtime.sandbox.session import open_session
+
+    def recover(session: Session) -> None:
+        recover_for(session, subject, changes=changes)
 
     return open_session(root_of(call), call.operands[0], recover, patience_of(call))
 

@@ -28,6 +28,15 @@ class AnswerError(Exception):
         self.answer = answer
 
 
+class AnswerLostError(Exception):
+    """A command was carried out, and its answer could not be written for ``reason``; ``outcome`` says what there is."""
+
+    def __init__(self, reason: BaseException, outcome: str) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+        self.outcome = outcome
+
+
 def occupy_standard_descriptors() -> None:
     """Keep a socket or file opened later from becoming descriptor 0, 1 or 2 that the caller left closed."""
     for descriptor in range(3):

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from kata_runtime.errors import GuestError, InputError, KataError
 from kata_runtime.ipvs import journal, limit
 from kata_runtime.ipvs.engine import explain, requests
+from kata_runtime.ipvs.guest_setup import enable
 from kata_runtime.ipvs.journal import Former
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService
 from kata_runtime.ipvs.rules import count, difference, outcome, parse_rules, service_of, touched
 from kata_runtime.netlink.request import attempt_all
 from kata_runtime.netlink.transport import Family
+from kata_runtime.sandbox.pending import begun, ended
 from kata_runtime.sandbox.process import held_signals
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.session import Session
 
 KIND = "ipvs"
+_WORK = {"kind": KIND}
 _PROGRESS_RULES = 256
 
 
@@ -56,19 +59,18 @@ def restore(
     named = touched(batch.rules)
     before = engine.table(None if replace else named)
     after = outcome({} if replace else before, batch)
-    more = count(after) - count(before)
+    most = session.record.ipvs_rule_limit
     if replace:
-        present = count(before)
-        limit.check(present, count(after), session.record.ipvs_rule_limit)
+        limit.check(count(before), count(after), most)
     else:
-        present = limit.admit(session, engine, more)
+        limit.admit(engine, count(after) - count(before), most)
     changes = difference(before, after) if replace else batch.rules
     if not changes:
         return
     keys = touched(changes) if replace else named
     former = Former(frozenset(keys), {key: before[key] for key in keys if key in before})
-    _apply(session, engine, batch, changes, former, progress, present)
-    _forget(session, present + more)
+    _apply(session, engine, batch, changes, former, progress)
+    _forget(session)
 
 
 def undo(session: Session, engine: Engine) -> None:
@@ -77,7 +79,7 @@ def undo(session: Session, engine: Engine) -> None:
     :raise HostError: the file with it cannot be read. :raise GuestError: the kernel refuses to take a rule back.
     """
     _put_back(session, engine, journal.read(session.directory))
-    _forget(session, None)
+    _forget(session)
 
 
 def _apply(
@@ -87,26 +89,26 @@ def _apply(
     changes: Sequence[Rule],
     former: Former,
     progress: Callable[[int, int], None],
-    present: int,
 ) -> None:
     """Send ``changes``; when that fails, put ``former`` back."""
     try:
         journal.write(session.directory, former)
-        session.save(session.record._replace(pending={"kind": KIND}, ipvs_rules=None))
+        session.save(begun(session.record, _WORK))
         asked = requests(engine, _counted(changes, progress))
         refused = attempt_all(session.channel(), Family.GENERIC, asked, until_failure=True)
         if refused:
             former = _with_others(engine, former, changes, refused)
             journal.write(session.directory, former)
             _refuse(session, batch, changes, refused)
+        enable(session.channel())
     except BaseException as failure:
-        if session.record.pending is None:
+        if _WORK not in session.record.pending:
             with suppress(KataError):
-                _forget(session, present)
+                _forget(session)
             raise
         try:
             _put_back(session, engine, former)
-            _forget(session, present)
+            _forget(session)
         except KataError as error:
             if isinstance(failure, KataError):
                 # The record still names the work.
@@ -159,10 +161,10 @@ def _put_back(session: Session, engine: Engine, former: Former) -> None:
         raise GuestError(f"the former virtual servers could not be put back: {error}") from error
 
 
-def _forget(session: Session, rules: int | None) -> None:
+def _forget(session: Session) -> None:
     with held_signals():
         # Also when the record in memory names no work: the one on disk may, after a failure of the last moment.
-        session.save(session.record._replace(pending=None, ipvs_rules=rules))
+        session.save(ended(session.record, _WORK))
         journal.remove(session.directory)
 
 

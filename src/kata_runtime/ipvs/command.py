@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kata_runtime.errors import HostError, KernelError
+from kata_runtime.errors import HostError, KataError, KernelError
 from kata_runtime.ipvs import batch, limit
 from kata_runtime.ipvs.engine import Engine, explain
 from kata_runtime.ipvs.grammar import parse
-from kata_runtime.ipvs.guest_setup import prepare
-from kata_runtime.ipvs.model import AddServer, AddService, Clear, DeleteServer, DeleteService, Question
+from kata_runtime.ipvs.guest_setup import enable, load
+from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService, Question
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +25,11 @@ def read_command(words: str) -> Change | Question:
     :raise InputError: it is not in ipvsadm's grammar.
     """
     return parse(words)
+
+
+def is_question(asked: Change | Question) -> bool:
+    """Whether it changes nothing."""
+    return isinstance(asked, Question)
 
 
 def run_ipvsadm(session: Session, asked: Change | Question, *, output: Callable[[str], None], fmt: str) -> None:
@@ -71,40 +77,34 @@ def recover(session: Session, pending: Mapping[str, object]) -> None:
 
 
 def open_engine(session: Session) -> Engine:
-    """IPVS of the guest, loaded and set up.
+    """IPVS of the guest, loaded.
 
     :raise GuestError: the guest's kernel has none.
     """
     channel = session.channel()
-    return Engine(channel, prepare(channel))
+    return Engine(channel, load(channel))
 
 
 def _change(session: Session, engine: Engine, change: Change) -> None:
-    more = _more(session, engine, change)
-    if more > 0:
-        limit.admit(session, engine, more)
+    if isinstance(change, AddService | AddServer):
+        limit.admit(engine, 1, session.record.ipvs_rule_limit)
     try:
         engine.change(change)
     except KernelError as error:
         raise explain(change, error, session.container_id) from error
-    known = session.record.ipvs_rules
-    if isinstance(change, Clear):
-        session.save(session.record._replace(ipvs_rules=0))
-    elif more and known is not None:
-        session.save(session.record._replace(ipvs_rules=max(known + more, 0)))
+    if isinstance(change, AddService | AddServer):
+        try:
+            enable(session.channel())
+        except BaseException:
+            # The failure that led here matters more.
+            with suppress(KataError):
+                engine.change(_opposite(change))
+            raise
 
 
-def _more(session: Session, engine: Engine, change: Change) -> int:
-    """By how much a change changes the number of rules."""
+def _opposite(change: AddService | AddServer) -> Change:
     match change:
-        case AddService() | AddServer():
-            return 1
-        case DeleteServer():
-            return -1
-        case DeleteService(key):
-            try:
-                return -1 - len(engine.service(key).servers)
-            except KernelError as error:
-                raise explain(change, error, session.container_id) from error
-        case _:
-            return 0
+        case AddService(wish):
+            return DeleteService(wish.key)
+        case AddServer(service, wish):
+            return DeleteServer(service, wish.key)

@@ -175,7 +175,7 @@ def _netmask(text: str | None, family: int) -> int:
     if text is None:
         return FULL_MASK
     packed = packed_address(text)
-    if packed is None or len(packed) != 4 or packed == bytes(4):
+    if packed is None or len(packed) != 4:
         raise InputError(f"netmask {text!a} is no IPv4 netmask", hint="write it like 255.255.255.0")
     return int.from_bytes(packed, "big")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kata_runtime.errors import GuestError, KernelError
+from kata_runtime.errors import GuestError, KataError, KernelError
 from kata_runtime.ipvs.codec import FAMILY_NAME
 from kata_runtime.netlink.generic import find_family
 
@@ -23,25 +24,50 @@ _SYSCTLS = (
 )
 
 
-def prepare(channel: AgentChannel) -> int:
-    """Load IPVS where it is missing and set what it needs; the family's number.
+def load(channel: AgentChannel) -> int:
+    """Load IPVS where it is missing; the family's number. Nothing else of the guest changes.
 
     :raise GuestError: the guest's kernel has no IPVS.
     """
     number = _family(channel)
+    if number is not None:
+        return number
+    # Connection tracking sees packets only where something asks for it: a firewall rule, or this parameter
+    # (net/netfilter/nf_conntrack_standalone.c, since Linux 5.14). IPVS asks for FTP only.
+    channel.run(["modprobe", "nf_conntrack", "enable_hooks=1"])
+    done = channel.run(["modprobe", "ip_vs"])
+    number = _family(channel)
     if number is None:
-        # Connection tracking sees packets only where something asks for it: a firewall rule, or this parameter
-        # (net/netfilter/nf_conntrack_standalone.c, since Linux 5.14). IPVS asks for FTP only.
-        channel.run(["modprobe", "nf_conntrack", "enable_hooks=1"])
-        done = channel.run(["modprobe", "ip_vs"])
-        number = _family(channel)
-        if number is None:
-            reason = done.stderr.decode(errors="replace").strip() or "it cannot be loaded"
-            raise GuestError(f"the container's kernel has no IPVS: {reason}")
-    if channel.sysctl(_CONNTRACK) != "1":
-        for name, value in _SYSCTLS:
-            _set(channel, name, value)
+        reason = done.stderr.decode(errors="replace").strip() or "it cannot be loaded"
+        raise GuestError(f"the container's kernel has no IPVS: {reason}")
     return number
+
+
+def enable(channel: AgentChannel) -> None:
+    """Let the guest forward what it balances; all sysctls are set, or none.
+
+    For when there is something to balance: a guest that forwards IPv6 drops the default routes that routers told it.
+
+    :raise KernelError, GuestError: one cannot be set.
+    """
+    if channel.sysctl(_CONNTRACK) == "1":
+        return
+    former: list[tuple[str, str]] = []
+    try:
+        for name, value in _SYSCTLS:
+            try:
+                former.append((name, channel.sysctl(name)))
+                channel.sysctl(name, value)
+            except KernelError as error:
+                # A kernel without IPv6 has nothing to forward.
+                if error.errno != errno.ENOENT:
+                    raise
+    except BaseException:
+        for name, value in reversed(former):
+            # The failure that led here matters more.
+            with suppress(KataError):
+                channel.sysctl(name, value)
+        raise
 
 
 def _family(channel: AgentChannel) -> int | None:
@@ -51,12 +77,3 @@ def _family(channel: AgentChannel) -> int | None:
         if error.errno == errno.ENOENT:
             return None
         raise
-
-
-def _set(channel: AgentChannel, name: str, value: str) -> None:
-    try:
-        channel.sysctl(name, value)
-    except KernelError as error:
-        # A kernel without IPv6 has nothing to forward.
-        if error.errno != errno.ENOENT:
-            raise

@@ -9,12 +9,14 @@ from __future__ import annotations
 from _socket import AF_INET6
 from typing import TYPE_CHECKING, NamedTuple
 
-from kata_runtime.errors import ConflictError, DeadlineError, HostError, InputError, KataError, LimitError, QemuError
+from kata_runtime.errors import ConflictError, InputError, KataError, LimitError, QemuError
 from kata_runtime.netlink.address import dump_addresses, format_address, packed_address
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.request import call_each
 from kata_runtime.netlink.transport import Family
 from kata_runtime.network.guest_nic import NicState, read_states
+from kata_runtime.network.unfinished import addition, begun_nics, deletion, finish, leaving_names, recover
+from kata_runtime.sandbox.pending import begun, ended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
     from kata_runtime.network.request import NicRequest
     from kata_runtime.sandbox.record import EndpointKind, NicRecord
     from kata_runtime.sandbox.session import Session
-
-_ADD = "interface.add"
-_DELETE = "interface.delete"
 
 # include/uapi/linux/if_ether.h ETH_MIN_MTU, include/uapi/linux/ipv6.h IPV6_MIN_MTU
 _MTU_MIN = 68
@@ -56,7 +55,8 @@ def list_interfaces(session: Session) -> list[ListedNic]:
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
-    nics = [nic for nic in session.record.nics if not nic.carried_from]
+    leaving = leaving_names(session.record)
+    nics = [nic for nic in session.record.nics if not nic.carried_from and nic.name not in leaving]
     if not nics:
         return []
     answers = call_each(session.channel(), Family.ROUTE, [dump_links(), dump_addresses()])
@@ -118,16 +118,16 @@ def plug_nic(session: Session, request: NicRequest, nic: NicRecord, endpoint: En
                 from kata_runtime.network.queues import require_memory
 
                 require_memory(channel, nic.queues)
-            _begin_addition(session, nic)
+            work = _begin_addition(session, nic)
             try:
                 endpoint.plug(session, nic)
                 index = arrivals.wait(nic.mac)
                 note = _use_queues(session, nic, index)
                 configure(channel, index, request)
             except BaseException:
-                _undo_addition(session, nic)
+                _undo_addition(session, work)
                 raise
-            session.save(session.record._replace(nics=(*session.record.nics, nic), pending=None))
+            session.save(ended(session.record, work)._replace(nics=(*session.record.nics, nic)))
     finally:
         endpoint.close()
     return AddedNic(root_port_address(nic.slot), note)
@@ -158,13 +158,18 @@ def delete_interface(session: Session, name: str) -> None:
     :raise QemuError: QEMU refused or ended.
     """
     nic = find_record(session, name)
-    if nic is None:
-        raise InputError(
-            f"container {session.container_id} has no NIC {name!a} that was added with add-iface",
-            field="name",
-            hint="list-ifaces shows those that can be deleted",
-        )
-    remove_nic(session, nic)
+    if nic is not None:
+        remove_nic(session, nic)
+        return
+    for work, begun_nic in begun_nics(session.record):
+        if begun_nic.name == name:
+            finish(session, work)
+            return
+    raise InputError(
+        f"container {session.container_id} has no NIC {name!a} that was added with add-iface",
+        field="name",
+        hint="list-ifaces shows those that can be deleted",
+    )
 
 
 def remove_nic(session: Session, nic: NicRecord) -> None:
@@ -172,45 +177,16 @@ def remove_nic(session: Session, nic: NicRecord) -> None:
 
     :raise DeadlineError, QemuError, HostError: as ``delete_interface``.
     """
-    session.save(session.record._replace(pending={"kind": _DELETE, "name": nic.name}))
+    work = deletion(session.record, nic.name)
+    session.save(begun(ended(session.record, work), work))
     try:
-        _unplug(session, nic)
+        finish(session, work)
     except KataError as error:
         # Without QEMU's answer the work stays pending, and the next command asks again. Otherwise the NIC is still
         # there: it stays in the record, and can be deleted again.
         if not (isinstance(error, QemuError) and not error.error_class):
-            session.save(session.record._replace(pending=None))
+            session.save(ended(session.record, work))
         raise
-    _forget(session, nic)
-
-
-def recover(session: Session, pending: Mapping[str, object]) -> None:
-    """Undo an interrupted addition, complete an interrupted deletion.
-
-    :raise HostError: the work is none of this module's.
-    :raise QemuError, DeadlineError: QEMU or the guest does not do its part.
-    """
-    from kata_runtime.network import endpoint
-    from kata_runtime.sandbox.record import nic_of
-
-    match pending:
-        case {"kind": str(kind), "nic": dict(document)} if kind == _ADD:
-            endpoint.recover(session, nic_of(document))
-            session.save(session.record._replace(pending=None))
-        case {"kind": str(kind), "name": str(name)} if kind == _DELETE:
-            nic = next((nic for nic in session.record.nics if nic.name == name), None)
-            if nic is None:
-                session.save(session.record._replace(pending=None))
-                return
-            try:
-                _unplug(session, nic)
-            except DeadlineError:
-                # A guest that does not let go must not keep every other command from working.
-                session.save(session.record._replace(pending=None))
-            else:
-                _forget(session, nic)
-        case _:
-            raise HostError(f"unfinished work {pending.get('kind')!a} is none of interfaces")
 
 
 def _check_mtu(request: NicRequest) -> None:
@@ -236,21 +212,13 @@ def place(session: Session, request: NicRequest, kind: EndpointKind, namespace: 
 
     _check_mtu(request)
     record = session.record
-    for nic in record.nics:
-        if (nic.namespace, nic.device) == (namespace, request.device):
-            raise ConflictError(
-                f"device {request.device!a} serves NIC {nic.name!a} of this container already",
-                hint="a device serves one NIC",
-            )
-        if nic.name == request.name:
-            raise ConflictError(f"the container has a NIC {nic.name!a} already", hint="choose another name")
-        if nic.mac == request.mac:
-            raise ConflictError(f"hwAddr {request.mac} is that of NIC {nic.name!a} already")
-    used = {nic.slot for nic in record.nics}
+    half_added = [nic for _, nic in begun_nics(record)]
+    _refuse_conflicts(request, namespace, record.nics, half_added)
+    used = {nic.slot for nic in (*record.nics, *half_added)}
     slot = next((number for number in range(record.root_ports) if number not in used), None)
     if slot is None:
         raise LimitError(
-            f"the container has {len(record.nics)} NICs, and its machine has no room for another",
+            f"the container has {len(used)} NICs, and its machine has no room for another",
             limit=record.root_ports,
             hint="delete one, or start it with a larger default_root_ports (32 at most)",
         )
@@ -270,6 +238,32 @@ def place(session: Session, request: NicRequest, kind: EndpointKind, namespace: 
     return nic
 
 
+def _refuse_conflicts(
+    request: NicRequest, namespace: str, added: Sequence[NicRecord], half_added: Sequence[NicRecord]
+) -> None:
+    """Device, name and MAC each serve one NIC of the container."""
+    for nic in half_added:
+        if (
+            (nic.namespace, nic.device) == (namespace, request.device)
+            or nic.name == request.name
+            or nic.mac == request.mac
+        ):
+            raise ConflictError(
+                f"NIC {nic.name!a} on device {nic.device!a}, whose addition was interrupted, is still in the container",
+                hint="del-iface waits until the container lets go of it",
+            )
+    for nic in added:
+        if (nic.namespace, nic.device) == (namespace, request.device):
+            raise ConflictError(
+                f"device {request.device!a} serves NIC {nic.name!a} of this container already",
+                hint="a device serves one NIC",
+            )
+        if nic.name == request.name:
+            raise ConflictError(f"the container has a NIC {nic.name!a} already", hint="choose another name")
+        if nic.mac == request.mac:
+            raise ConflictError(f"hwAddr {request.mac} is that of NIC {nic.name!a} already")
+
+
 def _check_guest(states: Sequence[NicState], request: NicRequest) -> None:
     """Names and MACs that the guest has from elsewhere."""
     for state in states:
@@ -281,13 +275,15 @@ def _check_guest(states: Sequence[NicState], request: NicRequest) -> None:
             raise ConflictError(f"hwAddr {request.mac} is that of the container's own interface {state.name!a}")
 
 
-def _begin_addition(session: Session, nic: NicRecord) -> None:
+def _begin_addition(session: Session, nic: NicRecord) -> Mapping[str, object]:
     """Write the intention down, unless another sandbox took the device meanwhile."""
     from kata_runtime.sandbox.lock import global_lock
 
     with global_lock(session.root, session.patience):
         _refuse_foreign(session, nic)
-        session.save(session.record._replace(pending={"kind": _ADD, "nic": nic._asdict()}))
+        work = addition(nic)
+        session.save(begun(session.record, work))
+    return work
 
 
 def _refuse_foreign(session: Session, nic: NicRecord) -> None:
@@ -301,28 +297,10 @@ def _refuse_foreign(session: Session, nic: NicRecord) -> None:
         )
 
 
-def _undo_addition(session: Session, nic: NicRecord) -> None:
+def _undo_addition(session: Session, work: Mapping[str, object]) -> None:
     """Take out what there is of the NIC; what cannot be taken out now stays pending."""
     try:
-        _unplug(session, nic)
-        session.save(session.record._replace(pending=None))
+        recover(session, work)
     except KataError:
         # The reason why the addition failed is what the user needs; the next command tries again.
         return
-
-
-def _unplug(session: Session, nic: NicRecord) -> None:
-    from kata_runtime.network.endpoint import unplug
-
-    unplug(session, nic)
-
-
-def _forget(session: Session, nic: NicRecord) -> None:
-    remaining = tuple(other for other in session.record.nics if other is not nic)
-    mirrored = session.record.mirrored
-    if nic.carried_from:
-        from kata_runtime.network.facts import names_in
-
-        # The guest's kernel forgot with the interface what it knew of it.
-        mirrored = tuple(fact for fact in mirrored if nic.name not in names_in(fact))
-    session.save(session.record._replace(nics=remaining, mirrored=mirrored, pending=None))

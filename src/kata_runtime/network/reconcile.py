@@ -6,7 +6,6 @@ what is left to do. What the guest has that the namespace never had is none of i
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, HostError, KataError
@@ -16,7 +15,9 @@ from kata_runtime.network.facts import Holdings, kind_of, names_in, read_holding
 from kata_runtime.network.interfaces import place, plug_nic, remove_nic
 from kata_runtime.network.mirror import mirror
 from kata_runtime.network.request import NicRequest
-from kata_runtime.sandbox.record import EndpointKind, nic_of
+from kata_runtime.network.unfinished import begun_nics
+from kata_runtime.sandbox.pending import begun, ended
+from kata_runtime.sandbox.record import EndpointKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +75,7 @@ def recover(session: Session, pending: Mapping[str, object]) -> None:
     """
     match pending:
         case {"kind": str(kind), "facts": list(facts)} if kind == _MIRROR:
-            _change(session, [str(fact) for fact in facts])
+            _change(session, [str(fact) for fact in facts], pending)
         case _:
             raise HostError(f"unfinished work {pending.get('kind')!a} is none of the network namespace's")
 
@@ -84,13 +85,8 @@ def release_all(record: Record) -> None:
 
     :raise HostError: the kernel refused for one; it was tried for all.
     """
-    nics = list(record.nics)
-    begun = (record.pending or {}).get("nic")
-    if isinstance(begun, dict):
-        with suppress(TypeError, KeyError, ValueError):  # of a damaged record nothing can be believed
-            nics.append(nic_of(begun))
     failures = []
-    for nic in nics:
+    for nic in (*record.nics, *(nic for _, nic in begun_nics(record))):
         try:
             release(nic)
         except HostError as error:
@@ -191,20 +187,21 @@ def _follow(session: Session, identity: str, holdings: Holdings, *, creating: bo
     facts = holdings.facts(names)
     if list(session.record.mirrored) == facts:
         return []
-    session.save(session.record._replace(pending={"kind": _MIRROR, "facts": facts}))
-    refused = _change(session, facts)
+    work = {"kind": _MIRROR, "facts": facts}
+    session.save(begun(session.record, work))
+    refused = _change(session, facts, work)
     if creating:
         for reason in refused:
             raise reason
     return refused
 
 
-def _change(session: Session, facts: Sequence[str]) -> list[KataError]:
+def _change(session: Session, facts: Sequence[str], work: Mapping[str, object]) -> list[KataError]:
     """Mirror ``facts`` and record them; one that the guest's kernel refused is tried again with the next change."""
     refused = mirror(session.channel(), session.record.mirrored, facts)
     done = tuple(fact for fact in facts if fact not in refused)
     nics = tuple(_refreshed(nic, done) if nic.carried_from else nic for nic in session.record.nics)
-    session.save(session.record._replace(nics=nics, mirrored=done, pending=None))
+    session.save(ended(session.record, work)._replace(nics=nics, mirrored=done))
     return list(refused.values())
 
 

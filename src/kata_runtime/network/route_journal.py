@@ -16,6 +16,7 @@ from kata_runtime.netlink.route import Route, RouteKey, unpack_route
 from kata_runtime.netlink.transport import Family, Transport
 from kata_runtime.network.route_table import Groups, group, plan, read_routes
 from kata_runtime.sandbox.files import replace_durably
+from kata_runtime.sandbox.pending import begun, ended
 from kata_runtime.sandbox.process import held_signals
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.session import Session
 
 KIND = "routes"
+_WORK = {"kind": KIND}
 _FILE = "routes-undo.json"
 
 
@@ -41,14 +43,14 @@ def apply(session: Session, requests: Sequence[Request], before: Groups) -> dict
         return attempt_all(channel, Family.ROUTE, requests)
     try:
         _write_undo(session.directory / _FILE, before)
-        _set_pending(session, {"kind": KIND})
+        session.save(begun(session.record, _WORK))
         refused = attempt_all(channel, Family.ROUTE, requests)
         if refused:
             put_back(channel, before)
     except BaseException:
         # When this fails, too, the record still names the work and the next command does it.
         with suppress(KataError):
-            if session.record.pending is not None:
+            if _WORK in session.record.pending:
                 put_back(session.channel(), before)
             _forget(session)
         raise
@@ -82,14 +84,10 @@ def put_back(transport: Transport, before: Groups) -> None:
 def _forget(session: Session) -> None:
     with held_signals():
         # Also when the record in memory names no work: the one on disk may, after a failure of the last moment.
-        _set_pending(session, None)
+        session.save(ended(session.record, _WORK))
         with suppress(OSError):
             # A file that no record asks for does no harm, and the next change replaces it.
             (session.directory / _FILE).unlink()
-
-
-def _set_pending(session: Session, pending: dict[str, object] | None) -> None:
-    session.save(session.record._replace(pending=pending))
 
 
 def _write_undo(path: Path, before: Groups) -> None:

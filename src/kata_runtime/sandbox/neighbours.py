@@ -28,7 +28,8 @@ def user_of_device(root: str, container_id: str, namespace: str, device: str) ->
 
 def _devices(record: Record) -> set[object]:
     devices: set[object] = {(nic.namespace, nic.device) for nic in record.nics}
-    begun = (record.pending or {}).get("nic")
-    if isinstance(begun, Mapping):
-        devices.add((begun.get("namespace"), begun.get("device")))
+    for work in record.pending:
+        begun = work.get("nic")
+        if isinstance(begun, Mapping):
+            devices.add((begun.get("namespace"), begun.get("device")))
     return devices

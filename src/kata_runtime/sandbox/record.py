@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kata_runtime import operation_log
 from kata_runtime.errors import HostError
 from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.files import replace_durably
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VERSION = 2
 _PID_MAX = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
@@ -58,10 +61,9 @@ class Record(NamedTuple):
     """A sandbox.
 
     ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it names one
-    process of the host's boot ``boot_id``. ``pending`` describes work that a command began and has not finished.
+    process of the host's boot ``boot_id``. ``pending`` is work that commands began and have not finished (``pending``).
     ``mirrored`` is what the guest has of its network namespace, a line each (``network.facts``).
     ``ready`` is False from the start of QEMU until its agent has answered. ``cgroups`` are directories of its own.
-    ``ipvs_rules`` is the number of virtual services and servers as last counted, None before that.
     """
 
     container_id: str
@@ -76,10 +78,9 @@ class Record(NamedTuple):
     kernel_parameters: str = ""
     shared_memory: bool = False
     ipvs_rule_limit: int = 20_000
-    ipvs_rules: int | None = None
     nics: tuple[NicRecord, ...] = ()
     mirrored: tuple[str, ...] = ()
-    pending: dict[str, object] | None = None
+    pending: tuple[Mapping[str, object], ...] = ()
     ready: bool = True
     cgroups: tuple[str, ...] = ()
 
@@ -147,6 +148,7 @@ def _record_of(document: dict[str, Any]) -> Record:
     document["nics"] = tuple(nic_of(nic) for nic in document["nics"])
     document["mirrored"] = tuple(document.get("mirrored", ()))
     document["cgroups"] = tuple(document.get("cgroups", ()))
+    document["pending"] = tuple(_work_of(work) for work in document.get("pending", ()))
     record = Record(**document)
     for name, default in Record._field_defaults.items():
         value = getattr(record, name)
@@ -157,6 +159,13 @@ def _record_of(document: dict[str, Any]) -> Record:
         raise ValueError(f"pid is {record.pid}")
     if not all(isinstance(path, str) for path in record.cgroups):
         raise TypeError(f"cgroups is {record.cgroups!a}")
-    if not isinstance(record.pending, dict | None) or not isinstance(record.ipvs_rules, int | None):
-        raise TypeError("pending or ipvs_rules is of a wrong type")
     return record
+
+
+def _work_of(document: Any) -> dict[str, object]:
+    """Pending work, whose NIC, if it has one, can be read."""
+    if not isinstance(document, dict):
+        raise TypeError(f"pending work is {document!a}")
+    if "nic" in document:
+        nic_of(document["nic"])
+    return document

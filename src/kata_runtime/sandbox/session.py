@@ -103,7 +103,7 @@ def open_session(
         require_running(record)
         session = Session(root, record, patience)
         try:
-            if record.pending is not None:
+            if record.pending:
                 recover(session)
             yield session
         finally:

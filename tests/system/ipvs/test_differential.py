@@ -42,7 +42,7 @@ def _line(choice: random.Random) -> str:
         parts.append(_pick(choice, ("", "-p", "-p 300", "--persistent=60"), ("-p 0", "-p x", "-p 9999999")))
         parts.append(choice.choice(("", "", "", "-o")))
         if "[" not in service:
-            parts.append(choice.choice(("", "", "-M 255.255.255.0")))
+            parts.append(choice.choice(("", "", "-M 255.255.255.0", "-M 0.0.0.0")))
     elif command in ("-a", "-e", "-d"):
         servers = _SERVERS6 if "[" in service else _SERVERS
         parts.append(f"-r {_pick(choice, servers, _WRONG_SERVERS)}" if choice.random() > 0.03 else "")

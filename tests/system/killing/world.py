@@ -46,8 +46,7 @@ def look(sandbox: Sandbox, descriptors: Collection[int] = (), *, servers: bool =
     """
     objects = tuple(sandbox.monitor_objects())
     with sandbox.session() as session:
-        # How many rules there are is known or not; it is counted anew when it is not.
-        record = session.record._replace(ipvs_rules=None)
+        record = session.record
         channel = session.channel()
         states = read_states(*call_each(channel, Family.ROUTE, [dump_links(), dump_addresses()]))
         table = read_table(channel)

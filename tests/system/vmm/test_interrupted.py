@@ -38,6 +38,7 @@ def test_killed_addition_is_undone(kind: str, wide_sandbox: Sandbox, namespace: 
             if listed is not None:
                 assert listed == [{"name": "eth0", "mac": "02:42:20:6e:03:01", "ip": ["172.30.0.3/16"], "mtu": 1500}]
                 assert wide_sandbox.network("del-iface", document).stdout == "null\n"
+            wide_sandbox.settle()
             assert wide_sandbox.snapshot() == before
             if not killed:
                 break

@@ -73,13 +73,13 @@ def test_lists() -> None:
 
 
 _RECOVERERS = [
-    ("interface.add", "kata_runtime.network.interfaces"),
+    ("interface.add", "kata_runtime.network.unfinished"),
     ("routes", "kata_runtime.network.routes"),
     ("ipvs", "kata_runtime.ipvs.command"),
 ]
 
 
-def _session(pending: dict[str, object] | None) -> Any:
+def _session(*pending: dict[str, object]) -> Any:
     return SimpleNamespace(record=SimpleNamespace(pending=pending), container_id="web")
 
 
@@ -87,7 +87,7 @@ def _session(pending: dict[str, object] | None) -> Any:
 def test_recoverer_of_each_kind(kind: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a kind of command left goes to that kind's recoverer, whole."""
     seen: list[object] = []
-    monkeypatch.setattr(f"{module}.recover", lambda session, pending: seen.append((session, pending)))
+    monkeypatch.setattr(f"{module}.recover", lambda session, work, **_: seen.append((session, work)))
     session = _session({"kind": kind, "detail": 7})
     recover(session)
     assert seen == [(session, {"kind": kind, "detail": 7})]
@@ -95,9 +95,9 @@ def test_recoverer_of_each_kind(kind: str, module: str, monkeypatch: pytest.Monk
 
 def test_nothing_to_recover() -> None:
     """A sandbox without pending work is left alone."""
-    session = _session(None)
+    session = _session()
     recover(session)
-    assert session == _session(None)
+    assert session == _session()
 
 
 def test_unknown_work() -> None:

@@ -148,7 +148,7 @@ def test_late_failure(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
         output(f"the beginning as {fmt}\n")
         raise GuestError("the guest's VM ended")
 
-    monkeypatch.setattr("kata_runtime.cli.ipvs.session_of", lambda *_: nullcontext())
+    monkeypatch.setattr("kata_runtime.cli.ipvs.session_of", lambda *_, **__: nullcontext())
     monkeypatch.setattr("kata_runtime.ipvs.command.run_ipvsadm", run_ipvsadm)
     asked = parse(["kata-ipvs", "ipvsadm", "--parameters", "-L", "web"])
     assert isinstance(asked, Call)

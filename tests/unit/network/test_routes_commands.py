@@ -96,7 +96,7 @@ def test_add_is_what_iproute2_shows(session: Any) -> None:
         "default via fd00::1 dev eth0 metric 1024 pref medium",
         "",
     ]
-    assert session.record.pending is None
+    assert session.record.pending == ()
     assert list(session.directory.iterdir()) == []
 
 
@@ -162,7 +162,7 @@ def test_add_is_all_or_nothing(session: Any, third: str, kind: type[KataError], 
         add_routes(session, wanted("10.0.0.0/8 172.16.0.1 eth0", "11.0.0.0/8 172.17.0.1 eth1", third))
     assert str(caught.value) == sentence
     assert session.state() == before
-    assert session.record.pending is None
+    assert session.record.pending == ()
 
 
 RICH = """route add 50.0.0.0/8 nexthop via 172.16.0.1 dev eth0 weight 3 nexthop via 172.17.0.1 dev eth1
@@ -249,11 +249,11 @@ def test_a_dying_guest_leaves_all_or_nothing(rich: Any, answers: int) -> None:
         done = False
     rich.transport = alive
     assert done == (answers >= 5)
-    if rich.record.pending is not None:
-        assert rich.record.pending == {"kind": "routes"}
-        recover(rich, rich.record.pending)
+    if rich.record.pending:
+        assert rich.record.pending == ({"kind": "routes"},)
+        recover(rich, rich.record.pending[0])
     assert (rich.state() == before) == (not done)
-    assert rich.record.pending is None
+    assert rich.record.pending == ()
     assert list(rich.directory.iterdir()) == []
 
 
@@ -266,9 +266,9 @@ def test_recovery_after_a_kill_restores_byte_for_byte(rich: Any) -> None:
         with pytest.raises(GuestError):
             delete_routes(rich, [*EVERY_KIND, *(filters("60.0.0.0/8 172.16.0.1") if spare else [])])
         rich.transport = alive
-        assert rich.record.pending == {"kind": "routes"}
+        assert rich.record.pending == ({"kind": "routes"},)
         assert rich.state() != before
-        recover(rich, rich.record.pending)
+        recover(rich, rich.record.pending[0])
         assert rich.state() == before
 
 

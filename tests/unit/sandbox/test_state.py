@@ -29,7 +29,7 @@ def test_record_round_trip(tmp_path: Path) -> None:
         start_time=9,
         nics=(_NIC,),
         mirrored=("mtu eth0 1500",),
-        pending={"kind": "interface.add", "nic": {"slot": 1}},
+        pending=({"kind": "interface.delete", "name": "eth0"}, {"kind": "routes"}),
     )
     save_record(str(tmp_path), record)
     save_record(str(tmp_path), record)
@@ -51,8 +51,10 @@ def test_record_round_trip(tmp_path: Path) -> None:
         '{"version":2,"container_id":"x","nics":[],"pid":-1}',
         '{"version":2,"container_id":"x","nics":[],"pid":99999999999}',
         '{"version":2,"container_id":7,"nics":[]}',
-        '{"version":2,"container_id":"x","nics":[],"pending":[]}',
-        '{"version":2,"container_id":"x","nics":[],"ipvs_rules":"7"}',
+        '{"version":2,"container_id":"x","nics":[],"pending":7}',
+        '{"version":2,"container_id":"x","nics":[],"pending":[7]}',
+        '{"version":2,"container_id":"x","nics":[],"pending":[{"kind":"interface.add","nic":{"slot":1}}]}',
+        '{"version":2,"container_id":"x","nics":[],"ipvs_rule_limit":"7"}',
         '{"version":2,"container_id":"x","nics":[],"cgroups":[7]}',
         '{"version":2,"container_id":"x","nics":[],"vcpus":"2"}',
         "[" * 100_000,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from kata_runtime.sandbox.record import EndpointKind
+from kata_runtime.vmm.hotplug import UNPLUG_SECONDS
 
 if TYPE_CHECKING:
     from kata_runtime.network.request import NicRequest
@@ -47,26 +48,26 @@ def open_endpoint(session: Session, request: NicRequest) -> Endpoint:
     return TapEndpoint(session, request)
 
 
-def unplug(session: Session, nic: NicRecord) -> None:
+def unplug(session: Session, nic: NicRecord, seconds: float = UNPLUG_SECONDS) -> None:
     """Take a NIC out of the running machine, and away what was made for it on the host; missing parts are fine.
 
-    :raise DeadlineError: the guest does not let go of it.
+    :raise DeadlineError: the guest does not let go of it within ``seconds``.
     :raise QemuError, HostError: QEMU or the host refused.
     """
     from kata_runtime.vmm import hotplug
 
-    hotplug.unplug(session.monitor(), nic.identity)
+    hotplug.unplug(session.monitor(), nic.identity, seconds)
     release(nic)
 
 
-def recover(session: Session, nic: NicRecord) -> None:
+def recover(session: Session, nic: NicRecord, seconds: float = UNPLUG_SECONDS) -> None:
     """Undo the interrupted plugging of a NIC.
 
     :raise DeadlineError, QemuError, HostError: as ``unplug``.
     """
     from kata_runtime.vmm.hotplug import forget_descriptors
 
-    unplug(session, nic)
+    unplug(session, nic, seconds)
     forget_descriptors(session.monitor(), nic.identity, nic.queues)
 
 

@@ -1,0 +1,83 @@
+"""A guest that does not let go of a NIC, whose addition or deletion was interrupted: nothing else waits for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.system.conftest import nic
+
+from kata_runtime.network import unfinished
+from kata_runtime.sandbox.record import load_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tests.system.conftest import Namespace, Sandbox
+
+# QEMU's ACPI tables signal the removal of a PCI device by this event (hw/i386/acpi-build.c, _E01).
+_HOTPLUG = "/sys/firmware/acpi/interrupts/gpe01"
+_NIC = nic("tap0", "eth0", "10.0.0.3/24")
+_ROUTE = {"dest": "10.77.0.0/16", "device": "lo"}
+_WAIT_SECONDS = 3.0
+
+
+@contextmanager
+def _deaf(sandbox: Sandbox) -> Iterator[None]:
+    """A guest that does not hear of removals."""
+    assert sandbox.guest("sh", "-c", f"echo disable > {_HOTPLUG}").returncode == 0
+    try:
+        yield
+    finally:
+        assert sandbox.guest("sh", "-c", f"echo enable > {_HOTPLUG}").returncode == 0
+
+
+def _interrupt(sandbox: Sandbox, kind: str) -> None:
+    """Leave the record as a killed command does: before the last step of add-iface, after the first of del-iface."""
+    assert sandbox.network("add-iface", _NIC).returncode == 0
+    with sandbox.session() as session:
+        record = session.record
+        work: Mapping[str, object] = unfinished.addition(record.nics[0])
+        if kind == "deletion":
+            work = unfinished.deletion(record, "eth0")
+        session.save(record._replace(nics=() if kind == "addition" else record.nics, pending=(work,)))
+
+
+def _timed(sandbox: Sandbox, verb: str, document: object = None) -> tuple[int, str, str, bool]:
+    """Status, output, errors, and whether it was too short for a wait."""
+    start = time.monotonic()
+    done = sandbox.network(verb, document)
+    return done.returncode, done.stdout, done.stderr, time.monotonic() - start < _WAIT_SECONDS
+
+
+@pytest.mark.parametrize("kind", ["addition", "deletion"])
+def test_nothing_else_waits(sandbox: Sandbox, namespace: Namespace, kind: str) -> None:
+    """Listings answer at once, other changes after one short wait in all; when the guest lets go, the NIC goes."""
+    namespace.tap("tap0", "10.0.0.1/24")
+    route = '[{"dest":"10.77.0.0/16","gateway":"","device":"lo"}]'
+    _interrupt(sandbox, kind)
+    with _deaf(sandbox):
+        assert _timed(sandbox, "list-ifaces") == (0, "null\n", "", True)
+        listed = sandbox.cli("kata-ipvs", "ipvsadm", "--parameters", "-L -t 10.0.0.1:80", sandbox.id)
+        assert "does not exist" in listed.stderr
+        first = sandbox.network("add-route", _ROUTE)
+        assert (first.returncode, first.stdout, first.stderr) == (0, f"{route}\n", "")
+        assert _timed(sandbox, "del-route", _ROUTE) == (0, f"{route}\n", "", True)
+        status, answer, reason, at_once = _timed(sandbox, "add-iface", _NIC)
+        assert (status, answer, at_once) == (1, "null\n", True)
+        assert reason.startswith("kata-runtime: NIC 'eth0'" if kind == "addition" else "kata-runtime: device 'tap0'")
+        assert _timed(sandbox, "list-ifaces") == (0, "null\n", "", True)
+        status, _, reason, at_once = _timed(sandbox, "del-iface", _NIC)
+        assert (status, reason, at_once) == (
+            1,
+            "kata-runtime: the guest's release of NIC 'nic0' did not happen within 10 s\n",
+            False,
+        )
+    assert sandbox.network("del-iface", _NIC).stdout == "null\n"
+    assert load_record(str(sandbox.directory)).pending == ()
+    assert sandbox.network("add-iface", _NIC).stderr == ""
+    assert [row["name"] for row in json.loads(sandbox.network("list-ifaces").stdout)] == ["eth0"]
+    assert sandbox.network("del-iface", _NIC).stdout == "null\n"

@@ -1,0 +1,56 @@
+"""Sysctls of the guest: set together, or not at all."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from kata_runtime.errors import GuestError, KernelError
+from kata_runtime.ipvs.guest_setup import enable
+
+_FORWARD4, _FORWARD6, _CONNTRACK = "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/vs/conntrack"
+
+
+class _Channel:
+    """Sysctls; setting ``broken`` fails."""
+
+    def __init__(self, values: dict[str, str], broken: str = "") -> None:
+        self.values = values
+        self.broken = broken
+
+    def sysctl(self, name: str, value: str | None = None) -> str:
+        """Read or set one."""
+        if name not in self.values:
+            raise KernelError(name, errno.ENOENT)
+        if value is not None:
+            if name == self.broken:
+                raise GuestError("the connection to the guest broke")
+            self.values[name] = value
+        return self.values[name]
+
+
+def test_set() -> None:
+    """All become 1, without IPv6 the others."""
+    for names in ((_FORWARD4, _FORWARD6, _CONNTRACK), (_FORWARD4, _CONNTRACK)):
+        channel: Any = _Channel(dict.fromkeys(names, "0"))
+        enable(channel)
+        assert channel.values == dict.fromkeys(names, "1")
+
+
+def test_set_before() -> None:
+    """What was set before, and then changed in the container on purpose, is left alone."""
+    values = {_FORWARD4: "1", _FORWARD6: "0", _CONNTRACK: "1"}
+    channel: Any = _Channel(dict(values))
+    enable(channel)
+    assert channel.values == values
+
+
+def test_half_set() -> None:
+    """When one cannot be set, those before it are what they were."""
+    values = {_FORWARD4: "0", _FORWARD6: "2", _CONNTRACK: "0"}
+    channel: Any = _Channel(dict(values), broken=_CONNTRACK)
+    with pytest.raises(GuestError):
+        enable(channel)
+    assert channel.values == values
