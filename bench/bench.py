@@ -1,13 +1,13 @@
-"""All benchmarks, or those named on the command line (network, ipvs); results go to docs/benchmarks."""
+"""All benchmarks, or those named on the command line (network, carried, ipvs); results go to docs/benchmarks."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import ipvs, network
+from bench import carried, ipvs, network
 from bench.harness import bench_sandbox
 
-_PARTS = {"network": network.measure, "ipvs": ipvs.measure}
+_PARTS = {"network": network.measure, "carried": carried.measure, "ipvs": ipvs.measure}
 
 
 def main() -> int:
