@@ -218,7 +218,7 @@ def _neighbour(data: bytes) -> None:
 def _portable(data: bytes) -> None:
     """An address and a route carried to a kernel with other interfaces, as the first and the second part say."""
     address, route, *_ = [*parts(data), b"", b""]
-    for found in portable_addresses([Message(RTM_NEWADDR, 0, 1, address)]):
+    for found in portable_addresses([Message(RTM_NEWADDR, 0, 1, address)], {2: "02:42:20:6e:03:01"}):
         add_portable_address(found.payload, 7)
         delete_portable_address(found.payload, 7)
     there = unpack_route(route)

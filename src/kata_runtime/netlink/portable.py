@@ -56,12 +56,12 @@ class PortableAddress(NamedTuple):
     payload: bytes
 
 
-def portable_addresses(messages: list[Message]) -> list[PortableAddress]:
-    """The IPv4 and IPv6 addresses of a dump.
+def portable_addresses(messages: list[Message], macs: Mapping[int, str]) -> list[PortableAddress]:
+    """The IPv4 and IPv6 addresses of a dump; ``macs`` are those of the interfaces, where they are known.
 
     Automatic are those that the kernel made from the hardware address or from a router's advertisement, which
     another kernel in its place makes, too. Older kernels than 5.18 do not say it: there it is every IPv6 address
-    with a lifetime.
+    with a lifetime, and the link-local one with the MAC in it.
 
     :raise ProtocolError: the bytes break the format.
     """
@@ -72,7 +72,9 @@ def portable_addresses(messages: list[Message]) -> list[PortableAddress]:
             attributes = dict(iter_attributes(message.payload[_ADDRESS_HEADER.size :]))
             header = _ADDRESS_HEADER.pack(address.family, address.prefix_length, 0, address.scope, 0)
             kept = [pack_attribute(kind, attributes[kind]) for kind in _CONFIGURED if kind in attributes]
-            automatic = address.family == AF_INET6 and _is_automatic(address, attributes)
+            automatic = address.family == AF_INET6 and (
+                _is_automatic(address, attributes) or address.address == _link_local(macs.get(address.index, ""))
+            )
             found.append(PortableAddress(address.index, automatic, header + b"".join(kept)))
     return found
 
@@ -107,6 +109,14 @@ def portable_route(route: Route, interfaces: Mapping[int, int]) -> Route:
     pairs = sorted(iter_attributes(route.payload[_ROUTE_HEADER_BYTES:]))
     packed = b"".join(pack_attribute(kind, value) for kind, value in pairs)
     return unpack_route(route.payload[:_ROUTE_HEADER_BYTES] + packed)
+
+
+def _link_local(mac: str) -> bytes:
+    """The address that IPv6 forms from a MAC address (RFC 4291, appendix A); empty of anything else."""
+    parts = bytes.fromhex(mac.replace(":", ""))
+    if len(parts) != 6:
+        return b""
+    return b"\xfe\x80" + bytes(6) + bytes([parts[0] ^ 2]) + parts[1:3] + b"\xff\xfe" + parts[3:]
 
 
 def _is_automatic(address: Address, attributes: Mapping[int, bytes]) -> bool:

@@ -19,6 +19,7 @@ from kata_runtime.netlink.address import dump_addresses, format_address, unpack_
 from kata_runtime.netlink.link import Link, dump_links, links_of, set_link
 from kata_runtime.netlink.neighbour import add_neighbour, delete_neighbour, dump_neighbours, neighbours_of
 from kata_runtime.netlink.portable import (
+    PortableAddress,
     add_portable_address,
     delete_portable_address,
     portable_addresses,
@@ -57,7 +58,10 @@ class Holdings(NamedTuple):
 
     def configured(self) -> set[int]:
         """The interfaces that somebody gave an address."""
-        return {found.interface for found in portable_addresses(self.addresses) if not found.is_automatic}
+        return {found.interface for found in self._portable() if not found.is_automatic}
+
+    def _portable(self) -> list[PortableAddress]:
+        return portable_addresses(self.addresses, {link.index: link.mac for link in self.links})
 
     def facts(self, names: Mapping[int, str]) -> list[str]:
         """The facts about the interfaces ``names``, by their index; of lo only routes."""
@@ -65,7 +69,7 @@ class Holdings(NamedTuple):
         own = {link.index: names[link.index] for link in self.links if link.index in names and not link.is_loopback}
         found += [
             f"address {own[address.interface]} {address.payload.hex()}"
-            for address in portable_addresses(self.addresses)
+            for address in self._portable()
             if address.interface in own and not address.is_automatic
         ]
         found += [

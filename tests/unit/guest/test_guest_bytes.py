@@ -156,7 +156,7 @@ _DECODERS: dict[str, tuple[Decoder, bytes]] = {
     "family": (unpack_family, _generic(b"", 1) + m.pack_u16(1, 20) + m.pack_text(2, "IPVS") + m.pack_u32(3, 1)),
     "links": (_links, _LINK),
     "addresses": (_addresses, _ADDRESS),
-    "portable addresses": (lambda data: portable_addresses(_messages(20)(data)), _ADDRESS),
+    "portable addresses": (lambda data: portable_addresses(_messages(20)(data), {2: "02:42:20:6e:03:01"}), _ADDRESS),
     "neighbours": (lambda data: neighbours_of(_messages(28)(data)), b"\2\0\0\0\2\0\0\0\0\0\0\0" + _ADDRESS[8:16]),
     "routes": (_routes, _ROUTE),
     "service": (_service, _SERVICE),

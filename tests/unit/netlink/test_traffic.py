@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,7 +90,7 @@ def test_carried_address_brings_no_route() -> None:
     """An address travels without interface, label, flags and lifetime; it is added with noprefixroute and nodad."""
     four = _hex("02188080 05000000 08000100 0a000003 08000200 0a000003 08000400 0a0000ff 09000300 65746830 00000000")
     six = _hex("0a408000 05000000 14000100 fd000000 00000000 00000000 00000003 05000b00 03000000")
-    carried = portable_addresses([Message(20, 0, 1, four), Message(20, 0, 1, six)])
+    carried = portable_addresses([Message(20, 0, 1, four), Message(20, 0, 1, six)], {})
     plain = _hex("02180080 00000000 08000100 0a000003 08000200 0a000003 08000400 0a0000ff")
     assert [tuple(found) for found in carried] == [
         (5, False, plain),
@@ -101,6 +103,21 @@ def test_carried_address_brings_no_route() -> None:
     )
     assert add_portable_address(carried[1].payload, 9).payload[-4:] == _hex("02020000")
     assert delete_portable_address(plain, 9)[1:] == (21, 0, plain[:4] + _hex("09000000") + plain[8:])
+
+
+def test_automatic_addresses() -> None:
+    """What another kernel in this one's place makes itself is told by its origin, its lifetime, or the MAC in it."""
+    permanent, passing = "80", "00"
+
+    def is_automatic(address: str, flags: str = permanent, more: str = "") -> bool:
+        payload = _hex("0a40", flags, "fd 05000000 14000100", IPv6Address(address).packed.hex(), more)
+        return portable_addresses([Message(20, 0, 1, payload)], {5: "02:42:0a:00:00:03"})[0].is_automatic
+
+    assert is_automatic("fe80::42:aff:fe00:3")
+    assert is_automatic("fe80::1234", more="05000b00 03000000")
+    assert is_automatic("fd00::1234", passing)
+    assert is_automatic("fd00::1234", more="05000b00 02000000")
+    assert [is_automatic(address) for address in ("fe80::1234", "fd00::42:aff:fe00:3")] == [False, False]
 
 
 def test_carried_route_changes_its_interfaces_only() -> None:
@@ -124,7 +141,7 @@ def test_carried_route_changes_its_interfaces_only() -> None:
 @given(st.binary(max_size=80), st.sampled_from([20, 28, 44]))
 def test_hostile_bytes_are_values_or_protocol_errors(data: bytes, kind: int) -> None:
     """No decoder ends in anything but a value or ProtocolError."""
-    for decode in (filters_of, neighbours_of, portable_addresses):
+    for decode in (filters_of, neighbours_of, lambda messages: portable_addresses(messages, {})):
         try:
             assert isinstance(decode([Message(kind, 0, 1, data)]), list)
         except ProtocolError:

@@ -11,6 +11,8 @@ from kata_runtime.errors import ContainerError, HostError, InputError
 from kata_runtime.sandbox.config import Config, load_config
 from kata_runtime.sandbox.identity import check_id, new_id, resolve
 from kata_runtime.sandbox.lock import LockFile, Patience
+from kata_runtime.sandbox.neighbours import user_of_device
+from kata_runtime.sandbox.process import start_time_of
 from kata_runtime.sandbox.record import EndpointKind, NicRecord, Record, load_record, save_record
 
 if TYPE_CHECKING:
@@ -144,3 +146,21 @@ def test_missing_configuration() -> None:
     """A file that was asked for must be there."""
     with pytest.raises(HostError, match="cannot read the configuration '/nosuch'"):
         load_config("/nosuch", print)
+
+
+def test_devices_are_named_by_their_namespace(tmp_path: Path) -> None:
+    """A device serves another container only if it is of the same namespace; begun NICs count, ended VMs do not."""
+    pid = os.getpid()
+    started = start_time_of(pid) or 0
+    begun: dict[str, object] = {"kind": "interface.add", "nic": _NIC._replace(device="tap1")._asdict()}
+    records = [
+        Record("web", pid=pid, start_time=started, nics=(_NIC,), pending=begun),
+        Record("old", pid=pid, start_time=started + 1, nics=(_NIC._replace(device="tap2"),)),
+    ]
+    for record in records:
+        (tmp_path / record.container_id).mkdir()
+        save_record(str(tmp_path / record.container_id), record)
+    asked = [("db", "4:26", "tap0"), ("db", "4:26", "tap1"), ("db", "4:27", "tap0"), ("db", "4:26", "tap2")]
+    asked.append(("web", "4:26", "tap0"))
+    found = [user_of_device(str(tmp_path), *each) for each in asked]
+    assert found == ["web", "web", None, None, None]
