@@ -113,20 +113,20 @@ def _ask(channel: AgentChannel, how: int) -> None:
 def _relayed(data: bytes) -> None:
     """An agent that answers the request for a command with ``data``, and then its VM ends."""
     ours, theirs = socket.socketpair()
-    hello = wire.pack_frame(wire.HELLO, 0, _NONCE + wire.VERSION.to_bytes(2, "big"))
     theirs.setblocking(False)
-    theirs.send(hello + data)
-    theirs.shutdown(socket.SHUT_WR)
+    theirs.send(wire.pack_frame(wire.HELLO, 0, _NONCE + wire.VERSION.to_bytes(2, "big")))
     real = unix_socket.connect, os.urandom
     unix_socket.connect, os.urandom = lambda path, seconds: ours, lambda _size: _NONCE
-    with open(os.devnull, "r+b") as nowhere:
+    with ours, theirs, open(os.devnull, "r+b") as nowhere:
         try:
-            status = Relay(GuestPort(""), Streams(*[nowhere.fileno()] * 3), owned=False).run(wire.EXEC, b"{}")
-            assert 0 <= status <= 255
+            port = GuestPort("")
         finally:
             unix_socket.connect, os.urandom = real
-            theirs.close()
-            ours.close()
+        # Only now: a relay takes what comes behind its request.
+        theirs.send(data)
+        theirs.shutdown(socket.SHUT_WR)
+        status = Relay(port, Streams(*[nowhere.fileno()] * 3), owned=False).run(wire.EXEC, b"{}")
+        assert 0 <= status <= 255
 
 
 class _Answering(AgentChannel):
@@ -240,7 +240,8 @@ def _halves(data: bytes) -> list[list[bytes]]:
 
 def _guest_nics(data: bytes) -> None:
     """A notification of a link, and the dumps of list-ifaces."""
-    guest_nic._links_in(data)
+    with suppress(ProtocolError):
+        guest_nic._links_in(data)
     links, addresses = call_each(ScriptedKernel(parts(data)), Family.ROUTE, [dump_links(), dump_addresses()])
     json.dumps([state._asdict() for state in guest_nic.read_states(links, addresses)])
 
