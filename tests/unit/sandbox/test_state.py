@@ -154,7 +154,7 @@ def test_devices_are_named_by_their_namespace(tmp_path: Path) -> None:
     started = start_time_of(pid) or 0
     begun: dict[str, object] = {"kind": "interface.add", "nic": _NIC._replace(device="tap1")._asdict()}
     records = [
-        Record("web", pid=pid, start_time=started, nics=(_NIC,), pending=begun),
+        Record("web", pid=pid, start_time=started, nics=(_NIC,), pending=(begun,)),
         Record("old", pid=pid, start_time=started + 1, nics=(_NIC._replace(device="tap2"),)),
     ]
     for record in records:
