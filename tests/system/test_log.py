@@ -74,7 +74,7 @@ def test_add_iface_with_details(
             "level": "debug",
             "message": "record",
             "path": record,
-            "pending": {"kind": "interface.add", "nic": json.loads(json.dumps(added))},
+            "pending": [{"kind": "interface.add", "nic": json.loads(json.dumps(added))}],
         },
         {"level": "debug", "message": "qmp connection"},
         _qmp("getfd", fdname="nic0.tap0"),
@@ -91,6 +91,6 @@ def test_add_iface_with_details(
         ),
         {"level": "debug", "message": "netlink notification", "awaited": "the NIC's arrival in the container"},
         _netlink("guest", 4),
-        {"level": "debug", "message": "record", "path": record, "pending": None},
+        {"level": "debug", "message": "record", "path": record, "pending": []},
         {"level": "info", "message": "exit status 0"},
     ]
