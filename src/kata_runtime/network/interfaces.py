@@ -9,7 +9,7 @@ from __future__ import annotations
 from _socket import AF_INET6
 from typing import TYPE_CHECKING, NamedTuple
 
-from kata_runtime.errors import ConflictError, InputError, KataError, LimitError, QemuError
+from kata_runtime.errors import ConflictError, DeadlineError, InputError, KataError, LimitError, QemuError
 from kata_runtime.netlink.address import dump_addresses, format_address, packed_address
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.request import call_each
@@ -181,10 +181,10 @@ def remove_nic(session: Session, nic: NicRecord) -> None:
     session.save(begun(ended(session.record, work), work))
     try:
         finish(session, work)
-    except KataError as error:
-        # Without QEMU's answer the work stays pending, and the next command asks again. Otherwise the NIC is still
-        # there: it stays in the record, and can be deleted again.
-        if not (isinstance(error, QemuError) and not error.error_class):
+    except (DeadlineError, QemuError) as error:
+        # The guest or QEMU refused, and the NIC is still there: it stays in the record, and can be deleted again. After
+        # other failures, such as an answer that was lost or a full disk, it may be gone: the work stays pending.
+        if isinstance(error, DeadlineError) or error.error_class:
             session.save(ended(session.record, work))
         raise
 
