@@ -26,7 +26,7 @@ _WAIT_SECONDS = 3.0
 
 
 @contextmanager
-def _deaf(sandbox: Sandbox) -> Iterator[None]:
+def deaf(sandbox: Sandbox) -> Iterator[None]:
     """A guest that does not hear of removals."""
     assert sandbox.guest("sh", "-c", f"echo disable > {_HOTPLUG}").returncode == 0
     try:
@@ -59,7 +59,7 @@ def test_nothing_else_waits(sandbox: Sandbox, namespace: Namespace, kind: str) -
     namespace.tap("tap0", "10.0.0.1/24")
     route = '[{"dest":"10.77.0.0/16","gateway":"","device":"lo"}]'
     _interrupt(sandbox, kind)
-    with _deaf(sandbox):
+    with deaf(sandbox):
         assert _timed(sandbox, "list-ifaces") == (0, "null\n", "", True)
         listed = sandbox.cli("kata-ipvs", "ipvsadm", "--parameters", "-L -t 10.0.0.1:80", sandbox.id)
         assert "does not exist" in listed.stderr

@@ -12,10 +12,11 @@ from kata_runtime.errors import ConflictError, HostError, KataError
 from kata_runtime.netlink.link import ARPHRD_ETHER, TUN_TYPE_TAP
 from kata_runtime.network.endpoint import release
 from kata_runtime.network.facts import Holdings, kind_of, names_in, read_holdings
-from kata_runtime.network.interfaces import place, plug_nic, remove_nic
+from kata_runtime.network.interfaces import place, plug_nic
 from kata_runtime.network.mirror import mirror
 from kata_runtime.network.request import NicRequest
-from kata_runtime.network.unfinished import begun_nics
+from kata_runtime.network.unfinished import begun_nics, deletion
+from kata_runtime.network.unfinished import recover as recover_nic
 from kata_runtime.sandbox.pending import begun, ended
 from kata_runtime.sandbox.record import EndpointKind
 
@@ -58,7 +59,7 @@ def reconcile(session: Session, namespace: Namespace, *, creating: bool) -> list
     for nic in _carried(session.record, namespace.identity):
         if current.get((nic.device, nic.interface)) != nic.kind:
             with _Noting(notes, creating=creating):
-                remove_nic(session, nic)
+                _remove(session, nic)
     for link, kind in chosen.links:
         if not any((nic.device, nic.interface) == (link.name, link.index) for nic in session.record.nics):
             with _Noting(notes, creating=creating):
@@ -164,6 +165,18 @@ def _plug(session: Session, namespace: Namespace, link: Link, kind: EndpointKind
     nic = place(session, request, kind, namespace.identity)
     nic = nic._replace(carried_from=namespace.path, interface=link.index)
     plug_nic(session, request, nic, _open(session, namespace, request, kind))
+
+
+def _remove(session: Session, nic: NicRecord) -> None:
+    """Take a NIC out; a guest that did not let go of it before is not waited for again.
+
+    :raise ConflictError: the guest does not let go; the next call asks again.
+    """
+    work = deletion(session.record, nic.name)
+    session.save(begun(ended(session.record, work), work))
+    recover_nic(session, work)
+    if nic in session.record.nics:
+        raise ConflictError(f"the guest does not let go of NIC {nic.name!a}, whose interface has gone")
 
 
 def _open(session: Session, namespace: Namespace, request: NicRequest, kind: EndpointKind) -> Endpoint:
