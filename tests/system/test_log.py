@@ -23,7 +23,7 @@ def _read(log: Path) -> list[dict[str, object]]:
     records = []
     for line in log.read_text().splitlines():
         record = json.loads(line)
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", record.pop("time"))
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", record.pop("time"))
         assert record.pop("pid") > 0
         assert record.pop("name") == "kata_runtime"
         if record["level"] == "debug":

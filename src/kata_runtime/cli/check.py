@@ -11,10 +11,10 @@ import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.cli.answers import compact
-from kata_runtime.cli.grammar import PROGRAM, Call
+from kata_runtime.cli.command_table import PROGRAM
 from kata_runtime.cli.lifecycle import table
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import tell, write_line, write_text
@@ -25,6 +25,9 @@ from kata_runtime.sandbox.boot import kvm_question
 from kata_runtime.sandbox.config import Config, load_config
 from kata_runtime.sandbox.identity import check_root
 from kata_runtime.vmm.accelerator import FAILED_SECONDS, forget, kvm_obstacle, remembered
+
+if TYPE_CHECKING:
+    from kata_runtime.cli.grammar import Call
 
 _PROGRAM_DEADLINE = 10.0  # seconds
 _PYTHON_MIN = (3, 11)

@@ -1,54 +1,16 @@
-"""Every command with its options and operands, as a table; and the reading of argv by it.
-
-argparse would do, but its import and the building of its parsers cost as much as the interpreter's own
-start, on commands that clients run many times a second.
-"""
+"""The reading of argv by the table of commands."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from kata_runtime.cli.command_table import COMMANDS, GLOBAL_OPTIONS, PROGRAM, Command
 from kata_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-PROGRAM = "kata-runtime"
-
-
-class Option(NamedTuple):
-    """``metavar`` is None for a flag; ``many`` keeps every value given instead of refusing the second.
-
-    ``seconds_max`` is the largest value of an option that takes seconds.
-    """
-
-    name: str
-    metavar: str | None
-    help: str
-    short: str = ""
-    many: bool = False
-    choices: tuple[str, ...] = ()
-    seconds_max: int = 0
-
-
-class Command(NamedTuple):
-    """``operands`` in order: ``[X]`` may be absent; ``[X...]`` and the one before take all words as is."""
-
-    words: tuple[str, ...]
-    operands: tuple[str, ...]
-    summary: str
-    options: tuple[Option, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """For example ``kata-network add-iface``."""
-        return " ".join(self.words)
-
-    @property
-    def usage(self) -> str:
-        """The command as it is typed."""
-        shown = [f"[{_spelled(option)}]{'...' if option.many else ''}" for option in self.options]
-        return " ".join((PROGRAM, *self.words, *shown, *self.operands))
+    from kata_runtime.cli.command_table import Option
 
 
 class Call(NamedTuple):
@@ -73,102 +35,6 @@ class Help(NamedTuple):
 
 class Version(NamedTuple):
     """Somebody asked for the version."""
-
-
-GLOBAL_OPTIONS = (
-    Option("--root", "DIR", "where sandboxes keep their state (default: /run/kata-runtime)"),
-    Option("--kata-config", "FILE", "configuration.toml to use (or the environment's KATA_CONF_FILE)"),
-    Option(
-        "--lock-timeout",
-        "SECONDS",
-        "how long to wait while another command works on the container (default: 120)",
-        seconds_max=86_400,
-    ),
-    Option("--log", "FILE", "append a log of what was done to FILE"),
-    Option("--log-format", "FORMAT", "text or json, one record a line (default: text)", choices=("text", "json")),
-    Option("--debug", None, "log in detail; without --log to standard error"),
-)
-
-_ID = "<container-id>"
-COMMANDS = (
-    Command(("kata-network", "add-iface"), (_ID, "FILE"), "add a host NIC to a running container"),
-    Command(("kata-network", "list-ifaces"), (_ID,), "list the NICs that were added"),
-    Command(("kata-network", "del-iface"), (_ID, "FILE"), "remove a NIC that was added"),
-    Command(("kata-network", "add-route"), (_ID, "FILE"), "add routes, all or none"),
-    Command(("kata-network", "del-route"), (_ID, "FILE"), "delete the routes that match, all or none"),
-    Command(("kata-network", "list-routes"), (_ID,), "list the main routing table"),
-    Command(("kata-network", "update-routes"), (_ID, "FILE"), "replace all routes that the kernel did not make"),
-    Command(
-        ("kata-ipvs", "ipvsadm"),
-        (_ID,),
-        "change or list virtual servers as ipvsadm does",
-        (
-            Option("--parameters", "ARGUMENTS", "one command of ipvsadm, quoted as one word"),
-            Option("--restore", "FILE", "apply rules, one a line, all or none (- is standard input)"),
-            Option("--replace", None, "with --restore: the rules become the whole table"),
-            Option(
-                "--format",
-                "FORMAT",
-                "text as ipvsadm prints it, or json (default: text)",
-                choices=("text", "json"),
-            ),
-        ),
-    ),
-    Command(
-        ("kata-ipvs", "cleanup"),
-        (_ID,),
-        "delete connection-tracking entries",
-        (Option("--parameters", "ARGUMENTS", "-d|--orig-dst IP -p|--protonum tcp|udp, quoted as one word"),),
-    ),
-    Command(
-        ("image", "build"),
-        (),
-        "build the guest kernel and initrd",
-        (
-            Option("--destination", "DIR", "where they go (default: /var/lib/kata-runtime/image)"),
-            Option("--include", "PACKAGE", "add a distribution package to the guest", many=True),
-            Option("--kernel", "FILE", "use this kernel"),
-            Option("--modules", "DIR", "use these kernel modules"),
-        ),
-    ),
-    Command(("image", "clean"), (), "remove the templates of booted machines that make run fast"),
-    Command(
-        ("run",),
-        ("[ID]",),
-        "boot a sandbox with its pause container",
-        (Option("--detach", None, "return when the agent answers (required)", "-d"),),
-    ),
-    Command(
-        ("list",),
-        (),
-        "list sandboxes",
-        (
-            Option("--format", "FORMAT", "table or json (default: table)", "-f", choices=("table", "json")),
-            Option("--quiet", None, "only the IDs", "-q"),
-        ),
-    ),
-    Command(("state",), ("ID",), "the state of a container as OCI JSON"),
-    Command(("exec",), ("ID", "CMD", "[ARG...]"), "run a command in a container"),
-    Command(("kill",), ("ID", "[SIGNAL]"), "send a signal to a container (default: TERM)"),
-    Command(
-        ("delete",),
-        ("ID",),
-        "remove a stopped container and every trace of it",
-        (Option("--force", None, "kill it first if it runs", "-f"),),
-    ),
-    Command(
-        ("kata-check",),
-        (),
-        "can this host run sandboxes, and if not, what would help",
-        (Option("--renew", None, "forget whether KVM works here: the next sandbox proves it anew"),),
-    ),
-    Command(
-        ("kata-env",),
-        (),
-        "with what sandboxes run here",
-        (Option("--json", None, "as JSON instead of a table"),),
-    ),
-)
 
 
 def parse(argv: Sequence[str]) -> Call | Help | Version:
@@ -306,7 +172,3 @@ def _check_operands(command: Command, operands: Sequence[str]) -> None:
     if len(operands) > len(command.operands) and not _takes_rest(command, len(operands)):
         surplus = ascii(operands[len(command.operands)])
         raise UsageError(f"{command.name} does not take {surplus}", hint=f"usage: {command.usage}")
-
-
-def _spelled(option: Option) -> str:
-    return option.name if option.metavar is None else f"{option.name} {option.metavar}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kata_runtime.cli.grammar import COMMANDS, GLOBAL_OPTIONS, PROGRAM, Command, Option
+from kata_runtime.cli.command_table import COMMANDS, GLOBAL_OPTIONS, PROGRAM, Command, Option
 
 _NIC = """\
 FILE (- is standard input) holds one JSON object:

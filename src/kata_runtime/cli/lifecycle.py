@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kata_runtime.cli.grammar import Call
-    from kata_runtime.sandbox.record import Record
 
 
 def run(call: Call) -> int:
@@ -31,9 +30,10 @@ def signal_of(text: str) -> int:
     name = text.upper()
     try:
         if name.isascii() and name.isdecimal():
-            return signal.Signals(int(name)).value
+            # Also those of real time, which have no names.
+            return int(next(number for number in signal.valid_signals() if number == int(name)))
         return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
-    except (KeyError, ValueError) as exc:
+    except (KeyError, StopIteration) as exc:
         raise UsageError(f"there is no signal {text!a}", hint="give a name such as TERM or a number") from exc
 
 
@@ -41,6 +41,10 @@ def _run(call: Call) -> int:
     from kata_runtime.sandbox import lifecycle
     from kata_runtime.sandbox.config import load_config
 
+    if call.value("--bundle") is not None:
+        from kata_runtime.cli import oci
+
+        return oci.run_bundle(call)
     if call.value("--detach") is None:
         raise UsageError("run needs --detach", hint="a sandbox always runs in the background")
     config = load_config(config_path_of(call), tell)
@@ -59,9 +63,9 @@ def _announce(container_id: str) -> None:
 
 def _list(call: Call) -> int:
     from kata_runtime.cli.answers import compact
-    from kata_runtime.sandbox import lifecycle
+    from kata_runtime.oci.operations import list_states
 
-    states = lifecycle.list_sandboxes(Path(root_of(call)), tell)
+    states = list_states(Path(root_of(call)), tell)
     if call.value("--quiet") is not None:
         write_text("".join(f"{state['id']}\n" for state in states))
     elif call.value("--format") == "json":
@@ -82,40 +86,47 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def _state(call: Call) -> int:
     from kata_runtime.cli.answers import compact
-    from kata_runtime.sandbox import lifecycle
+    from kata_runtime.oci.operations import state
 
-    write_line(compact(lifecycle.state(Path(root_of(call)), call.operands[0])))
+    write_line(compact(state(Path(root_of(call)), call.operands[0])))
     return 0
 
 
 def _exec(call: Call) -> int:
+    from kata_runtime.cli import oci
+    from kata_runtime.oci.operations import find_container
     from kata_runtime.sandbox import lifecycle
 
+    container = find_container(root_of(call), call.operands[0])
+    if container is not None:
+        return oci.execute(call, container)
+    if call.options:
+        option = next(iter(call.options))
+        raise UsageError(f"exec: {option} is for containers of a bundle, and {call.operands[0]} is none")
+    if len(call.operands) < 2:
+        raise UsageError("exec lacks CMD", hint=f"usage: {call.command.usage}")
     return lifecycle.execute(Path(root_of(call)), call.operands[0], list(call.operands[1:]))
 
 
 def _kill(call: Call) -> int:
     number = signal_of(call.operands[1]) if len(call.operands) > 1 else signal.SIGTERM.value
+    from kata_runtime.oci import operations
     from kata_runtime.sandbox import lifecycle
 
-    lifecycle.kill(Path(root_of(call)), call.operands[0], number, patience_of(call))
+    root = root_of(call)
+    container = operations.find_container(root, call.operands[0])
+    if container is not None:
+        operations.kill(root, container, number, everything=call.value("--all") is not None)
+    else:
+        lifecycle.kill(Path(root), call.operands[0], number, patience_of(call))
     return 0
 
 
-def _release(record: Record) -> None:
-    """Take away what was made in network namespaces for the NICs of a VM that has ended."""
-    if record.nics or record.pending:
-        from kata_runtime.network.reconcile import release_all
-
-        release_all(record)
-
-
 def _delete(call: Call) -> int:
-    from kata_runtime.sandbox import lifecycle
+    from kata_runtime.oci.removal import delete
 
-    force = call.value("--force") is not None
     where = Path(root_of(call))
-    lifecycle.delete(where, call.operands[0], patience_of(call), force=force, release=_release)
+    delete(where, call.operands[0], patience_of(call), force=call.value("--force") is not None)
     return 0
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import traceback
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kata_runtime import operation_log
@@ -25,12 +26,16 @@ _FIELD_CHARACTERS = 4000
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            # RFC 3339, without which containerd takes none of it.
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "pid": record.process,
             "name": record.name,
             "message": record.getMessage(),
         }
+        failure = getattr(record, "failure", None)
+        if failure is not None:
+            fields["msg"] = failure  # what engines show their users
         return json.dumps(fields | getattr(record, "fields", {}))
 
 
@@ -93,11 +98,18 @@ def start_log(call: Call) -> None:
     else:
         handler.setFormatter(_TextFormatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.DEBUG if "--debug" in call.settings else logging.INFO)
+    LOGGER.setLevel(_level(call))
     LOGGER.propagate = False
     if LOGGER.isEnabledFor(logging.DEBUG):
         operation_log.send_to(_log_operation)
     LOGGER.info("%s %s", call.command.name, " ".join(map(ascii, call.operands)))
+
+
+def _level(call: Call) -> int:
+    if "--debug" in call.settings:
+        return logging.DEBUG
+    # Podman takes the whole file for one record, the error of the command that failed.
+    return logging.ERROR if call.settings.get("--log-format") == "json" else logging.INFO
 
 
 def log_end(status: int, failed: BaseException | None) -> None:
@@ -108,7 +120,7 @@ def log_end(status: int, failed: BaseException | None) -> None:
     fields = {}
     if LOGGER.isEnabledFor(logging.DEBUG):
         fields["traceback"] = "".join(traceback.format_exception(failed)).rstrip("\n")
-    LOGGER.error("exit status %d: %s", status, failed, extra={"fields": fields})
+    LOGGER.error("exit status %d: %s", status, failed, extra={"fields": fields, "failure": str(failed)})
 
 
 def _log_operation(operation: str, fields: Mapping[str, object]) -> None:

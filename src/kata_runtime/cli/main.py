@@ -107,31 +107,7 @@ def _answer(asked: Call | Help | Version) -> int:
     if isinstance(asked, Version):
         write_line(f"kata-runtime {__version__}")
         return 0
-    return _dispatch(asked)
-
-
-def _dispatch(call: Call) -> int:
-    match call.command.words[0]:
-        case "kata-network":
-            from kata_runtime.cli import network
-
-            return network.run(call)
-        case "kata-ipvs":
-            from kata_runtime.cli import ipvs
-
-            return ipvs.run(call)
-        case "kata-check" | "kata-env":
-            from kata_runtime.cli import check
-
-            return check.run(call)
-        case "image":
-            from kata_runtime.cli import image
-
-            return image.run(call)
-        case _:
-            from kata_runtime.cli import lifecycle
-
-            return lifecycle.run(call)
+    return asked.command.handler(asked)
 
 
 def _report(exc: BaseException, outcome: str) -> int:

@@ -267,17 +267,25 @@ class AgentChannel:
 
         :raise GuestError: it cannot be started. :raise DeadlineError: it ran longer than ``seconds``.
         """
-        import json  # 19 ms that most commands need not spend
+        return run_command(self._exec_path, argv, stdin, seconds=seconds, limits=self._limits)
 
-        with operation_log.measured("run in the guest", argv=list(argv)) as step:
-            port = GuestPort(self._exec_path, seconds=self._limits.connect_seconds)
-            try:
-                port.send(wire.EXEC, 1, json.dumps({"argv": list(argv)}).encode())
-                done = _collect(port, argv[0], stdin, seconds, self._limits.output_bytes)
-            finally:
-                port.close()
-            step.note(exit_status=done.exit_status, bytes_received=len(done.stdout) + len(done.stderr))
-            return done
+
+def run_command(path: str, argv: Sequence[str], stdin: bytes = b"", *, seconds: float, limits: Limits) -> Completed:
+    """Run a short command in the guest, on the exec port behind the socket ``path``, which nobody else uses.
+
+    :raise GuestError: it cannot be started. :raise DeadlineError: it ran longer than ``seconds``.
+    """
+    import json  # 19 ms that most commands need not spend
+
+    with operation_log.measured("run in the guest", argv=list(argv)) as step:
+        port = GuestPort(path, seconds=limits.connect_seconds)
+        try:
+            port.send(wire.EXEC, 1, json.dumps({"argv": list(argv)}).encode())
+            done = _collect(port, argv[0], stdin, seconds, limits.output_bytes)
+        finally:
+            port.close()
+        step.note(exit_status=done.exit_status, bytes_received=len(done.stdout) + len(done.stderr))
+        return done
 
 
 class _Budget:

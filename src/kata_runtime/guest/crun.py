@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from kata_runtime.errors import GuestError, ProtocolError
 from kata_runtime.guest import wire
@@ -15,7 +15,7 @@ from kata_runtime.guest import wire
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kata_runtime.guest.channel import AgentChannel, Completed
+    from kata_runtime.guest.channel import Completed
 
 _SECONDS = 30.0
 _ANSWER_BYTES_MAX = 256 * 1024
@@ -77,14 +77,22 @@ def _request(kind: int, document: Mapping[str, object]) -> Request:
     return Request(kind, json.dumps(document, separators=(",", ":")).encode())
 
 
+class Runner(Protocol):
+    """A way to run short commands in a guest, such as ``AgentChannel``."""
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
+        """What became of the command."""
+        ...
+
+
 class Crun:
     """crun's short commands.
 
-    Each raises ``CrunError`` when crun refuses, and what ``AgentChannel.run`` raises.
+    Each raises ``CrunError`` when crun refuses, and what the runner raises.
     """
 
-    def __init__(self, channel: AgentChannel) -> None:
-        self._channel = channel
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
 
     def start(self, container_id: str) -> None:
         """Let a created container run its program."""
@@ -131,13 +139,13 @@ class Crun:
         """What the processes of the cgroup (a path as in ``linux.cgroupsPath``) use; crun itself cannot tell."""
         directory = f"{_CGROUP_ROOT}/{cgroup.strip('/')}"
         argv = ["grep", "-s", "", *(f"{directory}/{name}" for name in _USAGE_FILES)]
-        done = self._channel.run(argv, seconds=_SECONDS)
+        done = self._runner.run(argv, seconds=_SECONDS)
         if done.exit_status not in (0, 2):
             raise GuestError(f"the guest has no cgroup {cgroup!a}")
         return _usage(_decoded(done.stdout), directory)
 
     def _run(self, words: Sequence[str], stdin: bytes = b"") -> bytes:
-        done = self._channel.run(["crun", *words], stdin, seconds=_SECONDS)
+        done = self._runner.run(["crun", *words], stdin, seconds=_SECONDS)
         if done.exit_status:
             raise CrunError(_reason(done, words[0]))
         return done.stdout

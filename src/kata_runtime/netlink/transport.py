@@ -14,6 +14,7 @@ class Family(IntEnum):
 
     ROUTE = 0
     NETFILTER = 12
+    UEVENT = 15  # notifications of devices only
     GENERIC = 16
 
 

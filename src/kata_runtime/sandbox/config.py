@@ -37,6 +37,7 @@ class Config(NamedTuple):
     shared_memory: bool = True
     template: str = "auto"
     template_path: str = "/var/lib/kata-runtime/templates"
+    virtio_fs_daemon: str = ""
     enable_debug: bool = False
     ipvs_rule_limit: int = 20_000
     follow_network: bool = True

@@ -31,7 +31,7 @@ def execute(directory: str, container_id: str, argv: Sequence[str]) -> int:
     """
     with ExitStack() as stack:
         number = stack.enter_context(free_port(directory, container_id))
-        wakeup = stack.enter_context(_forwarded_signals())
+        wakeup = stack.enter_context(forwarded_signals())
         port = GuestPort(os.path.join(directory, paths.exec_socket(number)))
         stack.callback(port.close)
         relay = Relay(port, Streams(0, 1, 2), owned=False)
@@ -73,7 +73,7 @@ def free_port(directory: str, container_id: str) -> Iterator[int]:
 
 
 @contextmanager
-def _forwarded_signals() -> Iterator[int]:
+def forwarded_signals() -> Iterator[int]:
     """A descriptor on which the numbers of arriving signals can be read."""
     readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     before = {number: signal.signal(number, _ignore) for number in _FORWARDED}

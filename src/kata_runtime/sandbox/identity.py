@@ -6,6 +6,7 @@ import os
 import stat
 
 from kata_runtime.errors import ContainerError, HostError, InputError
+from kata_runtime.sandbox.paths import SANDBOX_LINK
 
 _ID_LENGTH = 64  # hexadecimal digits, as container engines make them
 _ID_MAX = 128
@@ -114,6 +115,14 @@ def user_of(directory: str) -> int:
         ranges = [(int(inside), int(count)) for inside, _, count in map(str.split, lines)]
     # In a user namespace of its own the runtime may have few users to give.
     return user if any(first <= user < first + count for first, count in ranges) else NOBODY
+
+
+def sandbox_of(root: str, full_id: str) -> str:
+    """The sandbox in which a container runs: another's of its pod, or the one of its own ID."""
+    try:
+        return os.path.basename(os.readlink(os.path.join(root, full_id, SANDBOX_LINK)))
+    except OSError:
+        return full_id
 
 
 def _shown(text: str) -> str:

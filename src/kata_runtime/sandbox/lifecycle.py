@@ -26,6 +26,7 @@ from kata_runtime.sandbox.boot_failure import BootError
 from kata_runtime.sandbox.execution import execute as execute_on_port
 from kata_runtime.sandbox.identity import check_id, check_root, new_id, resolve, sandbox_ids, user_of
 from kata_runtime.sandbox.lock import LockFile, Patience
+from kata_runtime.sandbox.mounts import remove_mounts
 from kata_runtime.sandbox.process import await_end, held_signals, is_alive, kill_process
 from kata_runtime.sandbox.record import Record, boot_id, load_record, save_record
 from kata_runtime.sandbox.remains import end_processes, sandbox_processes
@@ -57,16 +58,10 @@ def run(
     :raise HostError, BootError: the host or the guest failed.
     """
     container_id = new_id() if wanted is None else check_id(wanted)
-    question = kvm_question(config)
-    config = config._replace(path=question.qemu)
-    directory = os.path.join(root, container_id)
     try:
         with ExitStack() as undo:
-            with held_signals():
-                _make_directory(root, directory)
-                undo.callback(_undo_run, directory, container_id)
-            with held(str(root), container_id):
-                _boot_somehow(config, directory, _first_record(config, directory, container_id), question, progress)
+            with ExitStack() as locks:
+                make(config, container_id, root, progress, locks, undo)
             # Without the lock: whoever reads the output may be slow.
             announce(container_id)
             undo.pop_all()
@@ -80,8 +75,24 @@ def run(
         raise HostError(f"cannot make container {container_id}: {reason}", errno=error.errno or 0) from error
 
 
-def _first_record(config: Config, directory: str, container_id: str) -> Record:
-    return Record(
+def make(
+    config: Config, container_id: str, root: Path, progress: Callable[[str], None], locks: ExitStack, undo: ExitStack,
+    *, pod_cgroups: Sequence[str] | None = None,
+) -> None:  # fmt: skip
+    """Boot a sandbox, hold its lock by ``locks``, and register its removal with ``undo``.
+
+    ``pod_cgroups`` are those that an engine reserves for a pod, and make the sandbox one.
+
+    :raise ConflictError: it exists already. :raise HostError, BootError: the host or the guest failed.
+    """
+    question = kvm_question(config)
+    config = config._replace(path=question.qemu)
+    directory = os.path.join(root, container_id)
+    with held_signals():
+        _make_directory(root, directory)
+        undo.callback(_undo_run, directory, container_id)
+    locks.enter_context(held(str(root), container_id))
+    record = Record(
         container_id,
         boot_id=boot_id(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -92,8 +103,10 @@ def _first_record(config: Config, directory: str, container_id: str) -> Record:
         shared_memory=config.shared_memory,
         ipvs_rule_limit=config.ipvs_rule_limit,
         ready=False,
-        cgroups=_cgroups(directory, container_id),
+        cgroups=_cgroups(directory, container_id) if pod_cgroups is None else tuple(pod_cgroups),
+        pod=pod_cgroups is not None,
     )
+    _boot_somehow(config, directory, record, question, progress)
 
 
 def _boot_somehow(
@@ -148,6 +161,7 @@ def _undo_run(directory: str, container_id: str) -> None:
     end_processes(directory, container_id)
     with suppress(HostError):
         cgroup.remove(_believable(directory, container_id).cgroups)
+    remove_mounts(directory)
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -163,8 +177,10 @@ def _make_directory(root: Path, directory: str) -> None:
         raise HostError(f"cannot make {directory}: {error.strerror}", errno=error.errno or 0) from error
 
 
-def list_sandboxes(root: Path, warn: Callable[[str], None]) -> list[dict[str, object]]:
-    """The states of all sandboxes, by ID.
+def list_sandboxes(
+    root: Path, warn: Callable[[str], None], state_of: Callable[[Path, str], dict[str, object]]
+) -> list[dict[str, object]]:
+    """The states, by ``state_of``, of all sandboxes and containers, by ID.
 
     One whose record cannot be read has the status "unreadable", and ``warn`` hears why.
 
@@ -173,7 +189,7 @@ def list_sandboxes(root: Path, warn: Callable[[str], None]) -> list[dict[str, ob
     states = []
     for container_id in sandbox_ids(str(root)):
         try:
-            states.append(_state(str(root), container_id))
+            states.append(state_of(root, container_id))
         except ContainerError:
             continue  # deleted meanwhile
         except HostError as error:
@@ -303,14 +319,25 @@ def delete(root: Path, text: str, patience: Patience, *, force: bool, release: C
                     f"container {container_id} is running",
                     hint=f"'kata-runtime kill {container_id}' stops it, 'delete --force' does both",
                 )
-        end_processes(directory, container_id)
-        record = _believable(directory, container_id)
-        release(record)
-        cgroup.remove(record.cgroups)
-        try:
-            shutil.rmtree(directory)
-        except OSError as error:
-            raise HostError(f"cannot remove {directory}: {error.strerror}", errno=error.errno or 0) from error
+        remove(str(root), container_id, release)
+
+
+def remove(root: str, container_id: str, release: Callable[[Record], None]) -> None:
+    """End what runs of a sandbox and remove every trace of it, by whoever holds its lock; ``release`` as in ``delete``.
+
+    :raise HostError, DeadlineError: something stays; the directory then still names it.
+    """
+    directory = os.path.join(root, container_id)
+    end_processes(directory, container_id)
+    record = _believable(directory, container_id)
+    release(record)
+    cgroup.remove(record.cgroups)
+    # First: behind a mount that stayed would lie a container's files.
+    remove_mounts(directory)
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        raise HostError(f"cannot remove {directory}: {error.strerror}", errno=error.errno or 0) from error
 
 
 def _believable(directory: str, container_id: str) -> Record:

@@ -71,6 +71,21 @@ def await_end(pid: int, start_time: int, seconds: float) -> None:
         os.close(process)
 
 
+@contextmanager
+def process_descriptor(pid: int, start_time: int) -> Iterator[int]:
+    """A pidfd of this very process.
+
+    :raise HostError: it has ended.
+    """
+    process = _open_process(pid, start_time)
+    if process is None:
+        raise HostError(f"process {pid} has ended")
+    try:
+        yield process
+    finally:
+        os.close(process)
+
+
 def processes_of(user: int, argument: bytes) -> list[tuple[int, int]]:
     """Pid and start time of the processes of ``user`` that have ``argument`` on their command line.
 
@@ -119,10 +134,13 @@ def held_signals() -> Iterator[None]:
 
 
 class Program(NamedTuple):
-    """What to run: ``output`` becomes its standard output and error, ``keep`` stay open under their numbers."""
+    """What to run: ``output`` becomes its standard output and error, ``keep`` stay open under their numbers.
+
+    A program without ``confinement`` confines itself.
+    """
 
     argv: Sequence[str]
-    confinement: Confinement
+    confinement: Confinement | None
     output: int
     keep: Sequence[int] = ()
 
@@ -232,7 +250,8 @@ def _become(program: Program, libc: CDLL, gate: int, failure: int) -> NoReturn:
             os.dup2(source, target)
         for fd in program.keep:
             os.set_inheritable(fd, True)
-        confine(program.confinement, libc)
+        if program.confinement is not None:
+            confine(program.confinement, libc)
         os.execv(program.argv[0], list(program.argv))
     except OSError as error:
         reason = os.strerror(error.errno or errno.EIO)

@@ -63,6 +63,7 @@ class Record(NamedTuple):
     ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it names one
     process of the host's boot ``boot_id``. ``pending`` is work that commands began and have not finished (``pending``).
     ``mirrored`` is what the guest has of its network namespace, a line each (``network.facts``).
+    ``pod`` is one made for containers of an engine, whose files ``virtiofsd`` serves.
     ``ready`` is False from the start of QEMU until its agent has answered. ``cgroups`` are directories of its own.
     """
 
@@ -83,6 +84,9 @@ class Record(NamedTuple):
     pending: tuple[Mapping[str, object], ...] = ()
     ready: bool = True
     cgroups: tuple[str, ...] = ()
+    pod: bool = False
+    virtiofsd: int = 0
+    virtiofsd_start_time: int = 0
 
 
 def boot_id() -> str:
@@ -105,7 +109,7 @@ def load_record(directory: str) -> Record:
         if version == VERSION:
             record = _record_of(document)
             # Pid and start time, in ticks since the boot, can be another process's in the next one.
-            return record if record.boot_id in ("", boot_id()) else record._replace(pid=0, start_time=0)
+            return record if record.boot_id in ("", boot_id()) else record._replace(pid=0, start_time=0, virtiofsd=0)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -155,7 +159,7 @@ def _record_of(document: dict[str, Any]) -> Record:
         if default is not None and type(value) is not type(default):
             raise TypeError(f"{name} is {value!a}")
     # What a kill or a removal would trust.
-    if not (0 <= record.pid <= _PID_MAX and isinstance(record.container_id, str)):
+    if not (0 <= record.pid <= _PID_MAX and 0 <= record.virtiofsd <= _PID_MAX and isinstance(record.container_id, str)):
         raise ValueError(f"pid is {record.pid}")
     if not all(isinstance(path, str) for path in record.cgroups):
         raise TypeError(f"cgroups is {record.cgroups!a}")

@@ -16,8 +16,8 @@ def sandbox_processes(directory: str, container_id: str) -> list[tuple[int, int]
     except (FileNotFoundError, HostError):
         pass
     else:
-        if is_alive(record.pid, record.start_time):
-            found.append((record.pid, record.start_time))
+        known = ((record.pid, record.start_time), (record.virtiofsd, record.virtiofsd_start_time))
+        found += [process for process in known if is_alive(*process)]
     user = user_of(directory)
     # A user namespace may have no user to spare. Then a process of that name may be one of another root's sandbox.
     if user != NOBODY:

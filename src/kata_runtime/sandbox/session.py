@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kata_runtime.errors import ContainerError
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.sandbox import paths
-from kata_runtime.sandbox.identity import resolve
+from kata_runtime.sandbox.identity import resolve, sandbox_of
 from kata_runtime.sandbox.lock import LockFile, Patience, stops_deferred
 from kata_runtime.sandbox.process import held_signals, is_alive
 from kata_runtime.sandbox.record import Record, load_record, save_record
@@ -98,7 +98,7 @@ def open_session(
     :raise DeadlineError: others held it too long.
     """
     root = str(root)
-    full_id = resolve(root, container_id)
+    full_id = sandbox_of(root, resolve(root, container_id))
     with locked(root, full_id, patience) as record:
         require_running(record)
         session = Session(root, record, patience)

@@ -12,6 +12,10 @@ ROOT_PORTS_MAX = 32
 _FIRST_ROOT_PORT_SLOT = 1
 _FUNCTIONS_PER_SLOT = 8
 _SERIAL_SLOT = 5
+_FILESYSTEM_SLOT = 6
+
+# Behind a root port of its own, which takes none from the NICs.
+FILESYSTEM_BUS = "fs"
 
 _SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -91,6 +95,8 @@ def qemu_arguments(config: VmConfig) -> list[str]:
         "-chardev", f"socket,id=console,fd={config.console_fd}",
         "-device", "isa-serial,chardev=console",
         *_root_ports(config.root_ports),
+        "-device", (f"pcie-root-port,id={FILESYSTEM_BUS},bus=pcie.0,addr={_FILESYSTEM_SLOT:x}"
+                    f",chassis={ROOT_PORTS_MAX + 1},io-reserve=0"),
         *_serial_ports(config.ports),
     ]
     # fmt: on

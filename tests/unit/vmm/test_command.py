@@ -44,6 +44,7 @@ _ARGUMENTS = """
 -device isa-serial,chardev=console
 -device pcie-root-port,id=rp0,bus=pcie.0,addr=1.0,multifunction=on,chassis=1,io-reserve=0
 -device pcie-root-port,id=rp1,bus=pcie.0,addr=1.1,multifunction=on,chassis=2,io-reserve=0
+-device pcie-root-port,id=fs,bus=pcie.0,addr=6,chassis=33,io-reserve=0
 -device virtio-serial-pci,id=serial,bus=pcie.0,addr=5,disable-legacy=on,max_ports=3
 -chardev socket,id=port1,fd=5,server=on,wait=off
 -device virtserialport,bus=serial.0,nr=1,chardev=port1,name=org.kata-runtime.control
@@ -99,10 +100,11 @@ def test_what_a_setting_changes(changed: VmConfig, expected: list[str]) -> None:
 
 
 def test_thirty_two_root_ports() -> None:
-    """Slots 1 to 4 hold eight functions each, in the order of the slot numbers that pciAddr tells."""
+    """Slots 1 to 4 hold eight functions each, in the order of pciAddr's numbers; the file system's is beyond them."""
     arguments = qemu_arguments(_CONFIG._replace(root_ports=32))
     ports = [word.split(",") for word in arguments if word.startswith("pcie-root-port")]
     assert [(port[1], port[3]) for port in ports] == [
-        (f"id=rp{number}", f"addr={1 + number // 8:x}.{number % 8:x}") for number in range(32)
+        *((f"id=rp{number}", f"addr={1 + number // 8:x}.{number % 8:x}") for number in range(32)),
+        ("id=fs", "addr=6"),
     ]
     assert [root_port_address(slot) for slot in (0, 7, 8, 31)] == ["01.0/00", "01.7/00", "02.0/00", "04.7/00"]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # include/uapi/linux/netlink.h: the families the host may speak, and no others.
 _ROUTE, _NETFILTER, _GENERIC = 0, 12, 16
 FAMILIES = frozenset({_ROUTE, _NETFILTER, _GENERIC})
+# What may be listened to besides: events of devices (NETLINK_KOBJECT_UEVENT).
+_UEVENT = 15
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _NLMSG_ERROR = 2
@@ -52,12 +54,12 @@ class Awaited(NamedTuple):
 Step = memoryview | Awaited
 
 
-def open_socket(family: int) -> socket.socket:
+def open_socket(family: int, allowed: frozenset[int] = FAMILIES) -> socket.socket:
     """A netlink socket that reports errors with the kernel's own sentence (NETLINK_EXT_ACK).
 
-    :raise OSError: when the kernel lacks the family, or it is none of ``FAMILIES``.
+    :raise OSError: when the kernel lacks the family, or it is none of ``allowed``.
     """
-    if family not in FAMILIES:
+    if family not in allowed:
         raise OSError(errno.EAFNOSUPPORT, "netlink family not relayed")
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
     try:
@@ -221,7 +223,7 @@ def subscribe(family: int, group: int) -> socket.socket:
 
     :raise OSError: unknown family or group.
     """
-    opened = open_socket(family)
+    opened = open_socket(family, FAMILIES | {_UEVENT})
     try:
         opened.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
     except OSError:

@@ -1,0 +1,251 @@
+"""Every command with its options, its operands and what does it, as a table.
+
+argparse would do, but its import and the building of its parsers cost as much as the interpreter's own
+start, on commands that clients run many times a second.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.cli import handlers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata_runtime.cli.grammar import Call
+
+PROGRAM = "kata-runtime"
+
+
+class Option(NamedTuple):
+    """``metavar`` is None for a flag; ``many`` keeps every value given instead of refusing the second.
+
+    ``seconds_max`` is the largest value of an option that takes seconds.
+    """
+
+    name: str
+    metavar: str | None
+    help: str
+    short: str = ""
+    many: bool = False
+    choices: tuple[str, ...] = ()
+    seconds_max: int = 0
+
+
+class Command(NamedTuple):
+    """``operands`` in order: ``[X]`` may be absent; ``[X...]`` and the one before take all words as is."""
+
+    words: tuple[str, ...]
+    operands: tuple[str, ...]
+    summary: str
+    handler: Callable[[Call], int]
+    options: tuple[Option, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For example ``kata-network add-iface``."""
+        return " ".join(self.words)
+
+    @property
+    def usage(self) -> str:
+        """The command as it is typed."""
+        shown = [f"[{_spelled(option)}]{'...' if option.many else ''}" for option in self.options]
+        return " ".join((PROGRAM, *self.words, *shown, *self.operands))
+
+
+GLOBAL_OPTIONS = (
+    Option("--root", "DIR", "where sandboxes keep their state (default: /run/kata-runtime)"),
+    Option("--kata-config", "FILE", "configuration.toml to use (or the environment's KATA_CONF_FILE)"),
+    Option(
+        "--lock-timeout",
+        "SECONDS",
+        "how long to wait while another command works on the container (default: 120)",
+        seconds_max=86_400,
+    ),
+    Option("--log", "FILE", "append a log of what was done to FILE"),
+    Option("--log-format", "FORMAT", "text or json, one record a line (default: text)", choices=("text", "json")),
+    Option("--systemd-cgroup", None, "cgroupsPath reads slice:prefix:name, as engines write it for systemd"),
+    Option("--debug", None, "log in detail; without --log to standard error"),
+)
+
+_ID = "<container-id>"
+_PROCESS_FILES = (
+    Option("--pid-file", "FILE", "where the pid of the process goes that stands for it on this host"),
+    Option("--console-socket", "SOCKET", "where the terminal's master goes"),
+)
+COMMANDS = (
+    Command(("kata-network", "add-iface"), (_ID, "FILE"), "add a host NIC to a running container", handlers.network),
+    Command(("kata-network", "list-ifaces"), (_ID,), "list the NICs that were added", handlers.network),
+    Command(("kata-network", "del-iface"), (_ID, "FILE"), "remove a NIC that was added", handlers.network),
+    Command(("kata-network", "add-route"), (_ID, "FILE"), "add routes, all or none", handlers.network),
+    Command(
+        ("kata-network", "del-route"), (_ID, "FILE"), "delete the routes that match, all or none", handlers.network
+    ),
+    Command(("kata-network", "list-routes"), (_ID,), "list the main routing table", handlers.network),
+    Command(
+        ("kata-network", "update-routes"),
+        (_ID, "FILE"),
+        "replace all routes that the kernel did not make",
+        handlers.network,
+    ),
+    Command(
+        ("kata-ipvs", "ipvsadm"),
+        (_ID,),
+        "change or list virtual servers as ipvsadm does",
+        handlers.ipvs,
+        (
+            Option("--parameters", "ARGUMENTS", "one command of ipvsadm, quoted as one word"),
+            Option("--restore", "FILE", "apply rules, one a line, all or none (- is standard input)"),
+            Option("--replace", None, "with --restore: the rules become the whole table"),
+            Option(
+                "--format",
+                "FORMAT",
+                "text as ipvsadm prints it, or json (default: text)",
+                choices=("text", "json"),
+            ),
+        ),
+    ),
+    Command(
+        ("kata-ipvs", "cleanup"),
+        (_ID,),
+        "delete connection-tracking entries",
+        handlers.ipvs,
+        (Option("--parameters", "ARGUMENTS", "-d|--orig-dst IP -p|--protonum tcp|udp, quoted as one word"),),
+    ),
+    Command(
+        ("image", "build"),
+        (),
+        "build the guest kernel and initrd",
+        handlers.image,
+        (
+            Option("--destination", "DIR", "where they go (default: /var/lib/kata-runtime/image)"),
+            Option("--include", "PACKAGE", "add a distribution package to the guest", many=True),
+            Option("--kernel", "FILE", "use this kernel"),
+            Option("--modules", "DIR", "use these kernel modules"),
+        ),
+    ),
+    Command(("image", "clean"), (), "remove the templates of booted machines that make run fast", handlers.image),
+    Command(
+        ("run",),
+        ("[ID]",),
+        "boot a sandbox with its pause container, or run a container of a bundle",
+        handlers.lifecycle,
+        (
+            Option("--detach", None, "return when it runs (required without a bundle)", "-d"),
+            Option("--bundle", "DIR", "run the container that DIR/config.json describes", "-b"),
+            *_PROCESS_FILES,
+        ),
+    ),
+    Command(
+        ("list",),
+        (),
+        "list sandboxes and containers",
+        handlers.lifecycle,
+        (
+            Option("--format", "FORMAT", "table or json (default: table)", "-f", choices=("table", "json")),
+            Option("--quiet", None, "only the IDs", "-q"),
+        ),
+    ),
+    Command(("state",), ("ID",), "the state of a container as OCI JSON", handlers.lifecycle),
+    Command(
+        ("create",),
+        ("ID",),
+        "make a container of a bundle, which start lets begin",
+        handlers.oci,
+        (
+            Option("--bundle", "DIR", "the directory of its config.json (default: this one)", "-b"),
+            *_PROCESS_FILES,
+            Option("--preserve-fds", "N", "descriptors for it besides the standard ones: only 0 is possible"),
+            Option("--no-pivot", None, "accepted: its root is entered in the guest"),
+            Option("--no-new-keyring", None, "accepted: the guest has keyrings of its own"),
+        ),
+    ),
+    Command(("start",), ("ID",), "let a created container begin", handlers.oci),
+    Command(
+        ("exec",),
+        ("ID", "[CMD]", "[ARG...]"),
+        "run a command in a container",
+        handlers.lifecycle,
+        (
+            Option("--process", "FILE", "the command as an OCI process object", "-p"),
+            Option("--detach", None, "return when it runs", "-d"),
+            Option("--tty", None, "give it a terminal", "-t"),
+            Option("--cwd", "DIR", "where it begins"),
+            Option("--env", "NAME=VALUE", "add to its environment", "-e", many=True),
+            *_PROCESS_FILES,
+            Option("--preserve-fds", "N", "descriptors for it besides the standard ones: only 0 is possible"),
+        ),
+    ),
+    Command(
+        ("kill",),
+        ("ID", "[SIGNAL]"),
+        "send a signal to a container (default: TERM)",
+        handlers.lifecycle,
+        (Option("--all", None, "to all of its processes", "-a"),),
+    ),
+    Command(
+        ("ps",),
+        ("ID",),
+        "list a container's processes",
+        handlers.oci,
+        (
+            Option(
+                "--format",
+                "FORMAT",
+                "table of those in the guest, or json of the host's (default: table)",
+                "-f",
+                choices=("table", "json"),
+            ),
+        ),
+    ),
+    Command(("pause",), ("ID",), "stop a container's processes for a while", handlers.oci),
+    Command(("resume",), ("ID",), "let them go on", handlers.oci),
+    Command(
+        ("update",),
+        ("ID",),
+        "change a container's limits",
+        handlers.oci,
+        (Option("--resources", "FILE", "linux.resources as JSON (- is standard input)", "-r"),),
+    ),
+    Command(
+        ("events",),
+        ("ID",),
+        "show what a container uses",
+        handlers.oci,
+        (Option("--stats", None, "once, as JSON"),),
+    ),
+    Command(("features",), (), "what this runtime can do, as JSON", handlers.oci),
+    Command(
+        ("spec",),
+        (),
+        "write a config.json to begin with",
+        handlers.oci,
+        (Option("--bundle", "DIR", "where it goes (default: this directory)", "-b"),),
+    ),
+    Command(
+        ("delete",),
+        ("ID",),
+        "remove a stopped container and every trace of it",
+        handlers.lifecycle,
+        (Option("--force", None, "kill it first if it runs", "-f"),),
+    ),
+    Command(
+        ("kata-check",),
+        (),
+        "can this host run sandboxes, and if not, what would help",
+        handlers.check,
+        (Option("--renew", None, "forget whether KVM works here: the next sandbox proves it anew"),),
+    ),
+    Command(
+        ("kata-env",),
+        (),
+        "with what sandboxes run here",
+        handlers.check,
+        (Option("--json", None, "as JSON instead of a table"),),
+    ),
+)
+
+
+def _spelled(option: Option) -> str:
+    return option.name if option.metavar is None else f"{option.name} {option.metavar}"

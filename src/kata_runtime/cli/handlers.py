@@ -1,0 +1,50 @@
+"""What does the commands of each row of the grammar: modules are loaded by the command that needs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kata_runtime.cli.grammar import Call
+
+
+def network(call: Call) -> int:
+    """kata-network."""
+    from kata_runtime.cli import network
+
+    return network.run(call)
+
+
+def ipvs(call: Call) -> int:
+    """kata-ipvs."""
+    from kata_runtime.cli import ipvs
+
+    return ipvs.run(call)
+
+
+def check(call: Call) -> int:
+    """kata-check and kata-env."""
+    from kata_runtime.cli import check
+
+    return check.run(call)
+
+
+def image(call: Call) -> int:
+    """image build."""
+    from kata_runtime.cli import image
+
+    return image.run(call)
+
+
+def lifecycle(call: Call) -> int:
+    """Commands for sandboxes and containers alike."""
+    from kata_runtime.cli import lifecycle
+
+    return lifecycle.run(call)
+
+
+def oci(call: Call) -> int:
+    """Commands for containers of engines."""
+    from kata_runtime.cli import oci
+
+    return oci.run(call)

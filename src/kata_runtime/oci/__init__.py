@@ -1,0 +1,1 @@
+"""Containers of engines: bundles, pods, shims and the operations of the OCI runtime command line."""

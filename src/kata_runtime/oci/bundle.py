@@ -1,0 +1,186 @@
+"""A bundle's config.json (OCI runtime specification, "Configuration"), as far as this host must understand it.
+
+What crun in the guest understands by itself stays in ``document``; what no VM can do is refused here, by name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.errors import InputError
+from kata_runtime.oci.document import read_document
+
+if TYPE_CHECKING:
+    from kata_runtime.oci.document import Place
+
+CONFIG = "config.json"
+_VERSION = re.compile(r"1\.\d+\.\d+([-+].*)?")
+# Hooks that the runtime runs on the host; crun runs startContainer, which lies in the container's own files.
+HOST_HOOKS = ("prestart", "createRuntime", "poststart", "poststop")
+_NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup")
+# Namespaces that only the containers of one pod can share, since they are inside its VM.
+_JOINABLE = ("pid", "network", "ipc", "uts")
+# What the guest's own kernel has; all other devices are the host's.
+GUEST_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0),
+                 "fuse": (10, 229)}  # fmt: skip
+
+
+class Mount(NamedTuple):
+    """An entry of ``mounts``."""
+
+    destination: str
+    kind: str
+    source: str
+    options: tuple[str, ...]
+
+    @property
+    def is_bind(self) -> bool:
+        """Whether the source is a file or directory of the host."""
+        return self.kind in ("bind", "rbind") or "bind" in self.options or "rbind" in self.options
+
+
+class Hook(NamedTuple):
+    """A program that the engine wants run; ``timeout`` in seconds, 0 for none."""
+
+    path: str
+    argv: tuple[str, ...]
+    environment: tuple[str, ...]
+    timeout: int
+
+
+class Bundle(NamedTuple):
+    """A bundle; ``namespaces`` maps kinds to paths, ``""`` for a new one."""
+
+    directory: str
+    root: str
+    terminal: bool
+    rows: int
+    columns: int
+    hostname: str
+    mounts: tuple[Mount, ...]
+    namespaces: dict[str, str]
+    annotations: dict[str, str]
+    hooks: dict[str, tuple[Hook, ...]]
+    cgroups_path: str
+    sysctl: dict[str, str]
+    document: dict[str, object]
+
+
+def read_bundle(directory: str) -> Bundle:
+    """The bundle in ``directory``.
+
+    :raise HostError: its config.json cannot be read.
+    :raise InputError: it is wrong, or asks for what a VM cannot do.
+    """
+    directory = os.path.abspath(directory)
+    return bundle_of(directory, read_document(os.path.join(directory, CONFIG), CONFIG))
+
+
+def bundle_of(directory: str, config: Place) -> Bundle:
+    """The bundle that ``config`` describes. :raise InputError: as for ``read_bundle``."""
+    version = config.text("ociVersion")
+    if not _VERSION.fullmatch(version):
+        raise InputError(f"{CONFIG}: ociVersion is {version!a}", hint="1.0.2 and later versions 1 are known")
+    linux = config.place("linux")
+    _refuse_sections(config, linux)
+    _check_devices(linux)
+    root = config.place("root").text("path")
+    process = config.place("process")
+    if not root:
+        raise InputError(f"{CONFIG}: root.path is missing", field="root.path")
+    return Bundle(
+        directory=directory,
+        root=os.path.join(directory, root),
+        terminal=process.flag("terminal"),
+        rows=process.place("consoleSize").number("height"),
+        columns=process.place("consoleSize").number("width"),
+        hostname=config.text("hostname"),
+        mounts=tuple(_mount(directory, place) for place in config.places("mounts")),
+        namespaces=_namespaces(linux),
+        annotations=config.text_map("annotations"),
+        hooks=_hooks(config.place("hooks")),
+        cgroups_path=linux.text("cgroupsPath"),
+        sysctl=linux.text_map("sysctl"),
+        document=config.fields,
+    )
+
+
+def _refuse_sections(config: Place, linux: Place) -> None:
+    for name in ("windows", "solaris", "vm", "zos", "freebsd"):
+        if config.has(name):
+            raise InputError(f"{CONFIG}: a section for {name!a} means nothing here", field=name)
+    if not config.has("linux"):
+        raise InputError(f"{CONFIG}: linux is missing", field="linux")
+    for name, what in (("intelRdt", "the host's cache allocation"), ("netDevices", "network devices of the host"),
+                       ("timeOffsets", "time namespaces")):  # fmt: skip
+        if linux.place(name).fields:
+            raise InputError(f"{CONFIG}: linux.{name}: {what} cannot reach into a VM", field=f"linux.{name}")
+    if linux.place("seccomp").has("listenerPath"):
+        raise InputError(
+            f"{CONFIG}: linux.seccomp.listenerPath: no program of the host can serve a guest's system calls"
+        )
+    if config.place("hooks").fields.get("createContainer"):
+        raise InputError(
+            f"{CONFIG}: hooks.createContainer: the container's mount namespace is in the guest, out of a hook's reach",
+            field="hooks.createContainer",
+        )
+
+
+def _check_devices(linux: Place) -> None:
+    for device in linux.places("devices"):
+        path, numbers = device.text("path"), (device.number("major"), device.number("minor"))
+        if device.text("type") == "p" or (device.text("type") in ("c", "u") and numbers in GUEST_DEVICES.values()):
+            continue
+        raise InputError(
+            f"{CONFIG}: {device.where.removeprefix(f'{CONFIG}: ')}: {path} is a device of the host, which a VM has not",
+            field="linux.devices",
+            hint=f"possible are {', '.join(GUEST_DEVICES)}",
+        )
+
+
+def _namespaces(linux: Place) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for place in linux.places("namespaces"):
+        kind, path = place.text("type"), place.text("path")
+        if kind not in _NAMESPACES:
+            raise InputError(f"{place.where}: there are no namespaces {kind!a} for containers in a VM")
+        if kind in found:
+            raise InputError(f"{place.where}: the namespace {kind} is named twice")
+        if path and kind not in _JOINABLE:
+            raise InputError(f"{place.where}: a {kind} namespace of the host ({path}) cannot be shared with a VM")
+        found[kind] = path
+    if "network" not in found:
+        raise InputError(
+            f"{CONFIG}: the host's network cannot be shared with a VM",
+            field="linux.namespaces",
+            hint="give the container a network namespace",
+        )
+    if "mount" not in found:
+        raise InputError(f"{CONFIG}: the host's mounts cannot be shared with a VM", field="linux.namespaces")
+    return found
+
+
+def _mount(directory: str, place: Place) -> Mount:
+    options = place.texts("options")
+    mount = Mount(place.text("destination"), place.text("type"), place.text("source"), options)
+    if not mount.destination:
+        raise InputError(f"{place.where}: destination is missing")
+    if mount.is_bind:
+        # A relative source lies in the bundle.
+        mount = mount._replace(source=os.path.join(directory, mount.source))
+    if place.has("uidMappings") or place.has("gidMappings"):
+        raise InputError(f"{place.where}: mounts with mapped users are not possible with virtiofs")
+    return mount
+
+
+def _hooks(section: Place) -> dict[str, tuple[Hook, ...]]:
+    return {
+        name: tuple(
+            Hook(hook.text("path"), hook.texts("args"), hook.texts("env"), hook.number("timeout"))
+            for hook in section.places(name)
+        )
+        for name in HOST_HOOKS
+        if section.has(name)
+    }

@@ -1,0 +1,93 @@
+"""What the runtime knows of one container of an engine, on disk in its own directory."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.errors import HostError
+from kata_runtime.oci.bundle import Hook
+from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.durable_file import replace_file
+from kata_runtime.sandbox.process import is_alive
+from kata_runtime.sandbox.record import boot_id
+
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = 1
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+
+
+class Container(NamedTuple):
+    """A container; the one that its pod began with bears the sandbox's ID.
+
+    ``shim`` with ``shim_start_time`` names the process that stands for it in the host's boot ``boot_id``; ``cgroups``
+    are the directories where it is counted. ``poststop`` hooks lie here since engines may remove the bundle first.
+    """
+
+    container_id: str
+    sandbox_id: str
+    bundle: str
+    created: str
+    annotations: dict[str, str]
+    status: str = CREATING
+    shim: int = 0
+    shim_start_time: int = 0
+    guest_pid: int = 0
+    cgroups: tuple[str, ...] = ()
+    poststop: tuple[Hook, ...] = ()
+    boot_id: str = ""
+
+    @property
+    def owns_pod(self) -> bool:
+        """Whether the sandbox was made for this container."""
+        return self.container_id == self.sandbox_id
+
+    def current_status(self) -> str:
+        """As the runtime specification calls it: a container lives as long as its shim."""
+        if is_alive(self.shim, self.shim_start_time):
+            return self.status
+        return self.status if self.status == CREATING and not self.shim else STOPPED
+
+
+def load_container(root: str, container_id: str) -> Container | None:
+    """What is known of a container; None where there is none of an engine.
+
+    :raise HostError: its record cannot be read or is damaged.
+    """
+    path = os.path.join(root, container_id, paths.CONTAINER)
+    try:
+        with open(path, "rb") as file:
+            document = json.loads(file.read())
+        container = _container_of(document)
+        return container if container.boot_id == boot_id() else container._replace(shim=0)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise HostError(f"{path} is damaged: {error}", hint="delete --force the container") from error
+
+
+def save_container(root: str, container: Container) -> None:
+    """Replace what is known of a container. :raise HostError: it cannot be written."""
+    document: dict[str, Any] = {"version": VERSION, **container._asdict()}
+    document["poststop"] = [hook._asdict() for hook in container.poststop]
+    path = os.path.join(root, container.container_id, paths.CONTAINER)
+    replace_file(path, json.dumps(document).encode())
+
+
+def _container_of(document: dict[str, Any]) -> Container:
+    if document.pop("version") != VERSION:
+        raise ValueError("its version is another")
+    document["cgroups"] = tuple(str(path) for path in document["cgroups"])
+    document["poststop"] = tuple(
+        Hook(hook["path"], tuple(hook["argv"]), tuple(hook["environment"]), hook["timeout"])
+        for hook in document["poststop"]
+    )
+    container = Container(**document)
+    if not (isinstance(container.shim, int) and isinstance(container.shim_start_time, int)):
+        raise ValueError("shim and shim_start_time are not numbers")
+    return container

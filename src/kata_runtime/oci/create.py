@@ -1,0 +1,258 @@
+"""Making a container: its pod's VM where it is the first, its files, its network, and its waiting process."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.errors import ConflictError, HostError, InputError, KataError
+from kata_runtime.guest.crun import Crun, create_request
+from kata_runtime.network.namespace import Namespace
+from kata_runtime.network.reconcile import reconcile, release_all
+from kata_runtime.oci import container as status_of
+from kata_runtime.oci import host_cgroup
+from kata_runtime.oci.bundle import Bundle, read_bundle
+from kata_runtime.oci.container import Container, save_container
+from kata_runtime.oci.guest_command import FreePort
+from kata_runtime.oci.guest_config import guest_bundle, guest_config
+from kata_runtime.oci.hooks import run_hooks
+from kata_runtime.oci.operations import container_state
+from kata_runtime.oci.pid_file import write_pid_file
+from kata_runtime.oci.pods import known_containers, sandbox_for
+from kata_runtime.oci.shared_directory import share, unshare
+from kata_runtime.oci.shim import Order, Shim
+from kata_runtime.oci.sources import inspect_source
+from kata_runtime.oci.virtiofs import serve_files
+from kata_runtime.sandbox import cgroup, lifecycle, paths
+from kata_runtime.sandbox.boot_failure import BootError
+from kata_runtime.sandbox.confinement import THREADS
+from kata_runtime.sandbox.identity import check_id
+from kata_runtime.sandbox.process import held_signals, is_alive
+from kata_runtime.sandbox.record import boot_id, load_record
+from kata_runtime.sandbox.session import Session, held, require_running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata_runtime.oci.guest_config import GuestConfig
+    from kata_runtime.sandbox.config import Config
+
+# As its first argument a tmpfs of the size in the second, which containers of the pod share.
+_MOUNT_MEMORY = """\
+grep -q " $1 " /proc/mounts && exit
+mkdir -p "$1" && mount -t tmpfs -o "size=$2,mode=1777,nosuid,nodev,noexec" shm "$1"
+"""
+_CREATE_HOOKS = ("prestart", "createRuntime")
+
+
+class CreateRequest(NamedTuple):
+    """What an engine asks for; ``pid_file`` and ``console_socket`` are paths or empty."""
+
+    container_id: str
+    bundle: str
+    pid_file: str = ""
+    console_socket: str = ""
+    systemd_cgroup: bool = False
+    reason_log: str = ""
+
+
+class Surroundings(NamedTuple):
+    """Where containers live, how their VMs are made, who hears of progress, and who ends unfinished work."""
+
+    root: str
+    config: Callable[[], Config]
+    progress: Callable[[str], None]
+    recover: Callable[[Session], None]
+
+
+def create(request: CreateRequest, around: Surroundings) -> Container:
+    """Make a container whose process waits for ``start``; after a failure nothing of it is left.
+
+    :raise InputError: the bundle asks for what a VM cannot do. :raise ConflictError: the container exists already.
+    :raise HostError, QemuError, GuestError, DeadlineError: one of them did not do its part.
+    """
+    try:
+        return _create(request, around)
+    except BootError as error:
+        for line in error.console:
+            around.progress(f"guest: {line}")
+        raise
+    except OSError as error:
+        # No descriptors, no memory, no room.
+        reason = os.strerror(error.errno or 0)
+        raise HostError(f"cannot make container {request.container_id}: {reason}", errno=error.errno or 0) from error
+
+
+def _create(request: CreateRequest, around: Surroundings) -> Container:
+    check_id(request.container_id)
+    bundle = read_bundle(request.bundle)
+    _check_terminal(bundle, request)
+    known = known_containers(around.root)
+    sandbox_id = sandbox_for(bundle, known) or request.container_id
+    directories = host_cgroup.cgroup_directories(
+        bundle.cgroups_path, host_cgroup.host_mountinfo(), systemd=request.systemd_cgroup
+    )
+    container = Container(
+        request.container_id, sandbox_id, bundle.directory,
+        created=datetime.now(UTC).isoformat(timespec="microseconds"), annotations=bundle.annotations,
+        boot_id=boot_id(), cgroups=tuple(directories), poststop=bundle.hooks.get("poststop", ()),
+    )  # fmt: skip
+    # Before anything is made: what a VM cannot do is refused at once.
+    guest = guest_config(
+        bundle, request.container_id, owns_pod=container.owns_pod, inspect=inspect_source, guest_pid=known.guest_pid
+    )
+    if inspect_source(bundle.root).kind != "directory":
+        raise InputError(f"the root file system {bundle.root} is no directory", field="root.path")
+    with ExitStack() as locks, ExitStack() as undo:
+        follows = False
+        if container.owns_pod:
+            config = around.config()
+            follows = config.follow_network
+            session = _begin_pod(container, config, around, locks, undo)
+        else:
+            session = _join_pod(container, around, locks, undo)
+        locks.callback(session.close)
+        made = _Making(container, bundle, request, session, guest, around, undo).make(follows=follows)
+        write_pid_file(request.pid_file, made.shim)
+        undo.pop_all()
+    return made
+
+
+def _check_terminal(bundle: Bundle, request: CreateRequest) -> None:
+    if bundle.terminal and not request.console_socket:
+        raise InputError("the process has a terminal and there is no --console-socket to hand it to")
+    if request.console_socket and not bundle.terminal:
+        raise InputError("there is a --console-socket and the process has no terminal")
+
+
+def _begin_pod(
+    container: Container, config: Config, around: Surroundings, locks: ExitStack, undo: ExitStack
+) -> Session:
+    if not config.shared_memory:
+        raise InputError("shared_memory is false in the configuration", hint="virtiofsd needs it")
+    lifecycle.make(
+        config, container.container_id, Path(around.root), around.progress, locks, undo, pod_cgroups=container.cgroups
+    )
+    directory = os.path.join(around.root, container.container_id)
+    session = Session(around.root, load_record(directory))
+    save_container(around.root, container)
+    serve_files(session, config.virtio_fs_daemon, undo)
+    return session
+
+
+def _join_pod(container: Container, around: Surroundings, locks: ExitStack, undo: ExitStack) -> Session:
+    locks.enter_context(held(around.root, container.sandbox_id))
+    directory = os.path.join(around.root, container.container_id)
+    with held_signals():
+        _make_member_directory(directory, container)
+        undo.callback(_remove_member_directory, directory)
+    save_container(around.root, container)
+    record = load_record(os.path.join(around.root, container.sandbox_id))
+    require_running(record)
+    if not is_alive(record.virtiofsd, record.virtiofsd_start_time):
+        raise HostError(f"virtiofsd of sandbox {container.sandbox_id} has ended", hint="delete its containers")
+    session = Session(around.root, record)
+    if record.pending is not None:
+        around.recover(session)
+    undo.callback(cgroup.remove, container.cgroups)
+    return session
+
+
+def _make_member_directory(directory: str, container: Container) -> None:
+    try:
+        os.mkdir(directory, 0o700)
+        os.symlink(container.sandbox_id, os.path.join(directory, paths.SANDBOX_LINK))
+    except FileExistsError:
+        raise ConflictError(
+            f"container {container.container_id} exists already", hint="choose another ID or delete it"
+        ) from None
+    except OSError as error:
+        raise HostError(f"cannot make {directory}: {error.strerror}", errno=error.errno or 0) from error
+
+
+def _remove_member_directory(directory: str) -> None:
+    for name in (paths.CONTAINER, paths.SANDBOX_LINK):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, name))
+    os.rmdir(directory)
+
+
+class _Making:
+    """A container being made in a sandbox that runs, by whoever holds its lock."""
+
+    def __init__(
+        self, container: Container, bundle: Bundle, request: CreateRequest, session: Session, config: GuestConfig,
+        around: Surroundings, undo: ExitStack,
+    ) -> None:  # fmt: skip
+        self._container = container
+        self._bundle = bundle
+        self._request = request
+        self._session = session
+        self._config = config
+        self._around = around
+        self._undo = undo
+        self._directory = os.path.join(session.root, container.sandbox_id)
+
+    def make(self, *, follows: bool) -> Container:
+        """The container, created; its shim ``follows`` the network namespace."""
+        container_id = self._container.container_id
+        config = self._config
+        shim = Shim(self._undo, self._bundle.namespaces["network"], self._around.recover)
+        self._save(self._container._replace(shim=shim.pid, shim_start_time=shim.start_time))
+        cgroup.join(self._container.cgroups, shim.pid, THREADS)
+        for name in _CREATE_HOOKS:
+            hooks = self._bundle.hooks.get(name, ())
+            run_hooks(hooks, container_state(self._container), self._bundle.directory)
+        if self._container.owns_pod:
+            self._carry_network(shim)
+        self._undo.callback(unshare, self._directory, container_id)
+        share(self._directory, container_id, config.shares, config.document)
+        self._prepare_guest(config)
+        self._undo.callback(self._forget_in_guest)
+        guest_pid = self._start(shim, self._network(shim) if follows else "")
+        self._save(self._container._replace(status=status_of.CREATED, guest_pid=guest_pid))
+        return self._container
+
+    def _save(self, container: Container) -> None:
+        self._container = container
+        save_container(self._session.root, container)
+
+    def _carry_network(self, shim: Shim) -> None:
+        with Namespace(self._network(shim)) as namespace:
+            self._undo.callback(self._release_network)
+            reconcile(self._session, namespace, creating=True)
+
+    def _network(self, shim: Shim) -> str:
+        return self._bundle.namespaces["network"] or f"/proc/{shim.pid}/ns/net"
+
+    def _release_network(self) -> None:
+        release_all(self._session.record)
+
+    def _prepare_guest(self, config: GuestConfig) -> None:
+        channel = self._session.channel()
+        for files in config.memory_files:
+            done = channel.run(["sh", "-c", _MOUNT_MEMORY, "sh", files.path, str(files.size)])
+            if done.exit_status:
+                raise HostError(f"the guest cannot make {files.path}: {done.stderr.decode(errors='replace')[:200]}")
+        if config.hostname:
+            channel.sysctl("kernel/hostname", config.hostname)
+        for name, value in config.sysctls.items():
+            channel.sysctl(name, value)
+
+    def _start(self, shim: Shim, follow: str) -> int:
+        record = self._session.record
+        size = (self._bundle.rows, self._bundle.columns) if self._bundle.terminal else None
+        container_id = self._container.container_id
+        kind, payload = create_request(container_id, guest_bundle(container_id), size)
+        order = Order(
+            self._directory, self._container.sandbox_id, kind, payload.decode(), follow, self._request.console_socket,
+            *(size or (0, 0)), reason_log=self._request.reason_log,
+        )  # fmt: skip
+        return shim.start(order, record)
+
+    def _forget_in_guest(self) -> None:
+        with suppress(KataError):  # with the VM goes its container
+            Crun(FreePort(self._directory, self._container.sandbox_id)).delete(self._container.container_id, force=True)

@@ -1,0 +1,100 @@
+"""Typed access to a JSON document: every value that is not of its type is an error that names its place."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple, TypeVar
+
+from kata_runtime.errors import HostError, InputError
+
+T = TypeVar("T")
+
+SIZE_LIMIT = 16 * 1024 * 1024  # bytes
+_NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a whole number"}
+
+
+class Place(NamedTuple):
+    """An object in a document and where it stands, as ``config.json: linux.resources``."""
+
+    where: str
+    fields: dict[str, object]
+
+    def has(self, key: str) -> bool:
+        """Whether the field is there and not null."""
+        return self.fields.get(key) is not None
+
+    def text(self, key: str, default: str = "") -> str:
+        """A string; ``default`` where it is absent or null, as in all of these. :raise InputError: another type."""
+        value = self._value(key, str)
+        return default if value is None else str(value)
+
+    def flag(self, key: str) -> bool:
+        """A truth value, false by default. :raise InputError: another type."""
+        return bool(self._value(key, bool))
+
+    def number(self, key: str, default: int = 0) -> int:
+        """A whole number. :raise InputError: another type."""
+        value = self._value(key, int)
+        return value if isinstance(value, int) else default
+
+    def place(self, key: str) -> Place:
+        """An object, empty by default. :raise InputError: another type."""
+        value = self._value(key, dict)
+        return Place(self._name(key), value if isinstance(value, dict) else {})
+
+    def places(self, key: str) -> list[Place]:
+        """A list of objects. :raise InputError: another type."""
+        return [Place(f"{self._name(key)}[{number}]", _checked(f"{self._name(key)}[{number}]", item, dict))
+                for number, item in enumerate(self._list(key))]  # fmt: skip
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings. :raise InputError: another type."""
+        return tuple(_checked(f"{self._name(key)}[{number}]", item, str) for number, item in enumerate(self._list(key)))
+
+    def text_map(self, key: str) -> dict[str, str]:
+        """An object of strings. :raise InputError: another type."""
+        found = self.place(key)
+        return {name: found.text(name) for name in found.fields}
+
+    def _list(self, key: str) -> list[object]:
+        value = self._value(key, list)
+        return value if isinstance(value, list) else []
+
+    def _value(self, key: str, wanted: type) -> object:
+        value = self.fields.get(key)
+        return None if value is None else _checked(self._name(key), value, wanted)
+
+    def _name(self, key: str) -> str:
+        return f"{self.where}{'' if self.where.endswith(': ') else '.'}{key}"
+
+
+def read_document(path: str, name: str) -> Place:
+    """The object in a JSON file, which messages call ``name``.
+
+    :raise HostError: it cannot be read. :raise InputError: it is no JSON object.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {os.strerror(error.errno or 0)}", errno=error.errno or 0) from error
+    return parse_document(data, name)
+
+
+def parse_document(data: bytes, name: str) -> Place:
+    """The object in ``data``. :raise InputError: there is none."""
+    if len(data) > SIZE_LIMIT:
+        raise InputError(f"{name} is larger than {SIZE_LIMIT >> 20} MiB")
+    try:
+        value = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is not JSON: {error}") from error
+    return Place(f"{name}: ", _checked(name, value, dict))
+
+
+def _checked(where: str, value: object, wanted: type[T]) -> T:
+    # bool is a subclass of int in Python, and no number in JSON.
+    if type(value) is wanted:
+        return value
+    raise InputError(f"{where} is {str(value)[:64]!a}", field=where, hint=f"it must be {_NAMES[wanted]}")

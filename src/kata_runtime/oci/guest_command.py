@@ -1,0 +1,31 @@
+"""Short commands in a sandbox's guest, on whichever exec port is free: none waits for a lock that another holds."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.guest.channel import Completed, run_command
+from kata_runtime.guest.limits import DEFAULT
+from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.execution import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class FreePort(NamedTuple):
+    """The guest of the sandbox in ``directory``."""
+
+    directory: str
+    sandbox_id: str
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
+        """Run a short command.
+
+        :raise GuestError: it cannot be started. :raise DeadlineError: it ran longer than ``seconds``.
+        :raise ContainerError, LimitError: there is no port for it.
+        """
+        with free_port(self.directory, self.sandbox_id) as number:
+            path = os.path.join(self.directory, paths.exec_socket(number))
+            return run_command(path, argv, stdin, seconds=seconds, limits=DEFAULT)

@@ -1,0 +1,208 @@
+"""From a bundle's config.json to the one that crun reads in the guest: a pure function."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kata_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata_runtime.oci.bundle import Bundle, Mount
+
+# Where the guest sees the pod's shared directory, and the memory file systems that its containers share.
+GUEST_SHARED = "/run/kata-runtime/shared"
+GUEST_MEMORY = "/run/kata-runtime/memory"
+
+_VERSION = "1.0.2"
+_ROOT = "rootfs"
+_SHARED_MEMORY = "/dev/shm"
+# Below these a source means the machine's own, and the container's machine is the VM.
+_GUEST_TREES = ("/proc", "/sys", "/dev")
+_UTS_SYSCTLS = ("kernel.hostname", "kernel.domainname")
+_DOTS_AND_SLASHES = str.maketrans("./", "/.")
+_PROCESS_NAMESPACE = re.compile(r"/proc/(\d+)/ns/[a-z]+")
+
+
+class Source(NamedTuple):
+    """A bind mount's source: ``kind`` as file, directory or what else it is; the size of its file system in bytes."""
+
+    kind: str
+    device: int = 0
+    inode: int = 0
+    size: int = 0
+
+
+class Share(NamedTuple):
+    """A path of the host that the guest sees as ``name`` in the container's shared directory."""
+
+    name: str
+    source: str
+    is_directory: bool
+    options: tuple[str, ...] = ()
+
+
+class MemoryFiles(NamedTuple):
+    """A tmpfs in the guest that containers of the pod share; ``size`` in bytes."""
+
+    path: str
+    size: int
+
+
+class GuestConfig(NamedTuple):
+    """The guest's config.json, and what must be there before crun reads it.
+
+    ``hostname`` and ``sysctls`` are the VM's own, since its namespaces are the pod's.
+    """
+
+    document: dict[str, object]
+    shares: tuple[Share, ...]
+    memory_files: tuple[MemoryFiles, ...]
+    hostname: str
+    sysctls: dict[str, str]
+
+
+def guest_bundle(container_id: str) -> str:
+    """Where the guest finds the bundle of a container."""
+    return f"{GUEST_SHARED}/{container_id}"
+
+
+def guest_cgroup(container_id: str) -> str:
+    """The cgroup of a container in the guest."""
+    return f"/kata/{container_id}"
+
+
+def guest_config(
+    bundle: Bundle,
+    container_id: str,
+    *,
+    owns_pod: bool,
+    inspect: Callable[[str], Source],
+    guest_pid: Callable[[int], int],
+) -> GuestConfig:
+    """What the guest gets for ``bundle``; the first container of a pod ``owns_pod``.
+
+    ``inspect`` tells of a path of the host, ``guest_pid`` which process of the guest a shim stands for.
+
+    :raise InputError: a mount or namespace cannot reach into a VM.
+    """
+    shares = [Share(_ROOT, bundle.root, is_directory=True)]
+    memory_files: list[MemoryFiles] = []
+    mounts = []
+    for mount in bundle.mounts:
+        options = list(mount.options)
+        source = mount.source
+        if mount.is_bind:
+            source = _guest_source(mount, container_id, inspect(mount.source), shares, memory_files)
+        mounts.append({"destination": mount.destination, "type": mount.kind, "source": source, "options": options})
+    namespaces = _namespaces(bundle, guest_pid, owns_pod=owns_pod)
+    private = {str(entry["type"]) for entry in namespaces}
+    document: dict[str, Any] = {
+        **bundle.document,
+        "ociVersion": _VERSION,
+        "root": {**_object(bundle.document, "root"), "path": _ROOT},
+        "mounts": mounts,
+    }
+    hostname = ""
+    if "uts" not in private:
+        hostname = bundle.hostname if owns_pod else ""
+        document.pop("hostname", None)
+        document.pop("domainname", None)
+    _set(document, "hooks", _guest_hooks(bundle))
+    process = dict(_object(bundle.document, "process"))
+    _set(document, "process", guest_process(process) if process else None)
+    kept, sysctls = _split_sysctls(bundle.sysctl, private)
+    document["linux"] = _linux(_object(bundle.document, "linux"), container_id, namespaces, kept)
+    return GuestConfig(document, tuple(shares), tuple(memory_files), hostname, sysctls)
+
+
+def guest_process(process: dict[str, object]) -> dict[str, object]:
+    """An OCI process without the labels of the host's security modules, which the guest does not have."""
+    return {key: value for key, value in process.items() if key not in ("apparmorProfile", "selinuxLabel")}
+
+
+def _guest_source(
+    mount: Mount, container_id: str, source: Source, shares: list[Share], memory_files: list[MemoryFiles]
+) -> str:
+    if os.path.normpath(mount.destination) == _SHARED_MEMORY:
+        # A host's tmpfs is no memory that processes of a VM can map together; named by it, it is the same for the pod.
+        files = MemoryFiles(f"{GUEST_MEMORY}/{source.device}-{source.inode}", source.size)
+        memory_files.append(files)
+        return files.path
+    path = os.path.normpath(mount.source)
+    if any(path == tree or path.startswith(f"{tree}/") for tree in _GUEST_TREES):
+        return path
+    if source.kind not in ("file", "directory"):
+        raise InputError(
+            f"the mount of {mount.source} at {mount.destination} is not possible: it is {source.kind}",
+            field="mounts",
+            hint="a VM shares files and directories",
+        )
+    share = Share(f"mount{len(shares)}", mount.source, source.kind == "directory", mount.options)
+    shares.append(share)
+    return f"{guest_bundle(container_id)}/{share.name}"
+
+
+def _namespaces(bundle: Bundle, guest_pid: Callable[[int], int], *, owns_pod: bool) -> list[dict[str, str]]:
+    """The VM's own network, ipc and uts namespaces are the pod's: those that its containers share are left out."""
+    found = []
+    # A new user namespace may not set up file systems of an ipc namespace that belongs to another.
+    shares_with_vm = owns_pod and "user" not in bundle.namespaces
+    for kind, path in bundle.namespaces.items():
+        if kind == "network" or (kind in ("ipc", "uts") and (path or shares_with_vm)):
+            continue
+        entry = {"type": kind}
+        if kind == "pid" and path:
+            process = _PROCESS_NAMESPACE.fullmatch(path)
+            if process is None:
+                raise InputError(f"the pid namespace {path} belongs to no container of this pod", field="namespaces")
+            entry["path"] = f"/proc/{guest_pid(int(process[1]))}/ns/pid"
+        found.append(entry)
+    if "cgroup" not in bundle.namespaces:
+        # Engines on a host with cgroups of version 1 leave it out; the guest has version 2, where it is of use.
+        found.append({"type": "cgroup"})
+    return found
+
+
+def _split_sysctls(sysctl: dict[str, str], private: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Those for crun, and those for the VM."""
+    kept, outside = {}, {}
+    for name, value in sysctl.items():
+        namespace = "network" if name.startswith("net.") else "uts" if name in _UTS_SYSCTLS else "ipc"
+        if namespace in private:
+            kept[name] = value
+        else:
+            # sysctl(8): dots and slashes change places, as in net.ipv4.conf.eth0/100.forwarding.
+            outside[name.translate(_DOTS_AND_SLASHES)] = value
+    return kept, outside
+
+
+def _linux(
+    linux: dict[str, object], container_id: str, namespaces: list[dict[str, str]], sysctl: dict[str, str]
+) -> dict[str, object]:
+    made = {key: value for key, value in linux.items() if key not in ("mountLabel", "sysctl", "devices")}
+    resources = {key: value for key, value in _object(linux, "resources").items() if key != "devices"}
+    _set(made, "resources", resources)
+    _set(made, "devices", linux.get("devices"))
+    _set(made, "sysctl", sysctl)
+    return {**made, "cgroupsPath": guest_cgroup(container_id), "namespaces": namespaces}
+
+
+def _guest_hooks(bundle: Bundle) -> dict[str, object] | None:
+    """startContainer lies in the container's own files; the host runs the others."""
+    hooks = _object(bundle.document, "hooks").get("startContainer")
+    return {"startContainer": hooks} if hooks else None
+
+
+def _set(document: dict[str, Any], key: str, value: object) -> None:
+    document.pop(key, None)
+    if value:
+        document[key] = value
+
+
+def _object(document: dict[str, object], key: str) -> dict[str, object]:
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}

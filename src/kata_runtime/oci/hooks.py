@@ -1,0 +1,41 @@
+"""Programs that an engine wants run on the host at points of a container's life (OCI, "POSIX-platform Hooks")."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kata_runtime.oci.bundle import Hook
+
+# Where a hook names no timeout.
+_HOOK_SECONDS = 60.0
+_SHOWN = 300
+
+
+def run_hooks(hooks: Sequence[Hook], state: Mapping[str, object], directory: str) -> None:
+    """Run each with the container's state on its standard input.
+
+    :raise HostError: one cannot be started, fails, or outlasts its timeout.
+    """
+    import subprocess
+
+    for hook in hooks:
+        seconds = hook.timeout or _HOOK_SECONDS
+        try:
+            done = subprocess.run(
+                list(hook.argv) or [hook.path], executable=hook.path, cwd=directory, input=json.dumps(state).encode(),
+                env=dict(entry.partition("=")[::2] for entry in hook.environment), capture_output=True, check=False,
+                timeout=seconds, close_fds=True,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise HostError(f"the hook {hook.path} has not ended within {seconds:g} s") from None
+        except OSError as error:
+            raise HostError(f"cannot run the hook {hook.path}: {error.strerror}", errno=error.errno or 0) from error
+        if done.returncode:
+            said = (done.stderr or done.stdout).decode(errors="replace").strip()[-_SHOWN:]
+            raise HostError(f"the hook {hook.path} ended with status {done.returncode}: {said or 'without a word'}")

@@ -1,0 +1,38 @@
+"""Network namespaces of a process of ours: setns(2) and unshare(2), for which Python 3.11 has no names."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from kata_runtime.errors import HostError
+
+_CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+
+
+def enter_network_namespace(path: str) -> None:
+    """Move this thread into the network namespace at ``path``. :raise HostError: it cannot."""
+    try:
+        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"cannot open the network namespace {path}: {error.strerror}", errno=error.errno or 0) from None
+    try:
+        if _libc().setns(namespace, _CLONE_NEWNET):
+            raise _refused(f"enter the network namespace {path}")
+    finally:
+        os.close(namespace)
+
+
+def new_network_namespace() -> None:
+    """Move this thread into a network namespace of its own. :raise HostError: it cannot."""
+    if _libc().unshare(_CLONE_NEWNET):
+        raise _refused("make a network namespace")
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _refused(what: str) -> HostError:
+    number = ctypes.get_errno()
+    return HostError(f"cannot {what}: {os.strerror(number)}", errno=number)

@@ -1,0 +1,192 @@
+"""What engines do with a container that is there: start, kill, pause, resume, update, ps, state, events."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import ContainerError, GuestError
+from kata_runtime.guest.crun import Crun, Usage
+from kata_runtime.oci import container as status_of
+from kata_runtime.oci.bundle import CONFIG, read_bundle
+from kata_runtime.oci.container import Container, load_container, save_container
+from kata_runtime.oci.guest_command import FreePort
+from kata_runtime.oci.guest_config import guest_cgroup
+from kata_runtime.oci.hooks import run_hooks
+from kata_runtime.sandbox.identity import resolve, sandbox_of
+from kata_runtime.sandbox.lifecycle import OCI_VERSION, list_sandboxes
+from kata_runtime.sandbox.lifecycle import state as sandbox_state
+from kata_runtime.sandbox.process import is_alive
+from kata_runtime.sandbox.record import load_record
+from kata_runtime.sandbox.session import locked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def find_container(root: str, text: str) -> Container | None:
+    """The engine's container that ``text`` means; None when it means a sandbox that ``run`` made.
+
+    :raise ContainerError: there is neither, or it is ambiguous.
+    """
+    full_id = resolve(root, text)
+    found = load_container(root, full_id)
+    if found is None and is_pod_of_engine(root, full_id):
+        raise ContainerError(f"container {full_id} does not exist", container=full_id)
+    return found
+
+
+def is_pod_of_engine(root: str, full_id: str) -> bool:
+    """Whether a directory is that of a pod, whose first container has gone before the others."""
+    try:
+        return load_record(os.path.join(root, full_id)).pod
+    except FileNotFoundError:
+        return False
+
+
+def container_state(container: Container) -> dict[str, object]:
+    """The state of a container (OCI runtime specification, "State")."""
+    status = container.current_status()
+    return {
+        "ociVersion": OCI_VERSION,
+        "id": container.container_id,
+        "status": status,
+        "pid": 0 if status == status_of.STOPPED else container.shim,
+        "bundle": container.bundle,
+        "created": container.created,
+        "annotations": container.annotations,
+    }
+
+
+def state(root: Path, text: str) -> dict[str, object]:
+    """The state of a container or sandbox. :raise ContainerError: there is none."""
+    found = find_container(str(root), text)
+    return sandbox_state(root, text) if found is None else container_state(found)
+
+
+def list_states(root: Path, warn: Callable[[str], None]) -> list[dict[str, object]]:
+    """The states of all containers and sandboxes, by ID; ``warn`` hears of those that cannot be read.
+
+    :raise HostError: the directory cannot be read.
+    """
+    return list_sandboxes(root, warn, state)
+
+
+def start(root: str, container: Container) -> None:
+    """Let the program of a created container begin.
+
+    :raise ContainerError: it is not just created. :raise GuestError: crun refused, in its own words.
+    """
+    with _held(root, container) as current:
+        if current.current_status() != status_of.CREATED:
+            raise ContainerError(
+                f"container {current.container_id} is {current.current_status()}, only a created one can be started",
+                container=current.container_id,
+            )
+        _crun(root, current).start(current.container_id)
+        started = current._replace(status=status_of.RUNNING)
+        save_container(root, started)
+    hooks = read_bundle(started.bundle).hooks.get("poststart", ()) if _has_bundle(started) else ()
+    run_hooks(hooks, container_state(started), started.bundle)
+
+
+def kill(root: str, container: Container, number: int, *, everything: bool) -> None:
+    """Send a signal to the container's first process, or with ``everything`` to all of its processes.
+
+    Without the lock: whoever holds it may wait for this very container.
+
+    :raise ContainerError: it does not run.
+    """
+    status = container.current_status()
+    if status in (status_of.STOPPED, status_of.CREATING):
+        # containerd knows these words: then there is nothing to end.
+        raise ContainerError(f"container not running: {container.container_id} is {status}", container="")
+    try:
+        _crun(root, container).kill(container.container_id, number, everyone=everything)
+    except GuestError:
+        if number == signal.SIGKILL and not _machine_runs(root, container):
+            return  # the VM ends meanwhile
+        raise
+
+
+def pause(root: str, container: Container) -> None:
+    """Stop all processes of a running container for a while. :raise ContainerError: it does not run."""
+    with _held(root, container) as current:
+        _require(current, status_of.RUNNING)
+        _crun(root, current).pause(current.container_id)
+        save_container(root, current._replace(status=status_of.PAUSED))
+
+
+def resume(root: str, container: Container) -> None:
+    """Let a paused container go on. :raise ContainerError: it is not paused."""
+    with _held(root, container) as current:
+        _require(current, status_of.PAUSED)
+        _crun(root, current).resume(current.container_id)
+        save_container(root, current._replace(status=status_of.RUNNING))
+
+
+def update(root: str, container: Container, resources: dict[str, object]) -> None:
+    """Change the limits of a container (the specification's ``linux.resources``).
+
+    :raise ContainerError: it does not run. :raise GuestError: crun refused, in its own words.
+    """
+    require_alive(container)
+    wanted = {key: value for key, value in resources.items() if key != "devices"}
+    _crun(root, container).update(container.container_id, wanted)
+
+
+def guest_pids(root: str, container: Container) -> list[int]:
+    """The pids, in the guest, of a container's processes. :raise ContainerError: it does not run."""
+    require_alive(container)
+    return _crun(root, container).processes(container.container_id)
+
+
+def usage(root: str, container: Container) -> Usage:
+    """What a container uses, as its guest counts. :raise ContainerError: it does not run."""
+    require_alive(container)
+    return _crun(root, container).usage(guest_cgroup(container.container_id))
+
+
+@contextmanager
+def _held(root: str, container: Container) -> Iterator[Container]:
+    """Hold the lock of a container's pod, and give what is known of the container now."""
+    with locked(root, container.sandbox_id):
+        current = load_container(root, container.container_id)
+        if current is None:
+            raise ContainerError(
+                f"container {container.container_id} was deleted meanwhile", container=container.container_id
+            )
+        yield current
+
+
+def require_alive(container: Container) -> None:
+    """Refuse a container that does not run. :raise ContainerError: it does not."""
+    _require(container, status_of.CREATED, status_of.RUNNING, status_of.PAUSED)
+
+
+def _require(container: Container, *wanted: str) -> None:
+    status = container.current_status()
+    if status not in wanted:
+        raise ContainerError(
+            f"container {container.container_id} is {status}, not {' or '.join(wanted)}",
+            container=container.container_id,
+        )
+
+
+def _crun(root: str, container: Container) -> Crun:
+    return Crun(FreePort(os.path.join(root, container.sandbox_id), container.sandbox_id))
+
+
+def _machine_runs(root: str, container: Container) -> bool:
+    try:
+        record = load_record(os.path.join(root, sandbox_of(root, container.container_id)))
+    except FileNotFoundError:
+        return False
+    return is_alive(record.pid, record.start_time)
+
+
+def _has_bundle(container: Container) -> bool:
+    return os.path.exists(os.path.join(container.bundle, CONFIG))

@@ -1,0 +1,128 @@
+"""Removing a container, and its pod with the last of them: every process, mount, cgroup, NIC and file of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import ConflictError, ContainerError, HostError, KataError
+from kata_runtime.guest.crun import Crun
+from kata_runtime.network.reconcile import release_all
+from kata_runtime.oci import container as status_of
+from kata_runtime.oci.container import Container, load_container
+from kata_runtime.oci.guest_command import FreePort
+from kata_runtime.oci.hooks import run_hooks
+from kata_runtime.oci.operations import container_state, find_container
+from kata_runtime.oci.shared_directory import unshare
+from kata_runtime.sandbox import cgroup, lifecycle, paths
+from kata_runtime.sandbox.identity import sandbox_ids, sandbox_of
+from kata_runtime.sandbox.process import is_alive, kill_process
+from kata_runtime.sandbox.record import load_record
+from kata_runtime.sandbox.session import held
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kata_runtime.sandbox.lock import Patience
+    from kata_runtime.sandbox.record import Record
+
+
+def delete(root: Path, text: str, patience: Patience, *, force: bool) -> None:
+    """Remove every trace of a container or sandbox; with ``force`` of a running one, and of none without complaint.
+
+    :raise ConflictError: it runs. :raise ContainerError: there is none. :raise HostError: something stays.
+    """
+    try:
+        container = find_container(str(root), text)
+    except ContainerError:
+        if force:
+            return
+        raise
+    except HostError:
+        # A record that cannot be read names no process that may be ended; the sandbox's removal looks for itself.
+        container = None
+    if container is None:
+        lifecycle.delete(root, text, patience, force=force, release=_release)
+        return
+    status = container.current_status()
+    if status in (status_of.RUNNING, status_of.PAUSED) and not force:
+        raise ConflictError(
+            f"container {container.container_id} is {status}",
+            hint=f"'kata-runtime kill {container.container_id} KILL' ends it, 'delete --force' does both",
+        )
+    _delete_container(str(root), container, patience)
+
+
+def _delete_container(root: str, container: Container, patience: Patience) -> None:
+    # Before the lock is taken: who holds it may wait for this container.
+    kill_process(container.shim, container.shim_start_time)
+    directory = os.path.join(root, container.sandbox_id)
+    with ExitStack() as stack:
+        with suppress(ContainerError):  # the pod is gone already
+            stack.enter_context(held(root, container.sandbox_id, patience))
+        current = load_container(root, container.container_id) or container
+        kill_process(current.shim, current.shim_start_time)
+        if pod_members(root, container.sandbox_id) <= {container.container_id}:
+            remove_pod(root, container.sandbox_id)
+            stack.close()
+            if not container.owns_pod:
+                _remove_member(root, current)
+        else:
+            if _machine_runs(directory):
+                # A guest that does not answer loses its container with its VM.
+                with suppress(KataError):
+                    Crun(FreePort(directory, container.sandbox_id)).delete(container.container_id, force=True)
+            unshare(directory, container.container_id)
+            if container.owns_pod:
+                os.unlink(os.path.join(directory, paths.CONTAINER))
+            else:
+                _remove_member(root, current)
+    run_hooks(current.poststop, container_state(current), "/")
+
+
+def pod_members(root: str, sandbox_id: str) -> set[str]:
+    """The IDs of a pod's containers, those included that are being made."""
+    return {
+        full_id
+        for full_id in sandbox_ids(root)
+        if sandbox_of(root, full_id) == sandbox_id
+        and (full_id != sandbox_id or os.path.exists(os.path.join(root, full_id, paths.CONTAINER)))
+    }
+
+
+def remove_pod(root: str, sandbox_id: str) -> None:
+    """End a pod's VM and remove its directory, by whoever holds its lock.
+
+    :raise HostError, DeadlineError: something stays; the directory then still names it.
+    """
+    directory = os.path.join(root, sandbox_id)
+    if not os.path.exists(directory):
+        return
+    lifecycle.remove(root, sandbox_id, _release)
+
+
+def _release(record: Record) -> None:
+    """Take away what was made in network namespaces for the NICs of a VM that has ended."""
+    if record.nics or record.pending:
+        release_all(record)
+
+
+def _remove_member(root: str, container: Container) -> None:
+    directory = os.path.join(root, container.container_id)
+    cgroup.remove(container.cgroups)
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HostError(f"cannot remove {directory}: {error.strerror}", errno=error.errno or 0) from error
+
+
+def _machine_runs(directory: str) -> bool:
+    try:
+        record = load_record(directory)
+    except FileNotFoundError:
+        return False
+    return is_alive(record.pid, record.start_time)

@@ -1,0 +1,68 @@
+"""A container of a bundle from create to its end, without an engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kata_runtime.oci.create import CreateRequest, Surroundings, create
+from kata_runtime.oci.operations import start
+from kata_runtime.oci.removal import delete
+from kata_runtime.sandbox.execution import forwarded_signals
+from kata_runtime.sandbox.lock import Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def run_detached(request: CreateRequest, around: Surroundings) -> None:
+    """Let a container run. :raise KataError: as create and start; then nothing of it is left."""
+    with _deleted_on_failure(request, around):
+        start(around.root, create(request, around))
+
+
+def run_attached(request: CreateRequest, around: Surroundings) -> int:
+    """Run a container with this process's streams and signals; its exit status, when it is deleted again."""
+    with _deleted_on_failure(request, around):
+        container = create(request, around)
+        with forwarded_signals() as wakeup:
+            start(around.root, container)
+            status = _await(container.shim, wakeup)
+        delete(Path(around.root), container.container_id, Patience(), force=True)
+    return status
+
+
+def _await(shim: int, wakeup: int) -> int:
+    """The exit status of a shim that is this process's child; signals that come meanwhile are its."""
+    import select
+
+    process = os.pidfd_open(shim)
+    try:
+        poller = select.poll()
+        poller.register(process, select.POLLIN)
+        poller.register(wakeup, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poller.poll()}
+            if wakeup in ready:
+                for number in os.read(wakeup, 64):
+                    signal.pidfd_send_signal(process, number)
+            if process in ready:
+                return os.waitstatus_to_exitcode(os.waitpid(shim, 0)[1])
+    finally:
+        os.close(process)
+
+
+@contextmanager
+def _deleted_on_failure(request: CreateRequest, around: Surroundings) -> Iterator[None]:
+    made = False
+    try:
+        made = not os.path.exists(os.path.join(around.root, request.container_id))
+        yield
+    except BaseException:
+        # An ID that was taken before is another's container.
+        if made:
+            delete(Path(around.root), request.container_id, Patience(), force=True)
+        raise

@@ -1,0 +1,86 @@
+"""What a pod's virtiofsd serves: bind mounts of root file systems and volumes, a directory a container.
+
+The host makes them in ``mounts``; the guest is served ``shared``, where the same appears (mount_namespaces(7)) but
+whose own directories cannot be written: a guest has no way to fill this host's memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import HostError
+from kata_runtime.sandbox import mounts, paths
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kata_runtime.oci.guest_config import Share
+
+_BUNDLE_CONFIG = "config.json"
+
+
+def make_shared_directory(sandbox: str) -> str:
+    """Prepare the directory of a sandbox, and give what virtiofsd is to serve.
+
+    :raise HostError: the kernel refused; ``mounts.remove_mounts`` takes away what was made.
+    """
+    made, served = (os.path.join(sandbox, name) for name in (paths.MOUNTS, paths.SHARED))
+    try:
+        for path in (made, served):
+            os.mkdir(path, 0o700)
+    except OSError as error:
+        raise HostError(f"cannot make {path}: {error.strerror}", errno=error.errno or 0) from error
+    mounts.bind(made, made, recursive=False)
+    mounts.make_shared(made)
+    mounts.bind(made, served, ("ro", "nosuid", "nodev"), recursive=False)
+    return served
+
+
+def share(sandbox: str, container_id: str, shares: Sequence[Share], config: Mapping[str, object]) -> None:
+    """Let the guest see a container's bundle: its root file system, its volumes, and ``config``.
+
+    :raise HostError: the kernel refused; ``unshare`` takes away what was made.
+    """
+    bundle = os.path.join(sandbox, paths.MOUNTS, container_id)
+    try:
+        os.mkdir(bundle, 0o755)
+        for item in shares:
+            target = os.path.join(bundle, item.name)
+            if item.is_directory:
+                os.mkdir(target)
+            else:
+                os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            mounts.bind(item.source, target, item.options)
+        written = os.open(
+            os.path.join(bundle, _BUNDLE_CONFIG), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
+        )
+        with os.fdopen(written, "w", encoding="utf-8") as file:
+            json.dump(config, file)
+    except OSError as error:
+        raise HostError(
+            f"cannot share {error.filename or bundle} with the guest: {error.strerror}", errno=error.errno or 0
+        ) from error
+
+
+def unshare(sandbox: str, container_id: str) -> None:
+    """Undo ``share``, however far it came.
+
+    :raise HostError: a mount stays; then nothing behind it was touched.
+    """
+    bundle = os.path.join(sandbox, paths.MOUNTS, container_id)
+    mounts.remove_mounts(bundle)
+    try:
+        entries = list(os.scandir(bundle))
+        for entry in entries:
+            # Not a recursive removal: what a container has written lies behind the mounts, if one had stayed.
+            if entry.is_dir(follow_symlinks=False):
+                os.rmdir(entry.path)
+            else:
+                os.unlink(entry.path)
+        os.rmdir(bundle)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HostError(f"cannot remove {error.filename}: {error.strerror}", errno=error.errno or 0) from error

@@ -1,0 +1,256 @@
+"""The process of the host that stands for a container, or for a command in one.
+
+An engine's monitor waits for it and has its exit status for the container's. It has the standard streams that the
+engine gave, relays them, and is in the container's network namespace. It is forked before anything else is made, so
+that hooks can be told its pid, and waits for its order; when whoever forked it ends without giving one, it ends, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from kata_runtime import operation_log
+from kata_runtime.errors import DeadlineError, GuestError, HostError, KataError
+from kata_runtime.guest.port import GuestPort
+from kata_runtime.oci import network_namespace
+from kata_runtime.oci.following import follow
+from kata_runtime.oci.terminal import hand_over_terminal, terminal_size
+from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.execution import forwarded_signals, free_port
+from kata_runtime.sandbox.process import held_signals, process_descriptor, start_time_of
+from kata_runtime.sandbox.relay import START_SECONDS, Relay, Streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata_runtime.sandbox.record import Record
+    from kata_runtime.sandbox.session import Session
+
+KILLED_STATUS = 128 + signal.SIGKILL
+_MESSAGE_BYTES = 1024 * 1024
+_READY_SECONDS = 10.0
+_CAUSE_SECONDS = 0.5
+# Crun's own deadline in the relay comes first.
+_START_SECONDS = START_SECONDS + 10.0
+
+
+class Order(NamedTuple):
+    """What a shim is to do: the request ``kind`` of the agent's language with its ``payload`` on a free exec port.
+
+    ``follow`` is the path of the network namespace that the VM is to follow, or empty.
+    With a ``console_socket`` there is a terminal, of ``rows`` and ``columns`` (0 where the engine will tell).
+    ``reason_log`` is where it writes, besides standard error, why a container ended that did not end by itself.
+    """
+
+    directory: str
+    sandbox_id: str
+    kind: int
+    payload: str
+    follow: str = ""
+    console_socket: str = ""
+    rows: int = 0
+    columns: int = 0
+    reason_log: str = ""
+
+
+class Shim:
+    """A shim, held by the command that forked it."""
+
+    def __init__(self, undo: ExitStack, namespace: str | None, recover: Callable[[Session], None]) -> None:
+        """Fork it; ``undo`` ends it. ``namespace`` is a path, ``""`` for a new one, None for the caller's.
+
+        ``recover`` ends unfinished work on the sandbox when it follows the namespace.
+
+        :raise HostError: it cannot be made, or cannot enter the namespace.
+        """
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.callback(self._channel.close)
+        with theirs, held_signals():
+            self.pid = os.fork()
+            if self.pid == 0:
+                _be_shim(theirs, namespace, recover)
+            undo.callback(self._end)
+            self.start_time = start_time_of(self.pid) or 0
+        self._receive(_READY_SECONDS, "the start of a shim")
+
+    def start(self, order: Order, sandbox: Record) -> int:
+        """Give it its order, and pidfds of QEMU and virtiofsd; the pid in the guest.
+
+        :raise GuestError: the guest refused, with crun's own words. :raise HostError: it failed on this side.
+        """
+        data = json.dumps(order._asdict()).encode()
+        if len(data) > _MESSAGE_BYTES:
+            raise HostError(f"a process of {len(data)} bytes is too large")
+        self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _MESSAGE_BYTES)
+        try:
+            with (
+                process_descriptor(sandbox.pid, sandbox.start_time) as machine,
+                process_descriptor(sandbox.virtiofsd, sandbox.virtiofsd_start_time) as virtiofsd,
+            ):
+                socket.send_fds(self._channel, [data], [machine, virtiofsd])
+        except OSError as error:
+            raise HostError(f"the shim ended: {error.strerror}", errno=error.errno or 0) from error
+        pid = self._receive(_START_SECONDS, "the start of the container's process").get("pid")
+        return pid if isinstance(pid, int) else 0
+
+    def wait(self) -> int:
+        """Wait for its end without a deadline, as the container's or command's own; its exit status."""
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    def _end(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)  # not reaped yet: the number can mean nothing else
+        os.waitpid(self.pid, 0)
+
+    def _receive(self, seconds: float, awaited: str) -> dict[str, object]:
+        self._channel.settimeout(seconds)
+        try:
+            data = self._channel.recv(_MESSAGE_BYTES)
+        except TimeoutError:
+            raise DeadlineError(awaited, seconds) from None
+        if not data:
+            raise HostError("the shim was killed")
+        message: dict[str, object] = json.loads(data)
+        if "refused" in message:
+            raise GuestError(str(message["refused"]))
+        if "failed" in message:
+            raise HostError(str(message["failed"]))
+        return message
+
+
+def _be_shim(channel: socket.socket, namespace: str | None, recover: Callable[[Session], None]) -> NoReturn:
+    """In the child: there is nothing to return to."""
+    status = 1
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _leave_caller(channel)
+        status = _serve(channel, namespace, recover)
+    except KataError as error:
+        _tell(channel, "refused" if isinstance(error, GuestError) else "failed", str(error))
+    except OSError as error:
+        _tell(channel, "failed", f"the shim failed: {error.strerror}")
+    finally:
+        os._exit(status)
+
+
+def _leave_caller(channel: socket.socket) -> None:
+    """Hold nothing of the caller but the standard streams: no lock, no working directory, no session."""
+    operation_log.send_to(None)
+    with suppress(PermissionError):  # a process group's leader already
+        os.setsid()
+    os.chdir("/")
+    kept = channel.fileno()
+    os.closerange(3, kept)
+    os.closerange(kept + 1, 1 << 30)
+
+
+def _serve(channel: socket.socket, namespace: str | None, recover: Callable[[Session], None]) -> int:
+    if namespace:
+        network_namespace.enter_network_namespace(namespace)
+    elif namespace is not None:
+        network_namespace.new_network_namespace()
+    _tell(channel, "pid", os.getpid())
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * _MESSAGE_BYTES)
+    data, processes, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 2)
+    if not data:
+        return 1
+    order = Order(**json.loads(data))
+    with ExitStack() as stack:
+        if order.console_socket:
+            hand_over_terminal(order.console_socket, order.rows, order.columns)
+        number = stack.enter_context(free_port(order.directory, order.sandbox_id))
+        wakeup = stack.enter_context(forwarded_signals())
+        port = GuestPort(os.path.join(order.directory, paths.exec_socket(number)))
+        stack.callback(port.close)
+        relay = Relay(port, Streams(0, 1, 2), owned=not order.console_socket)
+        has_terminal = bool(order.console_socket)
+        relay.watch(wakeup, lambda: forward_signals(relay, wakeup, has_terminal=has_terminal))
+        machine = _Machine(relay, processes)
+        return _relay(relay, machine, channel, order, recover)
+    raise AssertionError  # an ExitStack without callbacks that swallow
+
+
+def _relay(
+    relay: Relay, machine: _Machine, channel: socket.socket, order: Order, recover: Callable[[Session], None]
+) -> int:
+    running = False
+
+    def started(pid: int) -> None:
+        nonlocal running
+        running = True
+        _tell(channel, "pid", pid)
+        channel.close()
+        size = terminal_size(0) if order.console_socket else None
+        if size is not None:
+            relay.resize(*size)  # the engine may have set it meanwhile
+        if order.follow:
+            follow(relay, order.follow, order.directory, recover)
+
+    try:
+        return relay.run(order.kind, order.payload.encode(), started)
+    except KataError as error:
+        if not running:
+            raise
+        # The ports of a QEMU that ends are closed a moment before it has ended.
+        _explain(order, machine.cause(_CAUSE_SECONDS) or str(error))
+        return KILLED_STATUS
+
+
+def forward_signals(relay: Relay, wakeup: int, *, has_terminal: bool) -> None:
+    """Pass on the signals that have arrived; the size of a terminal instead of the news that it changed."""
+    for number in os.read(wakeup, 64):
+        size = terminal_size(0) if has_terminal and number == signal.SIGWINCH else None
+        if size is None:
+            relay.signal(number)
+        else:
+            relay.resize(*size)
+
+
+class _Machine:
+    """QEMU and virtiofsd, as pidfds: without either the guest hangs or is gone, and the pod ends as a whole."""
+
+    def __init__(self, relay: Relay, processes: list[int]) -> None:
+        self._processes = dict(zip(processes, ("QEMU", "virtiofsd"), strict=True))
+        for fd in processes:
+            relay.watch(fd, self._ended)
+
+    def _ended(self) -> None:
+        raise GuestError(self.cause(0) or "the container ended with its VM")
+
+    def cause(self, seconds: float) -> str | None:
+        """Why the container ended, when one of both has ended or does so within ``seconds``; QEMU then runs no more."""
+        poller = select.poll()
+        for fd in self._processes:
+            poller.register(fd, select.POLLIN)
+        ended = [self._processes[fd] for fd, _ in poller.poll(seconds * 1000)]
+        if not ended:
+            return None
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(next(iter(self._processes)), signal.SIGKILL)
+        return f"the container ended because {ended[0]} of its VM did"
+
+
+def _tell(channel: socket.socket, key: str, value: object) -> None:
+    with suppress(OSError):  # nobody waits any more
+        channel.send(json.dumps({key: value}).encode())
+
+
+def _explain(order: Order, reason: str) -> None:
+    """Say why the container ended, where its errors go and in the engine's log."""
+    line = f"kata-runtime: {reason}\n".encode(errors="backslashreplace")
+    with suppress(OSError):
+        os.write(2, line)
+    if order.reason_log:
+        entry = {"level": "error", "msg": reason}
+        with suppress(OSError):
+            log = os.open(order.reason_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.write(log, json.dumps(entry).encode() + b"\n")
+            os.close(log)

@@ -1,0 +1,68 @@
+"""The host's end of a container's terminal: made here, its master given to the engine, its slave relayed raw."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import termios
+import tty
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kata_runtime import unix_socket
+from kata_runtime.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SEND_SECONDS = 10.0
+_SIZE = struct.Struct("=HHHH")  # struct winsize, ioctl_tty(2)
+
+
+def hand_over_terminal(console_socket: str, rows: int, columns: int) -> None:
+    """Make a terminal, give its master to the engine, and let its slave be this process's own, in a new session.
+
+    :raise HostError: the engine does not take it.
+    """
+    master, slave = os.openpty()
+    try:
+        tty.setraw(slave)
+        if rows and columns:
+            fcntl.ioctl(slave, termios.TIOCSWINSZ, _SIZE.pack(rows, columns, 0, 0))
+        _send(console_socket, master, os.ttyname(slave))
+        os.login_tty(slave)
+    finally:
+        os.close(master)
+
+
+def terminal_size(fd: int) -> tuple[int, int] | None:
+    """Rows and columns of a terminal; None where ``fd`` is none."""
+    try:
+        rows, columns, _, _ = _SIZE.unpack(fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(_SIZE.size)))
+    except OSError:
+        return None
+    return rows, columns
+
+
+@contextmanager
+def raw_terminal(fd: int) -> Iterator[None]:
+    """Let the guest's terminal interpret what is typed at this one; nothing happens where ``fd`` is none."""
+    if not os.isatty(fd):
+        yield
+        return
+    before = termios.tcgetattr(fd)
+    tty.setraw(fd)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def _send(path: str, master: int, name: str) -> None:
+    try:
+        with unix_socket.connect(path, _SEND_SECONDS) as connection:
+            socket.send_fds(connection, [name.encode()], [master])
+    except OSError as error:
+        raise HostError(f"cannot hand the terminal over at {path}: {error.strerror}", errno=error.errno or 0) from error

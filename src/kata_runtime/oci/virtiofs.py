@@ -1,0 +1,121 @@
+"""The pod's files: one virtiofsd, plugged into the running machine and mounted in its guest."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from kata_runtime import unix_socket
+from kata_runtime.errors import GuestError, HostError
+from kata_runtime.netlink.transport import Family
+from kata_runtime.oci.guest_config import GUEST_SHARED
+from kata_runtime.oci.shared_directory import make_shared_directory
+from kata_runtime.sandbox import mounts, paths
+from kata_runtime.sandbox.process import Child, Program
+from kata_runtime.vmm.filesystem import TAG, plug_filesystem
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from kata_runtime.guest.channel import AgentChannel
+    from kata_runtime.sandbox.session import Session
+    from kata_runtime.vmm.monitor import Monitor
+
+_CONNECT_SECONDS = 5.0
+_APPEAR_SECONDS = 10.0
+_UEVENT_GROUP = 1  # of the kernel itself (lib/kobject_uevent.c)
+# virtiofsd holds a descriptor for each file that the guest knows of.
+_OPEN_FILES = 1 << 20
+_PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
+
+
+def find_virtiofsd(path: str) -> str:
+    """The program that ``path`` names, or the distribution's where that is empty.
+
+    :raise HostError: there is none.
+    """
+    for place in (path,) if path else _PLACES:
+        if os.access(place, os.X_OK):
+            return place
+    raise HostError(
+        f"there is no virtiofsd {path!r}" if path else "there is no virtiofsd",
+        hint="install qemu-system-common, or set virtio_fs_daemon in the configuration",
+    )
+
+
+def serve_files(session: Session, program: str, undo: ExitStack) -> None:
+    """Make the sandbox's shared directory, serve it, and mount it in the guest, where bundles lie; ``undo`` ends it.
+
+    :raise HostError, QemuError, GuestError, DeadlineError: one of them did not do its part.
+    """
+    directory = str(session.directory)
+
+    def started(pid: int, start_time: int) -> None:
+        session.save(session.record._replace(virtiofsd=pid, virtiofsd_start_time=start_time))
+
+    path = find_virtiofsd(program)
+    undo.callback(mounts.remove_mounts, directory)
+    served = make_shared_directory(directory)
+    with ExitStack() as passing:
+        connection = _start_virtiofsd(path, directory, served, undo, passing, started)
+        _mount_in_guest(session.monitor(), session.channel(), connection)
+
+
+def _start_virtiofsd(
+    program: str, sandbox: str, served: str, undo: ExitStack, passing: ExitStack, started: Callable[[int, int], None]
+) -> socket.socket:
+    """Serve the directory ``served``; the connection for QEMU, closed by ``passing``. ``undo`` ends the process.
+
+    It enters namespaces of its own and keeps eight capabilities (virtiofsd(1), ``sandbox=namespace``): files belong
+    to whomever a container's programs give them to. ``started`` is told pid and start time before it begins.
+
+    :raise HostError: it cannot be started.
+    """
+    path = os.path.join(sandbox, paths.VIRTIOFSD)
+    with ExitStack() as inherited:
+        try:
+            listening = inherited.enter_context(unix_socket.listen(path))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            log = os.open(os.path.join(sandbox, paths.VIRTIOFSD_LOG), flags, 0o600)
+            inherited.callback(os.close, log)
+            # It waits in the socket's queue until virtiofsd takes it: no path that others could connect to, no retry.
+            connection = passing.enter_context(unix_socket.connect(path, _CONNECT_SECONDS))
+            os.unlink(path)
+        except OSError as error:
+            raise HostError(f"cannot make {path}: {error.strerror}", errno=error.errno or 0) from error
+        argv = [
+            program, f"--fd={listening.fileno()}", "-f", "-o", f"source={served}", "-o", "sandbox=namespace",
+            "-o", "announce_submounts", "-o", "xattr", f"--rlimit-nofile={_OPEN_FILES}",
+        ]  # fmt: skip
+        child = Child(Program(argv, None, log, [listening.fileno()]), undo)
+        started(child.pid, child.start_time)
+        child.release()
+        undo.callback(child.forget)
+    return connection
+
+
+def _mount_in_guest(monitor: Monitor, channel: AgentChannel, connection: socket.socket) -> None:
+    """Plug the file system behind ``connection``, and mount it where the guest finds its bundles.
+
+    :raise QemuError, GuestError, DeadlineError: QEMU or the guest did not do its part.
+    """
+    _run(channel, ["modprobe", "virtiofs"])
+    with channel.subscribe(Family.UEVENT, _UEVENT_GROUP) as events:
+        plug_filesystem(monitor, connection.fileno())
+        events.wait(_is_bound, _APPEAR_SECONDS, "the guest's discovery of its file system")
+    _run(channel, ["mkdir", "-p", GUEST_SHARED])
+    _run(channel, ["mount", "-t", "virtiofs", TAG, GUEST_SHARED])
+
+
+def _is_bound(event: bytes) -> bool:
+    """Whether a kernel event tells that the driver has the device (Documentation/ABI: uevent)."""
+    return event.startswith(b"bind@") and b"\0DRIVER=virtiofs\0" in event
+
+
+def _run(channel: AgentChannel, argv: list[str]) -> None:
+    done = channel.run(argv)
+    if done.exit_status:
+        said = done.stderr.decode(errors="replace").strip()[:300]
+        raise GuestError(f"{' '.join(argv)} failed in the guest: {said or f'status {done.exit_status}'}")

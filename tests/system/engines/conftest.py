@@ -1,0 +1,210 @@
+"""Container engines in a network namespace of their own, with this runtime and a root file system of busybox."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.system.conftest import PROGRAM, Completed, Namespace, Runtime, network_namespace
+
+from kata_runtime.guest.image import packages
+from kata_runtime.sandbox.mounts import mounts_below
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SECONDS = 180
+_APPLETS = (
+    "cat", "df", "echo", "env", "hostname", "httpd", "id", "ifconfig", "kill", "ls", "md5sum", "mkdir", "ps", "pwd",
+    "route", "sh", "sleep", "stty", "tail", "true", "wget", "yes",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def rootfs() -> Iterator[Path]:
+    """A directory with busybox and nothing else."""
+    directory = Path(tempfile.mkdtemp(prefix="kata-rootfs-"))
+    wanted = packages.resolve(["busybox-static"])
+    cache = packages.cache_directory()
+    packages.fetch(wanted, cache, lambda _: None)
+    (package,) = [package for package in wanted if package.name == "busybox-static"]
+    busybox = dict(packages.read_files(cache / package.file_name))["bin/busybox"]
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "run", "www"):
+        (directory / name).mkdir()
+    (directory / "bin/busybox").write_bytes(busybox.data)
+    (directory / "bin/busybox").chmod(0o755)
+    for name in _APPLETS:
+        (directory / "bin" / name).symlink_to("busybox")
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def children_of(cgroup: Path) -> set[str]:
+    """The cgroups below one."""
+    return {path.name for path in cgroup.iterdir() if path.is_dir()} if cgroup.is_dir() else set()
+
+
+class Host:
+    """What a runtime could leave behind on this host: its directory, mounts, processes and cgroups."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def traces(self) -> dict[str, list[str]]:
+        """Everything that is there now."""
+        processes = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+                if str(self.root) in command:
+                    processes.append(command)
+        engines = [path for path in Path("/sys/fs/cgroup").rglob("kata-test*") if path.is_dir()]
+        return {
+            "directories": sorted(path.name for path in self.root.iterdir() if not path.name.startswith(".")),
+            "mounts": mounts_below(str(self.root)),
+            "processes": processes,
+            "cgroups": sorted(map(str, engines)),
+        }
+
+
+NOTHING: dict[str, list[str]] = {"directories": [], "mounts": [], "processes": [], "cgroups": []}
+
+
+@pytest.fixture(scope="module")
+def engine_namespace(unique: Callable[[str], str]) -> Iterator[Namespace]:
+    """The network of an engine's host: lo, and what the engine makes."""
+    with network_namespace(unique("en")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def engine_runtime(runtime: Runtime) -> Iterator[Runtime]:
+    """The runtime with a root of the engine's own, in which nothing may be left."""
+    root = Path(tempfile.mkdtemp(prefix="kata-engine-"))
+    made = Runtime(root, runtime.config)
+    yield made
+    left = Host(root).traces()
+    for name in left["directories"]:
+        made.cli("delete", "--force", name)
+    assert left == NOTHING
+    shutil.rmtree(root)
+
+
+def wrapper(directory: Path, runtime: Runtime, *options: str) -> Path:
+    """A program that is the runtime with its configuration: not every engine passes options to all commands."""
+    path = directory / "kata"
+    words = " ".join(["env", f"KATA_CONF_FILE={runtime.config}", PROGRAM, *options])
+    path.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+class Podman:
+    """Podman with everything of its own in one directory."""
+
+    def __init__(self, directory: Path, namespace: Namespace, runtime: Runtime) -> None:
+        self.directory = directory
+        self.namespace = namespace
+        self.runtime = runtime
+        program = wrapper(directory, runtime, "--root", str(runtime.root))
+        (directory / "networks").mkdir()
+        (directory / "containers.conf").write_text(
+            f"""
+[containers]
+default_ulimits = ["nofile=1024:1024"]
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "kata"
+runtime_supports_json = ["kata"]
+runtime_supports_nocgroup = ["kata"]
+[engine.runtimes]
+kata = ["{program}"]
+[network]
+network_config_dir = "{directory}/networks"
+"""
+        )
+        self._options = ["--root", f"{directory}/root", "--runroot", f"{directory}/run", "--storage-driver", "vfs"]
+
+    def argv(self, *words: str) -> list[str]:
+        """The command line of one command."""
+        environment = ["env", f"CONTAINERS_CONF={self.directory}/containers.conf"]
+        return [*self.namespace.prefix, *environment, "podman", *self._options, *words]
+
+    def attempt(self, *words: str, stdin: bytes = b"") -> Completed:
+        """Run one command."""
+        done = subprocess.run(self.argv(*words), input=stdin, capture_output=True, timeout=SECONDS, check=False)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def run(self, *words: str, stdin: bytes = b"") -> str:
+        """What a command prints that must succeed."""
+        done = self.attempt(*words, stdin=stdin)
+        assert (done.returncode, done.stderr) == (0, ""), (words, done.stdout, done.stderr)
+        return done.stdout
+
+    def id_of(self, name: str) -> str:
+        """A container's full ID."""
+        return self.run("inspect", "--format", "{{.Id}}", name).strip()
+
+    def line_of(self, name: str) -> str:
+        """The first line that a container prints, when it is there: then it is as far as that."""
+        following = subprocess.Popen(self.argv("logs", "--follow", name), stdout=subprocess.PIPE, text=True)
+        assert following.stdout is not None
+        try:
+            return following.stdout.readline()
+        finally:
+            following.kill()
+            following.communicate()
+
+    @contextmanager
+    def removed(self, *names: str) -> Iterator[None]:
+        """Remove containers and pods of these names, however the block ends."""
+        try:
+            yield
+        finally:
+            for name in names:
+                self.attempt("pod", "rm", "--force", "--time", "0", name)
+                self.attempt("rm", "--force", "--time", "0", name)
+
+
+@pytest.fixture(scope="module")
+def podman(engine_namespace: Namespace, engine_runtime: Runtime, rootfs: Path) -> Iterator[Podman]:
+    """Podman with an image ``localhost/tiny`` of the root file system."""
+    directory = Path(tempfile.mkdtemp(prefix="kata-podman-"))
+    made = Podman(directory, engine_namespace, engine_runtime)
+    try:
+        archive = subprocess.run(
+            ["tar", "--create", "--directory", str(rootfs), "."], capture_output=True, check=True
+        ).stdout
+        done = made.attempt("import", "-", "localhost/tiny", stdin=archive)
+        assert done.returncode == 0, done.stderr
+        yield made
+        assert json.loads(made.run("ps", "--all", "--format", "json")) == []
+    finally:
+        made.attempt("rm", "--all", "--force", "--time", "0")
+        made.attempt("system", "reset", "--force")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def record_of(root: Path, container_id: str) -> dict[str, int]:
+    """The record of a sandbox as it lies on disk."""
+    loaded: dict[str, int] = json.loads((root / container_id / "record.json").read_text())
+    return loaded
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there."""
+    return os.path.exists(f"/proc/{pid}")
