@@ -8,6 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # as type checkers take it; importing ``typing`` would bring the regular expressions along
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _WHITESPACE = " \t\n\r"  # RFC 8259, section 2
@@ -17,34 +18,46 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON value")
 
 
-class _Decoding:
-    """What the scanner asks of ``json.JSONDecoder``."""
+class Decoding:
+    """How a text is decoded: what the scanner asks of ``json.JSONDecoder``, whose arguments these are."""
 
     strict = True
     object_hook = None
-    object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-    parse_constant = staticmethod(_refuse_constant)
+
+    def __init__(
+        self,
+        *,
+        object_pairs_hook: Callable[[list[tuple[str, object]]], object] | None = None,
+        parse_int: Callable[[str], object] = int,
+        parse_float: Callable[[str], object] = float,
+        parse_constant: Callable[[str], object] = _refuse_constant,
+    ) -> None:
+        self.object_pairs_hook = object_pairs_hook
+        self.parse_int = parse_int
+        self.parse_float = parse_float
+        self.parse_constant = parse_constant
 
 
-def loads(text: str) -> Any:
+def loads(text: str, decoding: Decoding | None = None) -> Any:
     """The value that a JSON text (RFC 8259) stands for.
 
     :raise ValueError: it is none. :raise RecursionError: it is nested too deeply.
     """
+    context: Any = decoding or Decoding()
     try:
         from _json import make_scanner
     except ImportError:
         import json
 
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, **vars(context))
     stripped = text.strip(_WHITESPACE)
-    context: Any = _Decoding
     try:
         value, end = make_scanner(context)(stripped, 0)
     except StopIteration as error:
         raise ValueError(f"no JSON value at character {error.value}") from None
+    except SystemError:
+        # Python 3.11 and 3.12 look for the class of their error in json.decoder, and set none where that is not loaded.
+        raise ValueError("no JSON value") from None
     if end != len(stripped):
         raise ValueError(f"more than one JSON value: character {end}")
     return value

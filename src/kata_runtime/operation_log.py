@@ -11,10 +11,11 @@ Without a sink, which is how commands run that no --debug is given to, nothing i
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Self
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Self
 
     Sink = Callable[[str, Mapping[str, object]], None]
 

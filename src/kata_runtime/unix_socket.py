@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import socket
-from typing import TYPE_CHECKING
+from _socket import AF_UNIX, SOCK_STREAM
+from _socket import socket as connection  # without the enumerations and selectors that the socket module loads
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
 
-def connect(path: str, seconds: float) -> socket.socket:
+def connect(path: str, seconds: float) -> connection:
     """A connection to the socket at ``path``; its timeout stays ``seconds``.
 
     :raise OSError: ENOENT, ECONNREFUSED, EACCES, ...
     """
-    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    opened = connection(AF_UNIX, SOCK_STREAM)
     opened.settimeout(seconds)
     try:
         _at(path, opened.connect)
@@ -30,6 +32,8 @@ def listen(path: str) -> socket.socket:
 
     :raise OSError: EADDRINUSE when something exists there, ENOENT, EACCES, ...
     """
+    import socket
+
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # fchmod before bind decides the mode of the socket's file without touching the process's umask.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TOO_HEAVY = (
     "argparse", "asyncio", "concurrent.futures", "ctypes", "email", "importlib.metadata", "inspect", "ipaddress",
     "logging", "multiprocessing", "qemu", "random", "shutil", "ssl", "subprocess", "tarfile", "tempfile", "tomllib",
-    "urllib.request",
+    "urllib.request", "typing", "re", "json", "socket", "selectors", "dataclasses", "datetime", "string",
 )  # fmt: skip
 _SCRIPT = """
 import sys

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
+from kata_runtime import fast_json
 from kata_runtime.netlink.address import packed_address
 from kata_runtime.network.values import family_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
 def compact(value: object) -> str:
     """One line of JSON without spaces."""
-    return json.dumps(value, separators=(",", ":"))
+    return fast_json.dumps(value)
 
 
 def added_nic(

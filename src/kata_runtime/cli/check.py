@@ -11,7 +11,6 @@ import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.cli.answers import compact
 from kata_runtime.cli.command_table import PROGRAM
@@ -20,12 +19,14 @@ from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import tell, write_line, write_text
 from kata_runtime.errors import KataError
 from kata_runtime.guest.image import DESCRIPTION_NAME, image_is_current
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox import cgroup
 from kata_runtime.sandbox.boot import kvm_question
 from kata_runtime.sandbox.config import Config, load_config
 from kata_runtime.sandbox.identity import check_root
 from kata_runtime.vmm.accelerator import FAILED_SECONDS, forget, kvm_obstacle, remembered
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.cli.grammar import Call
 

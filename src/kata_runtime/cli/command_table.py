@@ -6,10 +6,10 @@ start, on commands that clients run many times a second.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from kata_runtime.cli import handlers
+from kata_runtime.named_tuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

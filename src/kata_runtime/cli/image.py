@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kata_runtime.cli.streams import tell, write_line
 from kata_runtime.guest.image import DEFAULT_DESTINATION, build_image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.cli.grammar import Call
 

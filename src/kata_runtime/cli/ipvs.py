@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from kata_runtime.cli.meter import Meter
 from kata_runtime.cli.sessions import session_of
 from kata_runtime.cli.spool import Spool
 from kata_runtime.cli.streams import read_input, tell
 from kata_runtime.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.cli.grammar import Call
-from kata_runtime.cli.meter import Meter
 
 # A batch of the configured 20,000 rules has about 2 MB.
 _RULES_LIMIT = 64 * 1024 * 1024  # bytes

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kata_runtime.cli.sessions import patience_of
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import note, tell, write_line, write_text
 from kata_runtime.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

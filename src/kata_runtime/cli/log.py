@@ -7,12 +7,12 @@ import logging
 import os
 import traceback
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from kata_runtime import operation_log
 from kata_runtime.cli.streams import encoded, one_line, tell, write_note
 from kata_runtime.errors import HostError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from kata_runtime import __version__
 from kata_runtime.cli.grammar import Call, Help, Version, parse
@@ -19,6 +18,7 @@ from kata_runtime.cli.streams import (
 )
 from kata_runtime.errors import KataError, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType

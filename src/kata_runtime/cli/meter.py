@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Self
 
 from kata_runtime.cli.streams import write_note
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 _QUIET_SECONDS = 1.0
 _STEP_SECONDS = 0.2

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from kata_runtime.cli.sessions import session_of
 from kata_runtime.cli.streams import AnswerError, AnswerLostError, OutputClosedError, read_input, tell, write_line
 from kata_runtime.errors import HostError, KataError
+from kata_runtime.named_tuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     # The request module brings json along, which list-ifaces does not need.
     from collections.abc import Callable, Sequence

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
 
 from kata_runtime.cli.recovery import recover
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import read_input, write_line, write_text
 from kata_runtime.errors import ContainerError, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kata_runtime.cli.streams import note
 from kata_runtime.errors import HostError, KataError
 from kata_runtime.sandbox.pending import subject_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.sandbox.pending import Work
     from kata_runtime.sandbox.session import Session

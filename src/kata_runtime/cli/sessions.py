@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kata_runtime.cli.recovery import recover_for
 from kata_runtime.cli.settings import root_of
 from kata_runtime.cli.streams import note
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
 
 from kata_runtime.cli.streams import encoded, write_bytes
 from kata_runtime.errors import HostError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from typing import BinaryIO, Self
 
 # 20,000 rules take 1.5 MB as text.
 _MEMORY_BYTES = 4 * 1024 * 1024

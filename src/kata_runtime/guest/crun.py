@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from kata_runtime.errors import GuestError, ProtocolError
 from kata_runtime.guest import wire
+from kata_runtime.named_tuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Protocol
 
     from kata_runtime.guest.channel import Completed
+
+    class Runner(Protocol):
+        """A way to run short commands in a guest, such as ``AgentChannel``."""
+
+        def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
+            """What became of the command."""
+            ...
+
 
 _SECONDS = 30.0
 _ANSWER_BYTES_MAX = 256 * 1024
@@ -75,14 +85,6 @@ def exec_request(container_id: str, process: Mapping[str, object], terminal: tup
 
 def _request(kind: int, document: Mapping[str, object]) -> Request:
     return Request(kind, json.dumps(document, separators=(",", ":")).encode())
-
-
-class Runner(Protocol):
-    """A way to run short commands in a guest, such as ``AgentChannel``."""
-
-    def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
-        """What became of the command."""
-        ...
 
 
 class Crun:

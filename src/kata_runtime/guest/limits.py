@@ -6,7 +6,7 @@ What is made of it is counted where it is made (``netlink.request``, ``ipvs``).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from kata_runtime.named_tuple import NamedTuple
 
 # What is counted for a frame beyond its payload: the objects that hold it.
 FRAME_BYTES = 64

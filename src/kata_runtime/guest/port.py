@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import time
+from _socket import MSG_NOSIGNAL
 from collections import deque
 
 from kata_runtime import operation_log, unix_socket
@@ -108,7 +108,7 @@ class GuestPort:
         try:
             while self._outgoing:
                 head = self._outgoing[0]
-                sent = self._socket.send(head, socket.MSG_NOSIGNAL)
+                sent = self._socket.send(head, MSG_NOSIGNAL)
                 if sent == len(head):
                     self._outgoing.popleft()
                 else:

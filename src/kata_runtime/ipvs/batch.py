@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import GuestError, InputError, KataError
 from kata_runtime.ipvs import journal, limit
@@ -22,6 +21,7 @@ from kata_runtime.netlink.transport import Family
 from kata_runtime.sandbox.pending import begun, ended
 from kata_runtime.sandbox.process import held_signals
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 

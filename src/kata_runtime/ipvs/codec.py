@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from _socket import AF_INET, AF_INET6
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs.model import (
@@ -40,6 +39,7 @@ from kata_runtime.netlink.message import (
     unpack_u32,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

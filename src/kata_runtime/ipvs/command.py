@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import HostError, KataError, KernelError
 from kata_runtime.ipvs import batch, limit
@@ -12,6 +11,7 @@ from kata_runtime.ipvs.grammar import parse
 from kata_runtime.ipvs.guest_setup import enable, load
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService, Question
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

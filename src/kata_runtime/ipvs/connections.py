@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from _socket import AF_INET, AF_INET6
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs.model import Connection, address_text
 from kata_runtime.ipvs.proc_file import rows
 from kata_runtime.netlink.address import packed_address
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from _socket import AF_INET, AF_INET6, inet_ntop
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs import listing
@@ -18,6 +17,7 @@ from kata_runtime.ipvs.model import (
 )
 from kata_runtime.ipvs.order import by_service, servers_in_order
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 

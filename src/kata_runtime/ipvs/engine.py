@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Protocol
 
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
 from kata_runtime.ipvs import codec, proc_table
@@ -27,8 +26,10 @@ from kata_runtime.netlink.message import NLM_F_DUMP
 from kata_runtime.netlink.request import ROW_BYTES, Request, call, decoded, dump_each
 from kata_runtime.netlink.transport import Family
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
+    from typing import Protocol
 
     from kata_runtime.errors import KataError
     from kata_runtime.ipvs.model import (

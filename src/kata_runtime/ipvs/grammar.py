@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import InputError
 from kata_runtime.ipvs.model import (
@@ -45,8 +44,10 @@ from kata_runtime.ipvs.model import (
     Zero,
 )
 from kata_runtime.ipvs.options import Command, Line, read_line, split_words
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import packed_address
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

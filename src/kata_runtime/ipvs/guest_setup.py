@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import GuestError, KataError, KernelError
 from kata_runtime.ipvs.codec import FAMILY_NAME
 from kata_runtime.netlink.generic import find_family
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.guest.channel import AgentChannel
 

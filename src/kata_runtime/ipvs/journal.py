@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kata_runtime.errors import HostError
 from kata_runtime.ipvs.model import (
@@ -20,10 +19,13 @@ from kata_runtime.ipvs.model import (
     Tunnel,
     TunnelType,
 )
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox.files import replace_durably
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from kata_runtime.ipvs.rules import Table
 

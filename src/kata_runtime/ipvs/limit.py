@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kata_runtime.errors import LimitError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.ipvs.engine import Engine
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_ntop
-from typing import TYPE_CHECKING
 
 from kata_runtime.ipvs.model import (
     FULL_MASK,
@@ -17,6 +16,7 @@ from kata_runtime.ipvs.model import (
     flag_names,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 

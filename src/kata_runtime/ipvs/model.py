@@ -5,8 +5,10 @@ from __future__ import annotations
 from _socket import AF_INET, AF_INET6, inet_ntop
 from enum import IntEnum, IntFlag
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
 
+from kata_runtime.named_tuple import NamedTuple
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

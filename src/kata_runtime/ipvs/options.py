@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from kata_runtime.errors import InputError
+from kata_runtime.named_tuple import NamedTuple
 
 _LENGTH_MAX = 64 * 1024  # characters; real command lines have about a hundred
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from _socket import AF_INET6
-from typing import TYPE_CHECKING, TypeVar
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeVar
 
     from kata_runtime.ipvs.model import Server, ServerKey, ServiceKey
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 # A difference of two 32-bit words beyond this turns negative in C's int.
 _FAR = 1 << 31

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from _socket import AF_INET, AF_INET6, inet_pton
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ConflictError, ProtocolError
 from kata_runtime.ipvs.codec import NOT_COUNTED
 from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerWish, Service
 from kata_runtime.ipvs.proc_file import rows
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 

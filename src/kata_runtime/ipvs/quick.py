@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from _socket import AF_INET
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import InputError
 from kata_runtime.ipvs.grammar import (
@@ -36,6 +35,7 @@ from kata_runtime.ipvs.model import (
     ServiceWish,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.ipvs.model import Rule
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ConflictError, KernelError, ProtocolError
 from kata_runtime.ipvs import listing, order, save
@@ -20,6 +19,7 @@ from kata_runtime.ipvs.model import (
     Zero,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
-
 from kata_runtime.errors import InputError
 from kata_runtime.ipvs import quick
 from kata_runtime.ipvs.grammar import parse
@@ -21,9 +19,12 @@ from kata_runtime.ipvs.model import (
     ServiceKey,
     ServiceWish,
 )
+from kata_runtime.named_tuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import NoReturn
 
 _LINE_MAX = 4096  # characters
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

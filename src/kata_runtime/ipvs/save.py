@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from _socket import AF_INET6
-from typing import TYPE_CHECKING
 
 from kata_runtime.ipvs.listing import netmask_text
 from kata_runtime.ipvs.model import Forwarding, Protocol, ServiceFlag, TunnelFlag, TunnelType, address_text, flag_names
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.ipvs.model import ServerWish, Service, ServiceKey, ServiceWish, Tunnel
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import NamedTuple
 
 from kata_runtime.errors import ProtocolError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.message import (
     NLM_F_CREATE,
     NLM_F_DUMP,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kata_runtime import operation_log
 from kata_runtime.errors import ProtocolError
 from kata_runtime.netlink.message import NLMSG_DONE, NLMSG_ERROR, iter_messages, unpack_outcome
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 

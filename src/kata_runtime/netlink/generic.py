@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from kata_runtime.errors import ProtocolError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.message import pack_text, parse_attributes, unpack_text, unpack_u16, unpack_u32
 from kata_runtime.netlink.request import Request, call
-from kata_runtime.netlink.transport import Family, Transport
+from kata_runtime.netlink.transport import Family
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata_runtime.netlink.transport import Transport
 
 # include/uapi/linux/genetlink.h
 _GENL_ID_CTRL = 0x10

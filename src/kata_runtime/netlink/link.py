@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from _socket import AF_INET6
-from typing import NamedTuple
 
 from kata_runtime.errors import InputError, ProtocolError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.message import (
     NLM_F_DUMP,
     Message,

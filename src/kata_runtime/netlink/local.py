@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from kata_runtime.errors import DeadlineError, HostError
 from kata_runtime.netlink.exchange_log import recorded
 from kata_runtime.netlink.message import NLMSG_DONE, NLMSG_ERROR, align, iter_messages, pack_message
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Protocol, Self, TypeVar
 
     from kata_runtime.netlink.transport import Block, Family
+
+    T = TypeVar("T")
+
+    class Enter(Protocol):
+        """Calls a function in some network namespace."""
+
+        def __call__(self, function: Callable[[], T], /) -> T: ...
+
 
 # include/uapi/linux/netlink.h; the socket module does not know them. SOL_NETLINK: include/linux/socket.h.
 _SOL_NETLINK = 270
@@ -27,15 +36,6 @@ _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 # The kernel fills datagrams of a dump up to 32 KiB, or what the reader last offered.
 _DATAGRAM_BYTES = 64 * 1024
 _ANSWER_SECONDS = 10.0
-
-
-T = TypeVar("T")
-
-
-class Enter(Protocol):
-    """Calls a function in some network namespace."""
-
-    def __call__(self, function: Callable[[], T], /) -> T: ...
 
 
 def _stay(function: Callable[[], T], /) -> T:

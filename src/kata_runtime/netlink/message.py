@@ -6,10 +6,11 @@ Numbers are in the byte order of the machine: host and guest are of one architec
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ProtocolError
+from kata_runtime.named_tuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

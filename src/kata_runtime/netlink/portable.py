@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 from _socket import AF_INET6
-from typing import TYPE_CHECKING, NamedTuple
 
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import (
     IFA_F_NODAD,
     IFA_F_PERMANENT,
@@ -30,6 +30,7 @@ from kata_runtime.netlink.message import (
 from kata_runtime.netlink.request import Request
 from kata_runtime.netlink.route import Route, unpack_route, with_next_hops
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import errno
 from functools import partial
 from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kata_runtime.errors import KernelError, ProtocolError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.message import (
     NLM_F_ACK,
     NLM_F_DUMP,
@@ -26,10 +26,16 @@ from kata_runtime.netlink.message import (
     pack_message,
     unpack_outcome,
 )
-from kata_runtime.netlink.transport import Block, Family, Transport
+from kata_runtime.netlink.transport import Block, Family
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeVar
+
+    from kata_runtime.netlink.transport import Transport
+
+    T = TypeVar("T")
 
 # A block is one send(): less than a netlink socket takes at once (net.core.wmem_default is 208 KiB; netlink_sendmsg
 # refuses more with EMSGSIZE), and as many messages as can all fail without overflowing the 4 MiB receive
@@ -49,8 +55,6 @@ ROW_BYTES = 512
 _HELD_BYTES = 48 << 20
 _DECODED_BYTES = 100 << 20
 _DUMP_ROWS = 50_000
-
-T = TypeVar("T")
 
 
 class Request(NamedTuple):

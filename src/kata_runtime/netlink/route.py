@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from _socket import AF_INET, AF_INET6
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ProtocolError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import ADDRESS_BYTES, family_of, format_address
 from kata_runtime.netlink.message import (
     NLM_F_DUMP,
@@ -19,6 +19,7 @@ from kata_runtime.netlink.message import (
 )
 from kata_runtime.netlink.request import Request
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 from _socket import htons
-from typing import NamedTuple
 
 from kata_runtime.errors import ProtocolError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.message import (
     NLM_F_CREATE,
     NLM_F_DUMP,

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from kata_runtime.named_tuple import NamedTuple
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Protocol
+
+    class Transport(Protocol):
+        """A way to a kernel."""
+
+        def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
+            """Send ``blocks`` pipelined; yield all that the kernel answers to them, in order.
+
+            It comes in pieces of whole messages. The answer to a block ends with the NLMSG_ERROR or NLMSG_DONE of its
+            last sequence. A message of the block without NLM_F_ACK is answered only when it fails.
+            """
+            ...
 
 
 class Family(IntEnum):
@@ -27,15 +41,3 @@ class Block(NamedTuple):
     data: bytes
     last_sequence: int
     one_by_one: bool = False
-
-
-class Transport(Protocol):
-    """A way to a kernel."""
-
-    def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
-        """Send ``blocks`` pipelined; yield all that the kernel answers to them, in order, in pieces of whole messages.
-
-        The answer to a block ends with the NLMSG_ERROR or NLMSG_DONE of its last sequence; it can have several
-        pieces. A message of the block without NLM_F_ACK is answered only when it fails.
-        """
-        ...

@@ -13,8 +13,8 @@ Facts are compared as text, kept in the record as text, and made requests for th
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
-from typing import TYPE_CHECKING, NamedTuple
 
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import dump_addresses, format_address, unpack_address
 from kata_runtime.netlink.link import Link, dump_links, links_of, set_link
 from kata_runtime.netlink.neighbour import add_neighbour, delete_neighbour, dump_neighbours, neighbours_of
@@ -36,14 +36,16 @@ from kata_runtime.netlink.route import (
     unpack_route,
     with_next_hops,
 )
-from kata_runtime.netlink.transport import Family, Transport
+from kata_runtime.netlink.transport import Family
 from kata_runtime.network.route_table import is_visible
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
     from kata_runtime.netlink.message import Message
+    from kata_runtime.netlink.transport import Transport
 
 _MAC_BYTES = 6
 

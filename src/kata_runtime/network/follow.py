@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import select
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import KataError
 from kata_runtime.network.namespace_watch import NamespaceWatch
 from kata_runtime.network.reconcile import reconcile
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future

@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 from _socket import AF_INET6
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import Address, add_address, addresses_of
 from kata_runtime.netlink.link import RTM_NEWLINK, RTNLGRP_LINK, dump_links, links_of, set_link
 from kata_runtime.netlink.message import Message, iter_messages
 from kata_runtime.netlink.request import Request, call, call_each
 from kata_runtime.netlink.transport import Family
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -7,9 +7,9 @@ the work before it begins, and whoever finds it there ends it.
 from __future__ import annotations
 
 from _socket import AF_INET6
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, DeadlineError, InputError, KataError, LimitError, QemuError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import dump_addresses, format_address, packed_address
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.request import call_each
@@ -18,6 +18,7 @@ from kata_runtime.network.guest_nic import NicState, read_states
 from kata_runtime.network.unfinished import addition, begun_nics, deletion, finish, leaving_names, recover
 from kata_runtime.sandbox.pending import begun, ended
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

@@ -6,18 +6,19 @@ namespace has something new to say of the same destination.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from kata_runtime.errors import GuestError, KataError, KernelError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.request import Request, attempt_all
-from kata_runtime.netlink.transport import Family, Transport
+from kata_runtime.netlink.transport import Family
 from kata_runtime.network.facts import addition, describe, kind_of, names_in, read_holdings, removal, route_in
 from kata_runtime.network.route_table import Groups, group, plan
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kata_runtime.netlink.route import Route
+    from kata_runtime.netlink.transport import Transport
 
 # The first does it; a second puts back what the kernel took away on its own, as secondary addresses with their primary.
 _PASSES = 3

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Self, TypeVar
 
 from kata_runtime.errors import HostError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self, TypeVar
 
     from kata_runtime.netlink.local import LocalTransport
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import HostError, ProtocolError
 from kata_runtime.netlink.link import RTNLGRP_LINK
@@ -12,6 +11,7 @@ from kata_runtime.netlink.message import iter_messages
 from kata_runtime.netlink.neighbour import RTM_NEWNEIGH, RTNLGRP_NEIGH, neighbours_of
 from kata_runtime.netlink.transport import Family
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.network.namespace import Namespace
 

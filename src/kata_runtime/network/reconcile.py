@@ -6,9 +6,8 @@ what is left to do. What the guest has that the namespace never had is none of i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from kata_runtime.errors import ConflictError, HostError, KataError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.link import ARPHRD_ETHER, TUN_TYPE_TAP
 from kata_runtime.network.endpoint import release
 from kata_runtime.network.facts import Holdings, kind_of, names_in, read_holdings
@@ -20,6 +19,7 @@ from kata_runtime.network.unfinished import recover as recover_nic
 from kata_runtime.sandbox.pending import begun, ended
 from kata_runtime.sandbox.record import EndpointKind
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

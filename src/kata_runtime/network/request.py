@@ -6,9 +6,8 @@ ignored.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from kata_runtime.errors import InputError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import packed_address
 from kata_runtime.network.strict_json import read_json
 from kata_runtime.network.values import (

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import GuestError, HostError, KataError, KernelError
 from kata_runtime.netlink.request import Request, attempt_all
 from kata_runtime.netlink.route import Route, RouteKey, unpack_route
-from kata_runtime.netlink.transport import Family, Transport
+from kata_runtime.netlink.transport import Family
 from kata_runtime.network.route_table import Groups, group, plan, read_routes
 from kata_runtime.sandbox.files import replace_durably
 from kata_runtime.sandbox.pending import begun, ended
 from kata_runtime.sandbox.process import held_signals
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from kata_runtime.netlink.transport import Transport
     from kata_runtime.sandbox.session import Session
 
 KIND = "routes"

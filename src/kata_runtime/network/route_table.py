@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
-from typing import TYPE_CHECKING, NamedTuple
 
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import addresses_of, dump_addresses, format_address
 from kata_runtime.netlink.link import Link, dump_links, links_of
 from kata_runtime.netlink.message import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE
@@ -26,10 +26,13 @@ from kata_runtime.netlink.route import (
     dump_routes,
     routes_of,
 )
-from kata_runtime.netlink.transport import Family, Transport
+from kata_runtime.netlink.transport import Family
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from kata_runtime.netlink.transport import Transport
 
 # Made by the kernel: with an address, from a router advertisement, from an ICMP redirect.
 _KERNEL_PROTOCOLS = frozenset({RTPROT_REDIRECT, RTPROT_KERNEL, RTPROT_RA})

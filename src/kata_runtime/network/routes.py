@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 from _socket import AF_INET, AF_INET6, inet_pton
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, InputError, KataError, KernelError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.message import NLM_F_CREATE, NLM_F_EXCL
 from kata_runtime.netlink.route import NextHop, Route, RouteKey, add_route, new_route, with_next_hops
 from kata_runtime.network.route_journal import apply, recover
@@ -21,6 +21,7 @@ from kata_runtime.network.route_table import (
     read_table,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from kata_runtime import fast_json
 from kata_runtime.errors import InputError
 from kata_runtime.network.values import shown
 
@@ -21,15 +20,9 @@ def read_json(data: bytes) -> object:
     """
     text = _decode(data)
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_refuse_constant,
-            parse_int=_integer,
-            parse_float=_fraction,
-        )
-    except json.JSONDecodeError as exc:
-        raise _syntax_error(text, exc) from exc
+        value = fast_json.loads(text, _DECODING)
+    except ValueError as exc:
+        raise _syntax_error(text) from exc
     except RecursionError as exc:
         raise InputError("the input nests lists or objects too deeply") from exc
     if "\\u" in text:
@@ -52,7 +45,16 @@ def _decode(data: bytes) -> str:
     return text
 
 
-def _syntax_error(text: str, exc: json.JSONDecodeError) -> InputError:
+def _syntax_error(text: str) -> InputError:
+    """What is wrong and where, which the json package tells and the command path's decoder does not."""
+    import json
+
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        exc = error
+    else:
+        return InputError("the input is not JSON")
     where = f"line {exc.lineno} column {exc.colno}"
     if exc.msg == "Extra data":
         return InputError(f"the input goes on after its JSON value at {where}", hint="give one value")
@@ -94,6 +96,11 @@ def _check_length(digits: str) -> None:
     if len(digits) > _NUMBER_LIMIT:
         message = f"the input holds a number of {len(digits)} characters"
         raise InputError(message, hint=f"at most {_NUMBER_LIMIT} make sense")
+
+
+_DECODING = fast_json.Decoding(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_fraction, parse_constant=_refuse_constant
+)
 
 
 def _refuse_hostile_text(value: object) -> None:

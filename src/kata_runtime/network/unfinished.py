@@ -6,11 +6,10 @@ device and root port; from then on only commands about NICs look whether it is g
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kata_runtime.errors import DeadlineError, HostError
 from kata_runtime.sandbox.pending import begun, ended
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 

@@ -7,9 +7,9 @@ value or raises InputError with that field.
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
-from typing import NamedTuple
 
 from kata_runtime.errors import InputError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import packed_address
 
 NAME_LIMIT = 15  # characters: IFNAMSIZ - 1 (include/uapi/linux/if.h)

@@ -8,7 +8,8 @@ import socket
 import struct
 import termios
 import tty
-from contextlib import contextmanager
+from array import array
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from kata_runtime import unix_socket
@@ -62,7 +63,8 @@ def raw_terminal(fd: int) -> Iterator[None]:
 
 def _send(path: str, master: int, name: str) -> None:
     try:
-        with unix_socket.connect(path, _SEND_SECONDS) as connection:
-            socket.send_fds(connection, [name.encode()], [master])
+        with closing(unix_socket.connect(path, _SEND_SECONDS)) as connection:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [master]))]
+            connection.sendmsg([name.encode()], rights)
     except OSError as error:
         raise HostError(f"cannot hand the terminal over at {path}: {error.strerror}", errno=error.errno or 0) from error

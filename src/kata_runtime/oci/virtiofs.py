@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from kata_runtime import unix_socket
@@ -16,7 +16,7 @@ from kata_runtime.sandbox.process import Child, Program
 from kata_runtime.vmm.filesystem import TAG, plug_filesystem
 
 if TYPE_CHECKING:
-    import socket
+    from _socket import socket
     from collections.abc import Callable
 
     from kata_runtime.guest.channel import AgentChannel
@@ -65,7 +65,7 @@ def serve_files(session: Session, program: str, undo: ExitStack) -> None:
 
 def _start_virtiofsd(
     program: str, sandbox: str, served: str, undo: ExitStack, passing: ExitStack, started: Callable[[int, int], None]
-) -> socket.socket:
+) -> socket:
     """Serve the directory ``served``; the connection for QEMU, closed by ``passing``. ``undo`` ends the process.
 
     It enters namespaces of its own and keeps eight capabilities (virtiofsd(1), ``sandbox=namespace``): files belong
@@ -81,7 +81,7 @@ def _start_virtiofsd(
             log = os.open(os.path.join(sandbox, paths.VIRTIOFSD_LOG), flags, 0o600)
             inherited.callback(os.close, log)
             # It waits in the socket's queue until virtiofsd takes it: no path that others could connect to, no retry.
-            connection = passing.enter_context(unix_socket.connect(path, _CONNECT_SECONDS))
+            connection = passing.enter_context(closing(unix_socket.connect(path, _CONNECT_SECONDS)))
             os.unlink(path)
         except OSError as error:
             raise HostError(f"cannot make {path}: {error.strerror}", errno=error.errno or 0) from error
@@ -96,7 +96,7 @@ def _start_virtiofsd(
     return connection
 
 
-def _mount_in_guest(monitor: Monitor, channel: AgentChannel, connection: socket.socket) -> None:
+def _mount_in_guest(monitor: Monitor, channel: AgentChannel, connection: socket) -> None:
     """Plug the file system behind ``connection``, and mount it where the guest finds its bundles.
 
     :raise QemuError, GuestError, DeadlineError: QEMU or the guest did not do its part.

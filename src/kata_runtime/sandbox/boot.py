@@ -10,7 +10,6 @@ import stat
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from kata_runtime import operation_log, unix_socket
 from kata_runtime.errors import HostError, KataError
@@ -18,6 +17,7 @@ from kata_runtime.guest import wire
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.image import KERNEL_PARAMETERS
 from kata_runtime.guest.port import GuestPort
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox import cgroup, paths
 from kata_runtime.sandbox.boot_failure import boot_error
 from kata_runtime.sandbox.confinement import THREADS, confinement_of
@@ -29,11 +29,24 @@ from kata_runtime.vmm.command import Port, VmConfig, cpu_model, qemu_arguments
 from kata_runtime.vmm.monitor import Monitor
 from kata_runtime.vmm.snapshot import load_devices, stopped
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Protocol
 
     from kata_runtime.sandbox.config import Config
     from kata_runtime.sandbox.template import Template
+
+    class Keep(Protocol):
+        """Keeps a machine that stands still: its memory (a descriptor) and what its monitor gives."""
+
+        def __call__(self, memory: int, monitor: Monitor, /) -> None: ...
+
+    class Save(Protocol):
+        """Puts a QEMU on record."""
+
+        def __call__(self, pid: int, start_time: int, *, ready: bool) -> None: ...
+
 
 # Under TCG on two busy cores; 4 s are usual.
 BOOT_SECONDS = 120.0
@@ -44,18 +57,6 @@ _READY = b"1"
 # QEMU opens its monitor last of all, on a busy host after seconds.
 _MONITOR_SECONDS = 20.0
 _HOST_NAME_CHARACTERS = 12
-
-
-class Keep(Protocol):
-    """Keeps a machine that stands still: its memory (a descriptor) and what its monitor gives."""
-
-    def __call__(self, memory: int, monitor: Monitor, /) -> None: ...
-
-
-class Save(Protocol):
-    """Puts a QEMU on record."""
-
-    def __call__(self, pid: int, start_time: int, *, ready: bool) -> None: ...
 
 
 def find_qemu(path: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import DeadlineError, GuestError, KataError
 from kata_runtime.sandbox import paths
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.sandbox.process import Child
 

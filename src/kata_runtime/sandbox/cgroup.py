@@ -11,10 +11,10 @@ import errno
 import os
 import select
 import time
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import HostError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kata_runtime.errors import HostError, InputError
 from kata_runtime.guest.image import DEFAULT_DESTINATION, INITRD_NAME, KERNEL_NAME
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.vmm.command import ROOT_PORTS_MAX
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
 DEFAULT_PATH = "/etc/kata-runtime/configuration.toml"
 

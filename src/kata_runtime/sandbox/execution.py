@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
+from kata_runtime import fast_json
 from kata_runtime.errors import ContainerError, GuestError, LimitError
 from kata_runtime.guest import wire
 from kata_runtime.guest.port import GuestPort
@@ -15,6 +14,7 @@ from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.lock import LockFile
 from kata_runtime.sandbox.relay import RefusedError, Relay, Streams
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -37,7 +37,7 @@ def execute(directory: str, container_id: str, argv: Sequence[str]) -> int:
         relay = Relay(port, Streams(0, 1, 2), owned=False)
         relay.watch(wakeup, lambda: _forward(relay, wakeup))
         try:
-            return relay.run(wire.EXEC, json.dumps({"argv": list(argv)}).encode())
+            return relay.run(wire.EXEC, fast_json.dumps({"argv": list(argv)}).encode())
         except RefusedError as error:
             raise GuestError(f"cannot run {argv[0]!a} in the container: {error.message}") from None
 

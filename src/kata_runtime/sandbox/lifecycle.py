@@ -9,7 +9,6 @@ import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ConflictError, ContainerError, HostError, InputError, KataError
 from kata_runtime.guest.channel import AgentChannel
@@ -34,6 +33,7 @@ from kata_runtime.sandbox.session import held, locked, require_running
 from kata_runtime.sandbox.template_boot import boot_with_template, template_key
 from kata_runtime.vmm.accelerator import Accelerator, choose, is_kvm_failure, is_shortage, remember
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path

@@ -8,11 +8,12 @@ import os
 import select
 import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime import operation_log
 from kata_runtime.errors import DeadlineError, HostError
+from kata_runtime.named_tuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -6,8 +6,7 @@ that cannot be ended, as when a guest does not let go of a NIC, stays while othe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

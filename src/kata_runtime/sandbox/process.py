@@ -7,15 +7,17 @@ import os
 import select
 import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from kata_runtime.errors import DeadlineError, HostError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox.confinement import Confinement, confine, load_libc
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import ExitStack
     from ctypes import CDLL
+    from typing import NoReturn
 
 END_SECONDS = 10.0
 ENDING_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kata_runtime import operation_log
+from kata_runtime import fast_json, operation_log
 from kata_runtime.errors import HostError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.files import replace_durably
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 VERSION = 2
 _PID_MAX = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
@@ -104,7 +105,7 @@ def load_record(directory: str) -> Record:
     path = os.path.join(directory, paths.RECORD)
     try:
         with open(path, "rb") as file:
-            document = json.loads(file.read())
+            document = fast_json.loads(file.read().decode())
         version = document.pop("version")
         if version == VERSION:
             record = _record_of(document)
@@ -132,7 +133,7 @@ def save_record(directory: str, record: Record) -> None:
     path = os.path.join(directory, paths.RECORD)
     with operation_log.measured("record", path=path, pending=record.pending):
         try:
-            replace_durably(path, json.dumps(document).encode())
+            replace_durably(path, fast_json.dumps(document).encode())
         except OSError as error:
             raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import DeadlineError, GuestError, ProtocolError
 from kata_runtime.guest import wire
+from kata_runtime.named_tuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ContainerError
 from kata_runtime.guest.channel import AgentChannel
@@ -14,6 +13,7 @@ from kata_runtime.sandbox.lock import LockFile, Patience, stops_deferred
 from kata_runtime.sandbox.process import held_signals, is_alive
 from kata_runtime.sandbox.record import Record, load_record, save_record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path

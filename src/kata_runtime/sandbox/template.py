@@ -12,12 +12,13 @@ import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import HostError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox.guest_memory import occupied_pages, store_memory
 from kata_runtime.sandbox.lock import LockFile
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

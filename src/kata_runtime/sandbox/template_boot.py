@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from kata_runtime.errors import HostError, KataError
 from kata_runtime.guest import wire
@@ -13,8 +12,10 @@ from kata_runtime.sandbox.template import TemplateStore
 from kata_runtime.vmm.accelerator import fingerprint
 from kata_runtime.vmm.snapshot import save_devices
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Protocol
 
     from kata_runtime.sandbox.boot import Keep
     from kata_runtime.sandbox.config import Config
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     from kata_runtime.vmm.accelerator import Machine
     from kata_runtime.vmm.monitor import Monitor
 
+    class Start(Protocol):
+        """``boot`` of one sandbox with one accelerator."""
+
+        def __call__(self, *, seconds: float, template: Template | None = None, keep: Keep | None = None) -> None: ...
+
+
 # From starting QEMU to the agent's answer: 0.2 s on an idle host.
 _LOAD_SECONDS = 20.0
-
-
-class Start(Protocol):
-    """``boot`` of one sandbox with one accelerator."""
-
-    def __call__(self, *, seconds: float, template: Template | None = None, keep: Keep | None = None) -> None: ...
 
 
 def template_key(machine: Machine, arguments: Sequence[str]) -> str:

@@ -14,9 +14,9 @@ import time
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
 
 from kata_runtime.errors import HostError
+from kata_runtime.named_tuple import NamedTuple
 
 CACHE_DIRECTORY = Path("/var/cache/kata-runtime")
 # A module parameter, a firmware setting or the hypervisor around this host may change meanwhile.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import KataError
 from kata_runtime.vmm.command import FILESYSTEM_BUS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.vmm.monitor import Monitor
 

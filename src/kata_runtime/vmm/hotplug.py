@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from select import select
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import HostError, KataError, QemuError
 from kata_runtime.vmm.command import root_port_bus
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import select
 import time
+from _socket import MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
 
 from kata_runtime import fast_json, operation_log, unix_socket
 from kata_runtime.errors import DeadlineError, QemuError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    from _socket import socket
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+    from typing import Self
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 10.0
@@ -72,7 +74,7 @@ class EventQueue:
 class Monitor:
     """A connection to a running QEMU's monitor; QEMU serves one at a time. A context manager."""
 
-    def __init__(self, opened: socket.socket) -> None:
+    def __init__(self, opened: socket) -> None:
         opened.setblocking(False)
         self._socket = opened
         self._poller = select.poll()
@@ -198,14 +200,13 @@ class Monitor:
         return None
 
     def _send(self, data: bytes, descriptors: tuple[int, ...], end: float) -> bool:
-        import socket
         from array import array
 
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+        rights = [(SOL_SOCKET, SCM_RIGHTS, array("i", descriptors))] if descriptors else []
         left = memoryview(data)
         while left:
             try:
-                left = left[self._socket.sendmsg([left], rights, socket.MSG_NOSIGNAL) :]
+                left = left[self._socket.sendmsg([left], rights, MSG_NOSIGNAL) :]
                 # The kernel hands descriptors over with the first byte that is sent with them (unix(7)).
                 rights = []
             except BlockingIOError:

@@ -6,14 +6,14 @@ import os
 import stat
 import struct
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
 
 from kata_runtime import unix_socket
 from kata_runtime.errors import DeadlineError, HostError, InputError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    from _socket import socket
     from collections.abc import Iterator
 
 ANSWER_SECONDS = 3.0
@@ -41,7 +41,7 @@ def examine(path: str, queues: int, *, user: int) -> None:
     :raise InputError: nothing of the kind is there, or it has fewer queue pairs.
     :raise HostError, DeadlineError: it may not be used, or does not answer properly.
     """
-    with _connected(path, user) as opened:
+    with closing(_connected(path, user)) as opened:
         try:
             available = _queue_pairs(opened, time.monotonic() + ANSWER_SECONDS)
         except TimeoutError:
@@ -56,7 +56,7 @@ def examine(path: str, queues: int, *, user: int) -> None:
         )
 
 
-def _connected(path: str, user: int) -> socket.socket:
+def _connected(path: str, user: int) -> socket:
     length = len(os.fsencode(path))
     if length > _PATH_BYTES_MAX:
         raise InputError(
@@ -108,7 +108,7 @@ def _acting_as(user: int) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def _queue_pairs(opened: socket.socket, end: float) -> int:
+def _queue_pairs(opened: socket, end: float) -> int:
     if not _ask(opened, _GET_FEATURES, end) & _PROTOCOL_FEATURES:
         return 1
     if not _ask(opened, _GET_PROTOCOL_FEATURES, end) & _MULTI_QUEUE:
@@ -116,7 +116,7 @@ def _queue_pairs(opened: socket.socket, end: float) -> int:
     return _ask(opened, _GET_QUEUE_NUM, end)
 
 
-def _ask(opened: socket.socket, request: int, end: float) -> int:
+def _ask(opened: socket, request: int, end: float) -> int:
     opened.sendall(_HEADER.pack(request, _VERSION, 0))
     answered, flags, size = _HEADER.unpack(_exactly(opened, _HEADER.size, end))
     if (answered, flags & _REPLY, size) != (request, _REPLY, 8):
@@ -124,7 +124,7 @@ def _ask(opened: socket.socket, request: int, end: float) -> int:
     return int.from_bytes(_exactly(opened, 8, end), "little")
 
 
-def _exactly(opened: socket.socket, count: int, end: float) -> bytes:
+def _exactly(opened: socket, count: int, end: float) -> bytes:
     data = b""
     while len(data) < count:
         remaining = end - time.monotonic()

@@ -5,28 +5,28 @@ The record of a NIC names its kind, so whoever takes the NIC out, or finds it ha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from kata_runtime.sandbox.record import EndpointKind
 from kata_runtime.vmm.hotplug import UNPLUG_SECONDS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from kata_runtime.network.request import NicRequest
     from kata_runtime.sandbox.record import NicRecord
     from kata_runtime.sandbox.session import Session
 
+    class Endpoint(Protocol):
+        """One back end, found to be usable."""
 
-class Endpoint(Protocol):
-    """One back end, found to be usable."""
+        def plug(self, session: Session, nic: NicRecord) -> None:
+            """Make it a NIC of the running machine; after a failure QEMU is as it was.
 
-    def plug(self, session: Session, nic: NicRecord) -> None:
-        """Make it a NIC of the running machine; after a failure QEMU is as it was.
+            :raise QemuError, DeadlineError, HostError: it cannot be plugged.
+            """
 
-        :raise QemuError, DeadlineError, HostError: it cannot be plugged.
-        """
-
-    def close(self) -> None:
-        """Release what the command holds of it; a plugged NIC keeps its own."""
+        def close(self) -> None:
+            """Release what the command holds of it; a plugged NIC keeps its own."""
 
 
 def kind_of(request: NicRequest) -> EndpointKind:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kata_runtime.vmm.hotplug import plug_tap
 from kata_runtime.vmm.macvtap import open_macvtap
 from kata_runtime.vmm.tap import close_all, open_vhost_net
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.network.namespace import Namespace
     from kata_runtime.sandbox.record import NicRecord

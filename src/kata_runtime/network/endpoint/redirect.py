@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ConflictError, HostError, KernelError
 from kata_runtime.netlink.link import get_link, links_of, set_link, without_own_addresses
@@ -21,12 +20,14 @@ from kata_runtime.netlink.traffic import (
     filters_of,
     redirect_ingress,
 )
-from kata_runtime.netlink.transport import Family, Transport
+from kata_runtime.netlink.transport import Family
 from kata_runtime.network.namespace import Namespace
 from kata_runtime.vmm.hotplug import plug_tap
 from kata_runtime.vmm.tap import close_all, create_tap, open_vhost_net
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kata_runtime.netlink.transport import Transport
     from kata_runtime.sandbox.record import NicRecord
     from kata_runtime.sandbox.session import Session
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ConflictError
 from kata_runtime.vmm.accelerator import Accelerator
 from kata_runtime.vmm.hotplug import plug_vhost_user
 from kata_runtime.vmm.vhost_user import examine
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.network.request import NicRequest
     from kata_runtime.sandbox.record import NicRecord
