@@ -37,9 +37,9 @@ cat >.venv/bin/kata-runtime <<EOF
 import sys
 
 sys.path.append("$(pwd)/src")
-from kata_runtime.cli.main import main
+from kata_runtime.cli.main import program
 
-sys.exit(main())
+program()
 EOF
 chmod 755 .venv/bin/kata-runtime
 .venv/bin/python3 -m compileall -q src

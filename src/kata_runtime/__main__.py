@@ -1,7 +1,5 @@
 """``python -m kata_runtime``."""
 
-import sys
+from kata_runtime.cli.main import program
 
-from kata_runtime.cli.main import main
-
-sys.exit(main())
+program()

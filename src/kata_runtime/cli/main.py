@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -22,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
+    from typing import NoReturn
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -32,6 +34,15 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+def program() -> NoReturn:
+    """The command line of this process, and its end.
+
+    Not by sys.exit: taking the interpreter apart takes as long as a third of a short command, and nothing of ours
+    waits for it. All output is written with write(2), and the log's handlers flush each record.
+    """
+    os._exit(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
