@@ -33,7 +33,7 @@ def signal_of(text: str) -> int:
             # Also those of real time, which have no names.
             return int(next(number for number in signal.valid_signals() if number == int(name)))
         return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
-    except (KeyError, StopIteration) as exc:
+    except (KeyError, ValueError, StopIteration) as exc:
         raise UsageError(f"there is no signal {text!a}", hint="give a name such as TERM or a number") from exc
 
 
