@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import socket
 import stat
@@ -234,6 +233,8 @@ def _start(vm: _Vm, directory: str, guard: int, undo: ExitStack) -> tuple[Child,
         sockets = {name: item.fileno() for name, item in listening.items()}
         argv = qemu_arguments(_machine(vm, sockets, console_end.fileno()))
         if operation_log.is_wanted():
+            import shlex
+
             operation_log.note("qemu", command=shlex.join(argv))
         groups = [user, *_device_groups(vm.accelerator)]
         confinement = confinement_of(user, groups, vcpus=vcpus, user_is_shared=shared)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 
 from kata_runtime.errors import HostError, InputError
 from kata_runtime.guest.image import DEFAULT_DESTINATION, INITRD_NAME, KERNEL_NAME
@@ -97,6 +96,8 @@ def _read(path: str, document: Mapping[str, Any], warn: Callable[[str], None]) -
             continue
         for key, value in table.items():
             if key not in known:
+                from difflib import get_close_matches
+
                 near = get_close_matches(key, known, 1)
                 advice = f"; did you mean {near[0]}?" if near else ""
                 warn(f"{path}: [{name}] {key} means nothing here; ignored{advice}")

@@ -7,7 +7,6 @@ import shutil
 import signal
 import time
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from functools import partial
 
 from kata_runtime.errors import ConflictError, ContainerError, HostError, InputError, KataError
@@ -95,7 +94,7 @@ def make(
     record = Record(
         container_id,
         boot_id=boot_id(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         qemu=config.path,
         vcpus=config.default_vcpus,
         root_ports=config.default_root_ports,

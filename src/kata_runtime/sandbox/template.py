@@ -6,13 +6,11 @@ of QEMU's devices and a description with the digests of both. It is made beside 
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from kata_runtime import fast_json
 from kata_runtime.errors import HostError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox.guest_memory import occupied_pages, store_memory
@@ -60,12 +58,12 @@ class TemplateStore:
                 template = _open(place, stack)
                 if not _is_whole(place, template):
                     template = None
-                    shutil.rmtree(place, ignore_errors=True)
+                    _remove(place)
             except FileNotFoundError:
                 template = None
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 template = None
-                shutil.rmtree(place, ignore_errors=True)
+                _remove(place)
             if template is not None:
                 with suppress(OSError):
                     os.utime(place)  # what is used is kept longest
@@ -73,7 +71,7 @@ class TemplateStore:
 
     def drop(self, key: str) -> None:
         """Remove one that turned out not to load."""
-        shutil.rmtree(self._directory / key, ignore_errors=True)
+        _remove(self._directory / key)
 
     @contextmanager
     def making(self, key: str) -> Iterator[bool]:
@@ -98,13 +96,15 @@ class TemplateStore:
         :raise HostError: the file system refused; nothing is left then.
         :raise KataError: ``save_devices`` failed; likewise.
         """
+        import tempfile
+
         try:
             scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self._directory))
             try:
                 _write(scratch, memory, save_devices)
                 os.rename(scratch, self._directory / key)
             finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+                _remove(scratch)
             self._prune(key)
         except OSError as error:
             raise HostError(
@@ -120,7 +120,7 @@ class TemplateStore:
             entries = list(self._directory.iterdir())
             for entry in entries:
                 if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
+                    _remove(entry, ignore_errors=False)
                 else:
                     entry.unlink()
         except FileNotFoundError:
@@ -135,10 +135,16 @@ class TemplateStore:
         kept = [place for place in places if not place.name.startswith(".")]
         for place in kept[_KEPT_MAX:]:
             if place.name != key:
-                shutil.rmtree(place, ignore_errors=True)
+                _remove(place)
         for place in places:
             if place.name.startswith(_SCRATCH) and _is_abandoned(place):
-                shutil.rmtree(place, ignore_errors=True)
+                _remove(place)
+
+
+def _remove(directory: Path, *, ignore_errors: bool = True) -> None:
+    from shutil import rmtree  # most starts remove nothing
+
+    rmtree(directory, ignore_errors=ignore_errors)
 
 
 def _is_abandoned(scratch: Path) -> bool:
@@ -166,7 +172,7 @@ def _write(scratch: Path, memory: int, save_devices: Callable[[int], None]) -> N
             os.fsync(file)
         digests = {name: _digest(file) for name, file in files.items()}
         description = _opened(scratch / _DESCRIPTION, os.O_WRONLY, stack)
-        os.write(description, json.dumps({"sha256": digests}).encode())
+        os.write(description, fast_json.dumps({"sha256": digests}).encode())
         os.fsync(description)
         _note_verified(scratch, files)
         directory = _opened(scratch, os.O_RDONLY | os.O_DIRECTORY, stack)
@@ -190,9 +196,9 @@ def _is_whole(place: Path, template: Template) -> bool:
     files = template._asdict()
     # Content cannot change without the time of the inode's last change, which nobody can set (inode(7), ctime).
     with suppress(OSError, ValueError):
-        if json.loads((place / _VERIFIED).read_bytes()) == _marks(files):
+        if fast_json.loads((place / _VERIFIED).read_text(encoding="ascii")) == _marks(files):
             return True
-    expected = json.loads((place / _DESCRIPTION).read_bytes())["sha256"]
+    expected = fast_json.loads((place / _DESCRIPTION).read_text(encoding="ascii"))["sha256"]
     if {name: _digest(file) for name, file in files.items()} != expected:
         return False
     with suppress(OSError):
@@ -203,7 +209,7 @@ def _is_whole(place: Path, template: Template) -> bool:
 def _note_verified(place: Path, files: dict[str, int]) -> None:
     with ExitStack() as stack:
         file = _opened(place / _VERIFIED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, stack)
-        os.write(file, json.dumps(_marks(files)).encode())
+        os.write(file, fast_json.dumps(_marks(files)).encode())
 
 
 def _marks(files: dict[str, int]) -> dict[str, object]:
