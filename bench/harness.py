@@ -23,21 +23,15 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parents[1] / "docs/benchmarks"
 ROUNDS = 5
 _PROOFS = 3
+_TEMPLATES = ".templates"
 
 
 @contextmanager
-def bench_sandbox() -> Iterator[Sandbox]:
-    """A sandbox in a private network namespace, with room for any number of rules."""
+def bench_runtime(*lines: str) -> Iterator[Runtime]:
+    """The program under a root of its own, with further ``lines`` of QEMU's section, in a private network namespace."""
     root = Path(tempfile.mkdtemp(prefix="kata-bench-"))
-    config = root / ".configuration.toml"
-    config.write_text(
-        "[hypervisor.qemu]\n"
-        f'kernel = "{TEST_DESTINATION / KERNEL_NAME}"\n'
-        f'initrd = "{TEST_DESTINATION / INITRD_NAME}"\n'
-        "default_memory = 1024\n"
-        "[runtime]\nipvs_rule_limit = 1000000\n"
-    )
-    runtime = Runtime(root, config)
+    runtime = Runtime(root, root / ".configuration.toml")
+    configure(runtime, *lines)
     try:
         with network_namespace(f"kata-bench-{os.getpid()}") as namespace:
             runtime.namespace = namespace
@@ -49,11 +43,35 @@ def bench_sandbox() -> Iterator[Sandbox]:
                     break
             else:
                 # It may work at times, on a busy host: what is measured must not depend on that.
-                config.write_text(config.read_text().replace("[runtime]", 'accelerator = "tcg"\n[runtime]'))
-            with booted(runtime, "bench") as sandbox:
-                yield sandbox
+                configure(runtime, *lines, 'accelerator = "tcg"')
+            yield runtime
     finally:
         shutil.rmtree(root)
+
+
+def configure(runtime: Runtime, *lines: str) -> None:
+    """Write the configuration of ``runtime``: the test image, a place for templates, and ``lines``."""
+    runtime.config.write_text(
+        "[hypervisor.qemu]\n"
+        f'kernel = "{TEST_DESTINATION / KERNEL_NAME}"\n'
+        f'initrd = "{TEST_DESTINATION / INITRD_NAME}"\n'
+        f'template_path = "{runtime.root / _TEMPLATES}"\n'
+        + "".join(f"{line}\n" for line in lines)
+        + "[runtime]\nipvs_rule_limit = 1000000\n"
+    )
+
+
+def template_of(runtime: Runtime) -> Path:
+    """The only template that there is."""
+    (found,) = [place for place in (runtime.root / _TEMPLATES).iterdir() if not place.name.startswith(".")]
+    return found
+
+
+@contextmanager
+def bench_sandbox() -> Iterator[Sandbox]:
+    """A sandbox in a private network namespace, with room for any number of rules."""
+    with bench_runtime("default_memory = 1024") as runtime, booted(runtime, "bench") as sandbox:
+        yield sandbox
 
 
 def seconds(action: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""A line chart as SVG, by hand: a library for one picture would be the project's largest dependency."""
+"""Charts as SVG, by hand: a library for one picture would be the project's largest dependency."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ _COLOURS = ("#c0392b", "#2468b4", "#7f7f7f", "#2e8b57")
 _WIDTH, _HEIGHT = 720, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 140, 40, 50
 _TICKS = 5
+_BAR, _BAR_GAP, _BAR_LEFT = 22, 10, 260
 
 Points = list[tuple[float, float]]
 
@@ -48,4 +49,27 @@ def chart(title: str, x: Axis, y: Axis, lines: dict[str, Points]) -> str:
         parts += [f'<circle cx="{across:.1f}" cy="{down:.1f}" r="3" fill="{colour}"/>' for across, down in placed[1:]]
         across, down = placed[-1]
         parts.append(f'<text x="{across + 8:.1f}" y="{down + 4:.1f}" fill="{colour}">{name}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def bars(title: str, unit: str, groups: dict[str, dict[str, float]]) -> str:
+    """Horizontal bars with their values; in each group the same names, each of which has a colour."""
+    highest = max(value for group in groups.values() for value in group.values())
+    height = _TOP + sum(len(group) * _BAR + _BAR_GAP for group in groups.values()) + _BAR_GAP
+    parts = [f'<svg xmlns="{_NAMESPACE}" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" font-size="12">']
+    parts.append(f'<rect width="{_WIDTH}" height="{height}" fill="white"/>')
+    parts.append(f'<text x="10" y="20" font-size="14">{title}</text>')
+    top = _TOP
+    for name, group in groups.items():
+        for (what, value), colour in zip(group.items(), _COLOURS, strict=False):
+            length = value / highest * (_WIDTH - _BAR_LEFT - _RIGHT)
+            middle = top + _BAR * 0.65
+            words = f"{name}, {what}" if name else what
+            parts.append(f'<text x="{_BAR_LEFT - 8}" y="{middle:.1f}" text-anchor="end">{words}</text>')
+            parts.append(
+                f'<rect x="{_BAR_LEFT}" y="{top + 2}" width="{length:.1f}" height="{_BAR - 4}" fill="{colour}"/>'
+            )
+            parts.append(f'<text x="{_BAR_LEFT + length + 6:.1f}" y="{middle:.1f}">{value:.3g} {unit}</text>')
+            top += _BAR
+        top += _BAR_GAP
     return "\n".join([*parts, "</svg>"]) + "\n"
