@@ -1,5 +1,5 @@
-# make setup | demo | test | bench | kill-anywhere | long-life | check | fuzz | clean: each installs what it needs first,
-# and only what is missing.
+# make setup | demo | test | bench | bench-check | boot-stress | kill-anywhere | long-life | check | fuzz | clean: each
+# installs what it needs first, and only what is missing.
 .POSIX:
 .SUFFIXES:
 
@@ -17,9 +17,17 @@ test: test-environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m pytest
 
-bench: environment
+bench: test-environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m bench.bench
+
+bench-check: test-environment
+	@$(RUN) scripts/ensure_images.py default test
+	@$(RUN) -m bench.check
+
+boot-stress: environment
+	@$(RUN) scripts/ensure_images.py default test
+	@$(RUN) -m bench.boot_stress $(RUNS)
 
 kill-anywhere: environment
 	@$(RUN) scripts/ensure_images.py default test
@@ -32,13 +40,14 @@ long-life: environment
 check: environment
 	@$(RUN) -m pytest tests/quality
 
-# Inputs in all; 10,000,000 take less than an hour of one core.
-RUNS = 1000000
+# How often boot-stress starts a sandbox (1,000), or how many inputs fuzz makes in all (1,000,000; ten times as many take
+# less than an hour of one core).
+RUNS =
 
 fuzz: environment
 	@[ -d build/fuzz/packages ] || $(RUN) -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps \
 		--target build/fuzz/packages -r requirements-fuzz.lock
-	@PYTHONPATH=build/fuzz/packages $(RUN) -m scripts.fuzz --runs $(RUNS)
+	@RUNS=$(RUNS); PYTHONPATH=build/fuzz/packages $(RUN) -m scripts.fuzz --runs $${RUNS:-1000000}
 
 environment:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh packages.txt
@@ -50,4 +59,4 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: setup demo test bench kill-anywhere long-life check fuzz environment test-environment clean
+.PHONY: setup demo test bench bench-check boot-stress kill-anywhere long-life check fuzz environment test-environment clean

@@ -1,21 +1,29 @@
-"""All benchmarks, or those named on the command line (network, carried, ipvs); results go to docs/benchmarks."""
+"""All benchmarks, or those named on the command line (boot, start, ...); results go to docs/benchmarks."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 
-from bench import carried, ipvs, network
+from bench import boot, carried, data_path, ipvs, network, start
 from bench.harness import bench_sandbox
 
-_PARTS = {"network": network.measure, "carried": carried.measure, "ipvs": ipvs.measure}
+_ALONE = {"boot": boot.measure, "data-path": data_path.measure}
+_ON_A_SANDBOX = {"start": start.measure, "network": network.measure, "carried": carried.measure, "ipvs": ipvs.measure}
 
 
 def main() -> int:
     """Return the exit status."""
-    wanted = sys.argv[1:] or list(_PARTS)
-    with bench_sandbox() as sandbox:
+    wanted = sys.argv[1:] or [*_ALONE, *_ON_A_SANDBOX]
+    for name in wanted:
+        if name in _ALONE:
+            _ALONE[name]()
+    with ExitStack() as stack:
+        sandbox = None
         for name in wanted:
-            _PARTS[name](sandbox)
+            if name not in _ALONE:
+                sandbox = sandbox or stack.enter_context(bench_sandbox())
+                _ON_A_SANDBOX[name](sandbox)
     return 0
 
 

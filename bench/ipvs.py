@@ -164,6 +164,18 @@ def measure(sandbox: Sandbox) -> None:
 _SAVE = ("-S", "-Sn")
 
 
+def ratios(sandbox: Sandbox) -> dict[str, float]:
+    """What ``make bench-check`` bounds."""
+    contest = Contest(sandbox, rules(_SIZES[1]))
+    restores, reads = contest.restores(contest.renew), contest.reads("-L", "-Ln")
+    contest.renew()
+    return {
+        "restore / the kernel's own time": ratio(restores["ours"], restores["floor"]),
+        "restore / ipvsadm -R": ratio(restores["ours"], restores["ipvsadm"]),
+        "list / ipvsadm -Ln": ratio(reads["ours"], reads["ipvsadm"]),
+    }
+
+
 def _row(count: int, what: str, found: Taken) -> list[str]:
     middle = {name: f"{statistics.median(values):.2f} s" for name, values in found.items()}
     over = f"{ratio(found['ours'], found['floor']):.2f}" if "floor" in found else ""
