@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tests.system.conftest import measured
 
-from bench.harness import ROUNDS, Taken, in_guest, in_turns, machine, ratio, run, seconds, table, write
+from bench.harness import ROUNDS, Taken, in_guest, in_turns, machine, medians, ratio, run, seconds, table, write
 from bench.plot import Axis, chart
 from kata_runtime.ipvs.command import open_engine
 from kata_runtime.ipvs.engine import requests
@@ -149,8 +149,9 @@ def measure(sandbox: Sandbox) -> None:
     rows.append(_row(_SIZES[-1], "restore soon after -C", contest.restores(contest.clear)))
     profile = _profile(sandbox, contest)
     growth = [[f"{count:,}", f"{rate:,.0f}"] for count, rate in _growth(sandbox)]
+    listings = _listings(sandbox)
     memory = _memory(sandbox)
-    _report(load_record(str(sandbox.directory)).accelerator, rows, profile, growth, memory)
+    _report(load_record(str(sandbox.directory)).accelerator, rows, profile, growth, listings, memory)
     points = {
         name: [(float(count), statistics.median(found[name])) for count, found in restores.items()]
         for name in restores[_SIZES[0]]
@@ -162,6 +163,7 @@ def measure(sandbox: Sandbox) -> None:
 
 
 _SAVE = ("-S", "-Sn")
+_QUESTIONS = ("-L", "-L --stats", "-S")
 
 
 def ratios(sandbox: Sandbox) -> dict[str, float]:
@@ -223,6 +225,21 @@ def _growth(sandbox: Sandbox) -> list[tuple[int, float]]:
     return [(count, statistics.median(values)) for count, values in rates.items()]
 
 
+def _listings(sandbox: Sandbox) -> list[list[str]]:
+    """Seconds of each question to tables of two sizes, and how many times as long the larger one takes."""
+    taken: dict[str, list[float]] = {}
+    for count in (_SIZES[-1], _MANY):
+        contest = Contest(sandbox, rules(count))
+        contest.renew()
+        run(contest.load())
+        actions: dict[str, Callable[[], float]] = {
+            words: partial(seconds, partial(run, contest.argv("--parameters", words))) for words in _QUESTIONS
+        }
+        for words, middle in medians(actions, 3).items():
+            taken.setdefault(words, []).append(middle)
+    return [[words, f"{few:.2f} s", f"{many:.2f} s", f"{many / few:.1f}"] for words, (few, many) in taken.items()]
+
+
 def _memory(sandbox: Sandbox) -> list[list[str]]:
     """The most memory that each command, and the agent by then, ever had."""
     contest = Contest(sandbox, rules(_MANY))
@@ -230,6 +247,7 @@ def _memory(sandbox: Sandbox) -> list[list[str]]:
     commands = {
         "restore": contest.load(),
         "list": contest.argv("--parameters", "-L"),
+        "list --stats": contest.argv("--parameters", "-L --stats"),
         "save": contest.argv("--parameters", "-S"),
         "restore --replace": contest.load("--replace"),
     }
@@ -256,7 +274,12 @@ two minutes, and each addition looks through them. Ratios are medians of the rat
 
 
 def _report(
-    accelerator: str, rows: list[list[str]], profile: list[list[str]], growth: list[list[str]], memory: list[list[str]]
+    accelerator: str,
+    rows: list[list[str]],
+    profile: list[list[str]],
+    growth: list[list[str]],
+    listings: list[list[str]],
+    memory: list[list[str]],
 ) -> None:
     text = f"# Virtual servers\n\n{machine(accelerator)} `make bench` writes this file.\n\n"
     text += _HOW
@@ -265,6 +288,8 @@ def _report(
     text += f"\n## Where the time of a restore of {_SIZES[-1]:,} rules goes\n\n" + table(["step", "time"], profile)
     text += f"\n## As the table grows\n\nEach batch adds {_STEP:,} rules to those that are there.\n\n"
     text += table(["rules after it", "rules per second"], growth)
+    text += "\n## Ten times as many\n\n"
+    text += table(["question", f"{_SIZES[-1]:,} rules", f"{_MANY:,} rules", "ratio"], listings)
     text += f"\n## {_MANY:,} rules\n\n"
     text += table(["command", "time", "most memory on the host", "most memory of the agent so far"], memory)
     write("ipvs.md", text)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+from _socket import AF_INET
 from itertools import product
 from typing import TYPE_CHECKING
 
 from tests.fuzz.target import ScriptedKernel, Target, check_line, parts
 
-from kata_runtime.ipvs import codec, proc_table
+from kata_runtime.ipvs import codec, entries, proc_table
 from kata_runtime.ipvs.connections import parse_connections
 from kata_runtime.ipvs.conntrack import Filter, delete_matching
 from kata_runtime.ipvs.engine import Engine
-from kata_runtime.ipvs.model import ListConnections, ListDaemons, ListTable, ListTimeouts, Save, View
+from kata_runtime.ipvs.entries import Wanted
+from kata_runtime.ipvs.model import (
+    ListConnections,
+    ListDaemons,
+    ListTable,
+    ListTimeouts,
+    Protocol,
+    Save,
+    ServiceKey,
+    View,
+)
 from kata_runtime.ipvs.report import answer
 
 if TYPE_CHECKING:
@@ -34,6 +45,10 @@ _QUESTIONS: list[Question] = [
 ]
 _FORMATS = ("text", "json")
 _FAMILY = 27
+_KEYS = [
+    ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80),
+    ServiceKey(AF_INET, Protocol.NONE, b"", 0, 7),
+]
 
 
 def _service(data: bytes) -> None:
@@ -75,6 +90,14 @@ def _proc_table(data: bytes) -> None:
         check_line(" ".join(server.wish.key.text for server in service.servers))
 
 
+def _entries(data: bytes) -> None:
+    """Socket options: the first part says what is wanted, the others are the lists of services and of servers."""
+    how, *answers = list(parts(data)) or [b""]
+    wanted = Wanted(statistics=b"s" in how, tunnels=b"t" in how)
+    for servers in entries.servers(ScriptedKernel(answers), _KEYS, wanted):
+        check_line(" ".join(server.wish.key.text for server in servers or ()))
+
+
 def _connections(data: bytes) -> None:
     for entry in parse_connections([data[:100], data[100:]]):
         check_line(" ".join(map(str, entry)))
@@ -95,6 +118,7 @@ IPVS_TARGETS = [
     Target("ipvs_others", _others),
     Target("ipvs_report", _report),
     Target("proc_table", _proc_table),
+    Target("entries", _entries),
     Target("connections", _connections),
     Target("conntrack", _conntrack),
 ]

@@ -112,6 +112,10 @@ class Kernel:
                 for piece in _packed(self._lines(payload.decode())):
                     agent.send(wire.DATA, request, piece)
                 agent.send(wire.DONE, request, wire.pack_done(0))
+            elif kind == wire.OPTIONS and self._lines is _endless_options:
+                for piece in _packed(_option(*wire.unpack_options(payload))):
+                    agent.send(wire.DATA, request, piece)
+                agent.send(wire.DONE, request, wire.pack_done(0))
             elif kind == wire.SYSCTL:
                 agent.send(wire.DONE, request, wire.pack_done(0, "1"))
             else:
@@ -160,6 +164,31 @@ def _ipvs(words: str, *more: str) -> list[str]:
     return ["kata-ipvs", "ipvsadm", "--parameters", words, *more, "hostile"]
 
 
+_MOST_SERVERS = 87_381  # that fit into one answer
+
+
+def _option(number: int, asked: list[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Every service has as many servers as can be asked for, all different."""
+    for size, argument in asked:
+        if number == 1154:
+            yield bytes(8)
+            yield from (_listed(index) for index in range((size - 8) // 104))
+        else:
+            yield bytes(24)
+            start = int.from_bytes(argument[4:8], "big") << 20
+            for index in range((size - 24) // 96):
+                address = struct.pack(">I", (start + index) & 0xFFFFFFFF or 1)
+                yield address + bytes(36) + b"\1" * 16 + struct.pack("=QQ", index, index) + b"\1" * 24
+
+
+def _listed(number: int) -> bytes:
+    return struct.pack("=Hxx", 6) + struct.pack(">IH", number, 80) + struct.pack("=34xI56x", _MOST_SERVERS)
+
+
+def _endless_options(_: str) -> Iterator[bytes]:
+    return iter((_TABLE_HEADING.encode(),))
+
+
 _CASES: dict[str, tuple[list[str], dict[int, Rows], Callable[[str], Iterator[bytes]]]] = {
     "interfaces": (["kata-network", "list-ifaces", "hostile"], {18: _rows(16, _link)}, _none),
     "routes": (["kata-network", "list-routes", "hostile"], {26: _rows(24, _route)}, _none),
@@ -167,6 +196,9 @@ _CASES: dict[str, tuple[list[str], dict[int, Rows], Callable[[str], Iterator[byt
     "servers in the file": (_ipvs("-L"), {codec.GET_SERVICE: _rows(20, _service, 1), codec.GET_DEST: _SERVERS}, _table),
     "servers of one service": (
         _ipvs("-L --stats"), {codec.GET_SERVICE: _rows(20, _service, 1), codec.GET_DEST: _SERVERS}, _none,
+    ),
+    "servers of many services as socket options": (
+        _ipvs("-L --stats"), {codec.GET_SERVICE: _rows(20, _service, 100)}, _endless_options,
     ),
     "servers of many services as JSON": (
         _ipvs("-L", "--format", "json"), {codec.GET_SERVICE: _MANY_SERVICES, codec.GET_DEST: _THOUSAND_SERVERS}, _none,

@@ -95,28 +95,50 @@ class AgentChannel:
         return recorded("guest", self._exchange, family, blocks)
 
     def _exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
+        packed = (
+            wire.pack_netlink(family, block.last_sequence, block.data, one_by_one=block.one_by_one) for block in blocks
+        )
+        return self._pipelined(wire.NETLINK, packed, "netlink in the guest")
+
+    def socket_options(self, number: int, asked: Iterable[Sequence[tuple[int, bytes]]]) -> Iterator[bytes]:
+        """Socket options of IPv4 in the guest, pipelined; ``asked`` are sizes of answers and arguments for the kernel.
+
+        Yields the answers in order, each of its size, in the pieces in which they come.
+
+        :raise KernelError: the guest's kernel refused one, or its agent is too old to ask.
+        :raise GuestError, DeadlineError, ProtocolError: the channel failed.
+        """
+        packed = (wire.pack_options(number, block) for block in asked)
+        with operation_log.measured("socket options in the guest", option=number) as step:
+            size = 0
+            for part in self._pipelined(wire.OPTIONS, packed, "reading a socket option in the guest"):
+                size += len(part)
+                yield part
+            step.note(bytes_received=size)
+
+    def _pipelined(self, kind: int, payloads: Iterable[bytes], operation: str) -> Iterator[bytes]:
+        """Send requests of one kind, some ahead; yield what is answered to them, in order."""
         port = self._connected()
         budget = _Budget(self._limits.answer_bytes)
         deadline = time.monotonic() + self._limits.exchange_seconds
-        remaining = iter(blocks)
+        remaining = iter(payloads)
         under_way: deque[int] = deque()
         exhausted = False
         complete = False
         try:
             while True:
                 while not exhausted and len(under_way) < _WINDOW_BLOCKS:
-                    block = next(remaining, None)
-                    if block is None:
+                    payload = next(remaining, None)
+                    if payload is None:
                         exhausted = True
                         break
                     request = self._next_request()
-                    packed = wire.pack_netlink(family, block.last_sequence, block.data, one_by_one=block.one_by_one)
-                    port.send(wire.NETLINK, request, packed)
+                    port.send(kind, request, payload)
                     under_way.append(request)
                 if not under_way:
                     complete = True
                     return
-                yield from self._parts(port, under_way[0], "netlink in the guest", budget, deadline)
+                yield from self._parts(port, under_way[0], operation, budget, deadline)
                 under_way.popleft()
         finally:
             if not complete:

@@ -13,6 +13,10 @@ from __future__ import annotations
 import struct
 import zlib
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 VERSION = 3
 NONCE_BYTES = 16
 # The largest body (kind, request and payload) either side accepts; 128 KiB of netlink fit with room to spare.
@@ -40,6 +44,7 @@ SYSCTL = 8  # name [NUL value] -> DONE with the value read
 SHUTDOWN = 9  # -> DONE, then the guest powers off
 READ = 10  # name of a file in /proc/net -> DATA*, DONE
 RENEW = 11  # seed, time of day, host name -> DONE; makes a guest from a template one of its own
+OPTIONS = 12  # number:u32 of a socket option, (size:u32 length:u16 argument)* -> DATA*, ``size`` bytes of each, DONE
 EXEC = 16  # JSON {"argv": [...]} -> STARTED | DONE(errno)
 STARTED = 17  # pid:u32
 STDIN = 18  # bytes; empty: end of file
@@ -73,6 +78,9 @@ _HEADER = struct.Struct("!BI")
 _FAMILY_SEQUENCE = struct.Struct("!HI")
 _NUMBER = struct.Struct("!I")
 _SIZE = struct.Struct("!HH")
+_ASKED = struct.Struct("!IH")
+# The largest answer to one request for a socket option: the agent holds it as a whole.
+OPTION_BYTES = 8 * 1024 * 1024
 SEED_BYTES = 64
 _RENEWAL = struct.Struct(f"!{SEED_BYTES}sQ")
 
@@ -202,6 +210,33 @@ def unpack_target(payload: bytes) -> tuple[int, int, bytes]:
         raise FrameError("a target that is cut short")
     family, number = _FAMILY_SEQUENCE.unpack_from(payload)
     return family, number, payload[_FAMILY_SEQUENCE.size :]
+
+
+def pack_options(number: int, asked: Sequence[tuple[int, bytes]]) -> bytes:
+    """The payload of OPTIONS; ``asked`` are the size of each answer and the argument for the kernel."""
+    parts = [_NUMBER.pack(number)]
+    for size, argument in asked:
+        parts += (_ASKED.pack(size, len(argument)), argument)
+    return b"".join(parts)
+
+
+def unpack_options(payload: bytes) -> tuple[int, list[tuple[int, bytes]]]:
+    """``(number, [(size, argument)])``.
+
+    :raise FrameError: when one is cut short, too large, or smaller than its argument.
+    """
+    number = unpack_count(payload)
+    asked: list[tuple[int, bytes]] = []
+    offset, end = _NUMBER.size, len(payload)
+    while offset < end:
+        if end - offset < _ASKED.size:
+            raise FrameError("a socket option that is cut short")
+        size, length = _ASKED.unpack_from(payload, offset)
+        offset += _ASKED.size + length
+        if not length <= size <= OPTION_BYTES or offset > end:
+            raise FrameError(f"a socket option of {size} bytes with an argument of {length}")
+        asked.append((size, payload[offset - length : offset]))
+    return number, asked
 
 
 def pack_done(errno: int, text: str = "") -> bytes:

@@ -257,7 +257,7 @@ def unpack_server(payload: bytes, service_family: int, *, statistics: bool = Tru
     if size is None:
         raise ProtocolError(f"a real server of family {family}")
     key = ServerKey(family, _address(attributes.get(_DEST_ADDR, b""), size), _port(attributes.get(_DEST_PORT, b"")))
-    forwarding = _forwarding(unpack_u32(attributes.get(_DEST_FWD_METHOD, b"")))
+    forwarding = forwarding_of(unpack_u32(attributes.get(_DEST_FWD_METHOD, b"")))
     tunnel = Tunnel()
     if forwarding == Forwarding.TUNNEL and _DEST_TUN_TYPE in attributes:
         tunnel = _tunnel(
@@ -289,7 +289,7 @@ def _usual_server(payload: bytes, *, statistics: bool) -> Server | None:
     size = _ADDRESS_BYTES.get(family)
     if size is None:
         return None
-    forwarding = _forwarding(method)
+    forwarding = forwarding_of(method)
     tunnel = _tunnel(kind, tunnel_port, flags) if forwarding == Forwarding.TUNNEL else _NO_TUNNEL
     key = ServerKey(family, address[:size], port[0] << 8 | port[1])
     counted = NOT_COUNTED
@@ -371,7 +371,7 @@ def _protocol(attributes: Mapping[int, bytes]) -> Protocol:
     return found
 
 
-def _forwarding(flags: int) -> Forwarding:
+def forwarding_of(flags: int) -> Forwarding:
     try:
         return _FORWARDINGS[flags & _FORWARDING_MASK]
     except IndexError:

@@ -7,6 +7,7 @@ from _socket import AF_INET, AF_INET6, inet_ntop
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs import listing
+from kata_runtime.ipvs.entries import Wanted
 from kata_runtime.ipvs.model import (
     Forwarding,
     ListConnections,
@@ -43,7 +44,8 @@ def render(engine: Engine, question: Question) -> Iterator[str]:
             yield from _array(_dumped(_daemon(daemon)) for daemon in engine.daemons())
         case _:
             key = getattr(question, "key", None)
-            services = engine.services() if key is None else [engine.service(key)]
+            everything = Wanted(statistics=True, tunnels=True)
+            services = engine.services(engine.heads(), everything) if key is None else [engine.service(key)]
             yield from _array(by_service(_gathered(services)))
     yield "\n"
 

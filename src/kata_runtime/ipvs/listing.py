@@ -60,6 +60,7 @@ _FORWARDING = {
     Forwarding.ROUTE: "Route",
     Forwarding.BYPASS: "Bypass",
 }
+_PLAIN = 100_000_000  # below it a number is printed as it is, exact or not
 _UNITS = ((100_000_000, 1, ""), (10**11, 10**3, "K"), (10**14, 10**6, "M"), (10**17, 10**9, "G"))
 
 
@@ -170,6 +171,9 @@ def _tunnel_text(tunnel: Tunnel) -> str:
 
 def _numbers(statistics: Statistics, view: View, *, exact: bool) -> str:
     values = statistics[:5] if view == View.STATISTICS else statistics[5:]
+    if max(values) < _PLAIN:
+        first, second, third, fourth, fifth = values
+        return f"{first:>9}{second:>9}{third:>9}{fourth:>9}{fifth:>9}"
     return "".join(_number(value, exact=exact) for value in values)
 
 

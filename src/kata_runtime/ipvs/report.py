@@ -7,6 +7,7 @@ from itertools import chain
 from kata_runtime.errors import ConflictError, KernelError, ProtocolError
 from kata_runtime.ipvs import listing, order, save
 from kata_runtime.ipvs.engine import explain
+from kata_runtime.ipvs.entries import Wanted
 from kata_runtime.ipvs.model import (
     Forwarding,
     ListConnections,
@@ -70,8 +71,7 @@ def _texts(engine: Engine, question: Question, container: str) -> Iterable[str]:
             if key is not None:
                 return [heading, lines(_existing(engine, key, container))]
             title = listing.title(*engine.info())
-            texts = _of_services(engine, lines, is_quick=view == View.CONNECTIONS)
-            return chain([title, heading], _ordered(texts, is_sorted=is_sorted))
+            return chain([title, heading], _ordered(_of_services(engine, lines, view), is_sorted=is_sorted))
         case ListConnections(with_engine):
             return listing.connections(engine.connections(), with_engine=with_engine)
         case ListTimeouts():
@@ -93,16 +93,21 @@ def _ordered(texts: dict[ServiceKey, str], *, is_sorted: bool) -> list[str]:
     return order.by_service(list(texts.items())) if is_sorted else list(texts.values())
 
 
-def _of_services(engine: Engine, text: Callable[[Service], str], *, is_quick: bool) -> dict[ServiceKey, str]:
-    """A text for each service, made as they come: text is smaller than what it is made of."""
-    if is_quick:
+def _of_services(engine: Engine, text: Callable[[Service], str], view: View) -> dict[ServiceKey, str]:
+    """A text for each service, in the kernel's order, made as they come: text is smaller than what it is made of."""
+    is_counted = view in (View.STATISTICS, View.RATES)
+    heads = engine.heads(statistics=is_counted)
+    order_of_kernel = dict.fromkeys((wish.key for wish, _ in heads), "")
+    if view == View.CONNECTIONS:
         try:
-            return _gathered(engine.shown_services(), text)
+            return order_of_kernel | _gathered(engine.shown_services(heads), text)
         except (ConflictError, ProtocolError):
             # Somebody in the container changes the table, or its kernel writes the file in another way. Netlink
             # reads each service as a whole.
-            pass
-    return _gathered(engine.services(), text)
+            heads = engine.heads(statistics=False)
+            order_of_kernel = dict.fromkeys((wish.key for wish, _ in heads), "")
+    wanted = Wanted(statistics=is_counted, tunnels=view == View.TUNNELS)
+    return order_of_kernel | _gathered(engine.services(heads, wanted), text)
 
 
 def _gathered(services: Iterable[Service], text: Callable[[Service], str]) -> dict[ServiceKey, str]:
@@ -124,8 +129,10 @@ def _saved(engine: Engine) -> dict[ServiceKey, str]:
             tunnelled.add(service.wish.key)
         return save.rules(service._replace(servers=order.servers_in_order(service.servers)))
 
-    texts = _of_services(engine, rules, is_quick=True)
+    texts = _of_services(engine, rules, View.CONNECTIONS)
     if tunnelled:
-        # The quick way does not tell the kind of tunnel.
-        texts |= {service.wish.key: rules(service) for service in engine.services(tunnelled)}
+        # The quick ways do not tell the kind of tunnel.
+        heads = [head for head in engine.heads(statistics=False) if head[0].key in tunnelled]
+        wanted = Wanted(statistics=False, tunnels=True)
+        texts |= {service.wish.key: rules(service) for service in engine.services(heads, wanted)}
     return texts

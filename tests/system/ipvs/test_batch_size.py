@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from tests.system.conftest import Runtime, Sandbox, booted, measured
 
+from kata_runtime.ipvs.command import open_engine
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -96,6 +98,8 @@ def test_two_hundred_thousand(roomy: Sandbox, tmp_path: Path) -> None:
 
     listed = roomy.guest("cat", "/proc/net/ip_vs").stdout
     assert len(listed.splitlines()) == _RULES + 3
+    with roomy.session() as session:
+        assert open_engine(session).count() == _RULES
     saved = _at_terminal(roomy.runtime.argv("kata-ipvs", "ipvsadm", "--parameters", "-S", roomy.id), report)
     assert sorted(saved.stdout.decode().splitlines()) == sorted(lines)
     again = _at_terminal(roomy.runtime.argv(*words, "--replace", roomy.id), report)

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kata_runtime.ipvs import entries
+from kata_runtime.ipvs.command import open_engine
+from kata_runtime.ipvs.entries import Wanted
+
 if TYPE_CHECKING:
     from tests.system.ipvs.conftest import Balancer
 
@@ -53,6 +57,48 @@ def test_every_listing_is_the_real_ones(balancer: Balancer) -> None:
         real = balancer.real(*words.split())
         ours = balancer.ours(words)
         assert (ours.returncode, ours.stdout, ours.stderr) == (0, real.stdout, ""), words
+
+
+def _many_services() -> list[str]:
+    """More services than are read one by one, of all kinds, among them many that only netlink tells of wholly."""
+    lines = []
+    for number in range(30):
+        lines += [f"-A -u 10.6.{number}.{n + 1}:53 -s rr" for n in range(7)]
+        lines.append(f"-A -t 10.3.0.{number + 1}:80 -s wlc -p {number + 1}")
+        lines += [f"-a -t 10.3.0.{number + 1}:80 -r 10.4.{n}.192:8080 -m -w {n} -x {n + 9} -y 3" for n in range(number)]
+        lines.append(f"-A -f {number + 101} -s rr")
+        lines.append(f"-a -f {number + 101} -r 10.4.{number}.219:0 {'-i' if number % 3 else '-g'}")
+    lines += ["-a -t 10.3.0.9:80 -r [fd00::7]:80 -i", "-A -t [fd00::3]:80", "-a -t [fd00::3]:80 -r [fd00::4]:80 -g"]
+    return lines + [f"-a -t 10.3.0.7:80 -r 10.5.{n // 250}.{n % 250 + 1}:80 -g" for n in range(2500)]
+
+
+def test_listings_of_many_services(balancer: Balancer) -> None:
+    """Of many services each listing equals that of ipvsadm 1.31, byte for byte, whichever way tells of each."""
+    done = balancer.restore("\n".join([*_TABLE, *_many_services()]))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for words in _LISTINGS:
+        real = balancer.real(*words.split())
+        ours = balancer.ours(words)
+        assert (ours.returncode, ours.stdout, ours.stderr) == (0, real.stdout, ""), words
+    everything = Wanted(statistics=True, tunnels=True)
+    with balancer.sandbox.session() as session:
+        engine = open_engine(session)
+        heads = engine.heads()
+        quick = {service.wish.key: service for service in engine.services(heads, everything)}
+        slow = {service.wish.key: service for one in heads for service in engine.services([one], everything)}
+        assert quick == slow
+        keys = [wish.key for wish, _ in heads if entries.tells_of(wish.key)]
+        left = [
+            key.text
+            for key, servers in zip(keys, entries.servers(session.channel(), keys, everything), strict=True)
+            if servers is None
+        ]
+        assert engine.count() == sum(1 + len(service.servers) for service in slow.values())
+    assert sorted(left) == sorted(
+        ["TCP  10.0.0.1:80", "TCP  10.3.0.9:80", *(f"FWM  {n + 101}" for n in range(30) if n % 3)]
+    )
+    again = balancer.restore(balancer.table(), "--replace")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
 
 
 def test_daemon(balancer: Balancer) -> None:

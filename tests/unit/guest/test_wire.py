@@ -134,3 +134,29 @@ def test_bad_blocks(payload: bytes) -> None:
     """A block that is cut, damaged, of another size than it says, or too large, is refused."""
     with pytest.raises(wire.FrameError):
         wire.unpack_netlink(payload)
+
+
+_ASKED = st.binary(max_size=50).flatmap(lambda given: st.tuples(st.integers(len(given), 1 << 23), st.just(given)))
+
+
+@given(st.integers(0, 0xFFFFFFFF), st.lists(_ASKED, max_size=5))
+def test_socket_options_round_trip(number: int, asked: list[tuple[int, bytes]]) -> None:
+    """A request for socket options is read as it was packed."""
+    assert wire.unpack_options(wire.pack_options(number, asked)) == (number, asked)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (bytes(3), "a number that is cut short"),
+        (bytes(9), "a socket option that is cut short"),
+        (bytes(4) + b"\0\0\0\4\0\5hello", "a socket option of 4 bytes with an argument of 5"),
+        (bytes(4) + b"\0\0\0\5\0\5hell", "a socket option of 5 bytes with an argument of 5"),
+        (bytes(4) + b"\0\x80\0\1\0\0", "a socket option of 8388609 bytes with an argument of 0"),
+    ],
+)
+def test_broken_socket_options(payload: bytes, reason: str) -> None:
+    """A request that is cut short, or wants more than the agent may hold, is refused."""
+    with pytest.raises(wire.FrameError) as refusal:
+        wire.unpack_options(payload)
+    assert str(refusal.value) == reason

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
 from kata_runtime.guest.agent.answer import Answer
+from kata_runtime.guest.agent.options import read_options
 from kata_runtime.guest.agent.relay import subscribe
 from kata_runtime.guest.agent.renewal import renew
 
@@ -58,6 +59,7 @@ class Control:
             wire.SYSCTL: self._sysctl,
             wire.READ: self._read,
             wire.RENEW: self._renew,
+            wire.OPTIONS: self._options,
             wire.SHUTDOWN: self._shutdown,
         }
         # Whoever still waits for an agent that was here before learns that it is gone.
@@ -136,6 +138,9 @@ class Control:
             self._done(request, errno.EINVAL, "not the name of a file in /proc/net")
             return
         self._begin(request, self._relay.read(payload.decode()))
+
+    def _options(self, request: int, payload: bytes) -> None:
+        self._begin(request, read_options(*wire.unpack_options(payload)))
 
     def _begin(self, request: int, steps: Generator[Step, None, None]) -> None:
         """Answer with what ``steps`` yields, piece by piece; requests that follow wait for its end."""

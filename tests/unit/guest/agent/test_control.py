@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -184,9 +185,34 @@ def test_a_large_answer_lets_others_have_their_turn(client: Client) -> None:
     assert len(set(calls)) > 3
 
 
+# include/uapi/linux/in.h
+_IP_TTL, _IP_MSFILTER = 2, 41
+
+
+def test_socket_options(client: Client) -> None:
+    """Each option comes in its size, zero where the kernel left it alone, large ones and many of them as well."""
+    asked = [(size, b"") for size in (4, 4, 10, 400_000, *[1000] * 100)]
+    client.send(wire.OPTIONS, 1, wire.pack_options(_IP_TTL, asked))
+    assert client.answer(1) == b"".join((64).to_bytes(4, "little").ljust(size, b"\0") for size, _ in asked)
+    client.send(wire.OPTIONS, 2, wire.pack_options(_IP_TTL, []))
+    assert client.answer(2) == b""
+    # The kernel reads the argument: of a group that nobody joined it says so, of no group it says that too.
+    group = bytes([224, 0, 0, 9]) + bytes(12)
+    client.send(wire.OPTIONS, 3, wire.pack_options(_IP_MSFILTER, [(16, group)]))
+    assert client.receive()[2][:4] == wire.pack_count(errno.EADDRNOTAVAIL)
+
+
 @pytest.mark.parametrize(
     ("kind", "payload", "number"),
-    [(wire.NETLINK, b"\0", 74), (wire.SUBSCRIBE, b"", 74), (wire.READ, b"../x", 22), (77, b"", 95)],
+    [
+        (wire.NETLINK, b"\0", 74),
+        (wire.SUBSCRIBE, b"", 74),
+        (wire.READ, b"../x", 22),
+        (wire.OPTIONS, b"\0", 74),
+        (wire.OPTIONS, wire.pack_options(_IP_MSFILTER, [(16, bytes(16))]), 22),
+        (wire.OPTIONS, wire.pack_options(999, [(16, b"")]), 92),
+        (77, b"", 95),
+    ],
 )
 def test_bad_requests(client: Client, kind: int, payload: bytes, number: int) -> None:
     """A request that is broken or unknown is refused at once, not left to its deadline."""

@@ -1,0 +1,175 @@
+"""Servers as the older interface of IPVS tells them (getsockopt(2)): a quarter of netlink's bytes, a tenth of its time.
+
+Netlink makes 33 attributes of a server, and a file of /proc is searched from its head at each page. Here the kernel
+fills one entry of fixed layout. It has what all listings show, but for IPv4 alone, without tunnels, and with counters
+of 32 bits. Where that is not all, a service is left to netlink.
+Source: include/uapi/linux/ip_vs.h; net/netfilter/ipvs/ip_vs_ctl.c, do_ip_vs_get_ctl.
+"""
+
+from __future__ import annotations
+
+import struct
+from _socket import AF_INET
+from functools import lru_cache
+
+from kata_runtime.errors import ProtocolError
+from kata_runtime.ipvs.codec import NOT_COUNTED, forwarding_of
+from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerWish, Statistics
+from kata_runtime.named_tuple import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Protocol
+
+    from kata_runtime.ipvs.model import ServiceKey
+
+    class Guest(Protocol):
+        """A kernel whose socket options can be read."""
+
+        def socket_options(self, number: int, asked: Iterable[Sequence[tuple[int, bytes]]]) -> Iterator[bytes]:
+            """Answers of the sizes asked for, in pieces."""
+            ...
+
+
+# IP_VS_SO_GET_INFO, IP_VS_SO_GET_SERVICES, IP_VS_SO_GET_DESTS
+_GET_INFO, _GET_SERVICES, _GET_SERVERS = 1153, 1154, 1156
+# The identity of a service, as struct ip_vs_service_entry and struct ip_vs_get_dests begin: protocol, address, port
+# and firewall mark, the middle two in network byte order.
+_KEY = struct.Struct("=Hxx4s2sxxI")
+_NUMBER = struct.Struct("=I")
+_MARK_OFFSET = 12
+_INFO = struct.Struct("=III")  # struct ip_vs_getinfo: version, size of the table of connections, number of services
+_SERVICES_HEAD_BYTES = 8  # struct ip_vs_get_services without its entries
+_SERVICE_BYTES = 104  # struct ip_vs_service_entry
+_COUNT_OFFSET = 44  # its num_dests
+_HEAD_BYTES = 24  # struct ip_vs_get_dests without its entries
+# struct ip_vs_dest_entry: address, port, flags, weight, thresholds, three numbers of connections; its counters
+# (struct ip_vs_stats_user) are connections, packets, bytes, and the rates.
+_ENTRY = struct.Struct("=4s2sxxIIIIIII4x III4xQQ IIIII4x")
+# So many requests go together; their answers, with 20 servers each 120 KiB, cross the port while others are made.
+_TOGETHER = 64
+# What the agent takes at most for one answer.
+_ANSWER_BYTES = 8 * 1024 * 1024
+# While fewer bytes were counted in a direction, none of the other counters has reached 2^32: a packet has at least 20
+# bytes and a connection one packet, and a rate is at most an eighth of what was counted (ip_vs_est.c).
+_EXACT_BYTES = 1 << 35
+
+
+class Wanted(NamedTuple):
+    """What is needed of servers beyond what every entry tells."""
+
+    statistics: bool
+    tunnels: bool
+
+
+def tells_of(key: ServiceKey) -> bool:
+    """Whether the interface knows services of this kind."""
+    return key.family == AF_INET
+
+
+def services(guest: Guest) -> int:
+    """How many services of its kind the interface knows.
+
+    :raise KernelError: the kernel refused. :raise ProtocolError: the answer is broken.
+    """
+    (answer,) = _answers(guest, _GET_INFO, [(_INFO.size, b"")])
+    return int(_INFO.unpack(answer)[2])
+
+
+def counts(guest: Guest, keys: Sequence[ServiceKey]) -> list[int | None]:
+    """How many servers each service has; None of those of which the kernel does not tell.
+
+    :raise KernelError: the kernel refused. :raise ProtocolError: the answer is broken.
+    """
+    size = _SERVICES_HEAD_BYTES + len(keys) * _SERVICE_BYTES
+    if size > _ANSWER_BYTES or not keys:
+        return [None] * len(keys)
+    (answer,) = _answers(guest, _GET_SERVICES, [(size, _NUMBER.pack(len(keys)))])
+    found: dict[bytes, int] = {}
+    for start in range(_SERVICES_HEAD_BYTES, size, _SERVICE_BYTES):
+        packed = answer[start : start + _KEY.size]
+        if any(packed[_MARK_OFFSET:]):
+            packed = packed[_MARK_OFFSET:].rjust(_KEY.size, b"\0")
+        found[packed] = _NUMBER.unpack_from(answer, start + _COUNT_OFFSET)[0]
+    return [found.get(_packed(key)) for key in keys]
+
+
+def servers(guest: Guest, keys: Sequence[ServiceKey], wanted: Wanted) -> Iterator[list[Server] | None]:
+    """The servers of each service, in the kernel's order; None where the interface does not tell all.
+
+    :raise KernelError: the kernel refused: one of them is gone. :raise ProtocolError: the answer is broken.
+    """
+    # Servers of another family than their service, which are left out, are counted: there are fewer entries then.
+    sizes = [None if count is None else _HEAD_BYTES + count * _ENTRY.size for count in counts(guest, keys)]
+    is_told = [size is not None and size <= _ANSWER_BYTES for size in sizes]
+    asked = [
+        (size, _packed(key) + _NUMBER.pack((size - _HEAD_BYTES) // _ENTRY.size))
+        for key, size in zip(keys, sizes, strict=True)
+        if size is not None and size <= _ANSWER_BYTES
+    ]
+    answers = _answers(guest, _GET_SERVERS, asked)
+    for told in is_told:
+        yield _servers(next(answers), wanted) if told else None
+    for _ in answers:
+        raise ProtocolError("the guest's kernel tells of more virtual servers than it was asked for")
+
+
+def _packed(key: ServiceKey) -> bytes:
+    if key.mark:
+        return _KEY.pack(0, bytes(4), bytes(2), key.mark)
+    return _KEY.pack(key.protocol, key.address, key.port.to_bytes(2, "big"), 0)
+
+
+def _answers(guest: Guest, number: int, asked: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Cut what the guest sends into the answers.
+
+    :raise ProtocolError: there is more or less of it than was asked for.
+    """
+    if not asked:
+        return
+    blocks = (asked[start : start + _TOGETHER] for start in range(0, len(asked), _TOGETHER))
+    pieces = guest.socket_options(number, blocks)
+    held, offset = b"", 0
+    for size, _ in asked:
+        if len(held) - offset < size:
+            parts = [held[offset:]]
+            missing = size - len(parts[0])
+            while missing > 0:
+                piece = next(pieces, None)
+                if piece is None:
+                    raise ProtocolError("a socket option of the guest is cut short")
+                parts.append(piece)
+                missing -= len(piece)
+            held, offset = b"".join(parts), 0
+        yield held[offset : offset + size]
+        offset += size
+    if offset < len(held) or any(pieces):
+        raise ProtocolError("the guest sent more of a socket option than was asked for")
+
+
+def _servers(answer: bytes, wanted: Wanted) -> list[Server] | None:
+    found: list[Server] = []
+    for start in range(_HEAD_BYTES, len(answer), _ENTRY.size):
+        server = _server(answer[start : start + _ENTRY.size], wanted)
+        if server is None:
+            return None
+        found.append(server)
+    return found
+
+
+# Servers that stand behind several services have the same entry while nothing was counted.
+@lru_cache(maxsize=1 << 13)
+def _server(entry: bytes, wanted: Wanted) -> Server | None:
+    address, port, flags, weight, upper, lower, active, inactive, persistent, *counted = _ENTRY.unpack(entry)
+    if not any(address):
+        # Left alone by the kernel, which takes no such server: it has fewer than it said.
+        return None
+    forwarding = forwarding_of(flags)
+    if wanted.tunnels and forwarding == Forwarding.TUNNEL:
+        return None
+    statistics = Statistics(*counted) if wanted.statistics else NOT_COUNTED
+    if statistics.in_bytes >= _EXACT_BYTES or statistics.out_bytes >= _EXACT_BYTES:
+        return None
+    key = ServerKey(AF_INET, address, port[0] << 8 | port[1])
+    return Server(ServerWish(key, forwarding, weight, upper, lower), active, inactive, persistent, statistics)

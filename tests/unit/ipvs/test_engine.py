@@ -1,0 +1,76 @@
+"""Which of the guest's ways to tell of servers is taken for how many services."""
+
+from __future__ import annotations
+
+import errno
+from _socket import AF_INET, AF_INET6
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kata_runtime.errors import KernelError
+from kata_runtime.ipvs.codec import NOT_COUNTED
+from kata_runtime.ipvs.engine import Engine
+from kata_runtime.ipvs.entries import Wanted
+from kata_runtime.ipvs.model import Protocol, ServiceKey, ServiceWish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from kata_runtime.ipvs.engine import Head
+    from kata_runtime.netlink.transport import Block, Family
+
+
+class _AskedError(Exception):
+    """What the guest was asked first."""
+
+
+class _Guest:
+    """Says what it is asked; ``options`` is how it answers a request for a socket option."""
+
+    def __init__(self, options: Exception) -> None:
+        self._options = options
+
+    def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
+        """Netlink."""
+        raise _AskedError(f"netlink {family.name}, {sum(1 for _ in blocks)} blocks")
+
+    def read_file(self, name: str) -> Iterator[bytes]:
+        """A file."""
+        raise _AskedError(f"file {name}")
+
+    def socket_options(self, number: int, asked: Iterable[Sequence[tuple[int, bytes]]]) -> Iterator[bytes]:
+        """Socket options."""
+        raise self._options
+
+
+_OPTIONS = _AskedError("options")
+_REFUSED = KernelError("reading a socket option in the guest", errno.EOPNOTSUPP)
+
+
+def _heads(count: int, family: int) -> list[Head]:
+    size = 4 if family == AF_INET else 16
+    keys = (ServiceKey(family, Protocol.TCP, number.to_bytes(size, "big"), 80) for number in range(count))
+    return [(ServiceWish(key, "rr", 0, 0, 0), NOT_COUNTED) for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("count", "family", "options", "shown", "all_of_them"),
+    [
+        (16, AF_INET, _OPTIONS, "file ip_vs", "netlink GENERIC, 1 blocks"),
+        (17, AF_INET, _OPTIONS, "file ip_vs", "options"),
+        (2000, AF_INET, _OPTIONS, "file ip_vs", "options"),
+        (2001, AF_INET, _OPTIONS, "options", "options"),
+        (2001, AF_INET, _REFUSED, "netlink GENERIC, 32 blocks", "netlink GENERIC, 32 blocks"),
+        (2000, AF_INET6, _OPTIONS, "file ip_vs", "netlink GENERIC, 32 blocks"),
+        (2001, AF_INET6, _OPTIONS, "netlink GENERIC, 32 blocks", "netlink GENERIC, 32 blocks"),
+    ],
+)
+def test_the_way_that_is_taken(count: int, family: int, options: Exception, shown: str, all_of_them: str) -> None:
+    """The file, whose time grows with the square of the services, is left at 2,000; a guest without options is told."""
+    engine = Engine(_Guest(options), 27)
+    heads = _heads(count, family)
+    with pytest.raises(_AskedError, match=f"^{shown}$"):
+        list(engine.shown_services(heads))
+    with pytest.raises(_AskedError, match=f"^{all_of_them}$"):
+        list(engine.services(heads, Wanted(statistics=True, tunnels=False)))
