@@ -68,9 +68,9 @@ def template_of(runtime: Runtime) -> Path:
 
 
 @contextmanager
-def bench_sandbox() -> Iterator[Sandbox]:
-    """A sandbox in a private network namespace, with room for any number of rules."""
-    with bench_runtime("default_memory = 1024") as runtime, booted(runtime, "bench") as sandbox:
+def bench_sandbox(*lines: str) -> Iterator[Sandbox]:
+    """A sandbox in a private network namespace, with room for any number of rules; ``lines`` as for the runtime."""
+    with bench_runtime("default_memory = 1024", *lines) as runtime, booted(runtime, "bench") as sandbox:
         yield sandbox
 
 

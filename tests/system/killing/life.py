@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tests.system.killing.subject import Point
     from tests.system.killing.tracer import Traced
 
+# QEMU, and the one that keeps its output.
+_PROCESSES = 2
 _SETTLE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.02
 
@@ -47,8 +49,9 @@ class Life:
         self.calls = listed.calls
 
     def points(self) -> list[Point]:
-        """All of them."""
-        return points_of(len(self.calls))
+        """All of them, but between the first and the last call that copies a template's memory: hundreds are alike."""
+        copying = [at for at, call in enumerate(self.calls) if call == "sendfile"]
+        return [point for point in points_of(len(self.calls)) if point.at not in copying[1:-1]]
 
     def survive(self, point: Point) -> list[str]:
         """End the command there; what is wrong afterwards, a line each."""
@@ -95,18 +98,17 @@ class Life:
             yield f"list ended with {listed.returncode}: {listed.stderr!r}"
             return
         states = [state for state in json.loads(listed.stdout) if state["id"] == container_id]
-        alive = _settled_processes(container_id, 1 if states and states[0]["status"] == "running" else 0)
+        is_running = bool(states) and states[0]["status"] == "running"
+        alive = _settled_processes(container_id, _PROCESSES if is_running else 0)
         directory = self._runtime.root / container_id
         try:
             recorded = load_record(str(directory)).pid
         except (FileNotFoundError, HostError):
             recorded = 0
-        if not set(alive) <= {recorded}:
-            yield f"processes {alive} run, and the record names {recorded}"
+        if (len(alive), recorded in alive) != ((_PROCESSES, True) if is_running else (0, False)):
+            yield f"list tells {states}, processes {alive} run, and the record names {recorded}"
         if bool(states) != directory.exists():
             yield f"list tells {states}, and the directory exists: {directory.exists()}"
-        if states and (states[0]["status"] == "running") != bool(alive):
-            yield f"list tells {states}, and {alive} run"
 
     def _wrong_in_the_end(self, container_id: str) -> list[str]:
         """Delete what there is; what is left of it."""
@@ -132,7 +134,7 @@ class Start(Life):
         return f"{container_id}\n"
 
     def _is_done(self, container_id: str) -> bool:
-        return len(_processes(container_id)) == 1
+        return len(_processes(container_id)) == _PROCESSES
 
     def _wrong_with(self, ended: Traced, container_id: str, number: signal.Signals) -> Iterator[str]:
         yield from super()._wrong_with(ended, container_id, number)
@@ -158,7 +160,8 @@ class Deletion(Life):
 
 
 def _entries(root: Path) -> set[str]:
-    return {entry.name for entry in root.iterdir()}
+    # The first start ever makes the directory of templates.
+    return {entry.name for entry in root.iterdir()} - {".templates"}
 
 
 def _processes(container_id: str) -> list[int]:
