@@ -21,7 +21,6 @@ bench: test-environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m bench.bench
 
-<<<<<<< HEAD
 bench-check: test-environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m bench.check
@@ -29,11 +28,10 @@ bench-check: test-environment
 boot-stress: environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m bench.boot_stress $(RUNS)
-=======
-# Each N-th point is tried: all of them take hours. Odd numbers not divisible by three meet all signals and moments.
+
+# Each N-th point is tried: all of them take half an hour. Odd numbers not divisible by three meet all signals and moments.
 EVERY = 1
 EVERY_BOOT = 1
->>>>>>> 0ac06b3 (Kill run and delete at their system calls in the tests, too, and let make kill-anywhere choose how many points)
 
 kill-anywhere: environment
 	@$(RUN) scripts/ensure_images.py default test

@@ -124,11 +124,16 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def machine(accelerator: str) -> str:
-    """A line about where the figures come from."""
+    """A line about where times come from."""
+    return f"{host(accelerator)}; medians of {ROUNDS} or more."
+
+
+def host(accelerator: str) -> str:
+    """What was measured on, without a full stop."""
     qemu = run(["qemu-system-x86_64", "--version"]).decode().split("\n")[0]
     return (
         f"{os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}, {qemu}, "
-        f"accelerator {accelerator}; medians of {ROUNDS} or more."
+        f"accelerator {accelerator}"
     )
 
 

@@ -17,7 +17,7 @@ from tests.system.killing.life import Deletion, Start
 from tests.system.killing.plans import plans, prepared, starting_point
 from tests.system.killing.subject import SIGNALS, Subject
 
-from bench.harness import bench_sandbox, machine, table
+from bench.harness import bench_sandbox, host, table
 from kata_runtime.sandbox.record import load_record
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ _RESULT = Path(__file__).parents[1] / "docs/kill-anywhere.md"
 
 _TEXT = """# Killed anywhere
 
-{machine} `make kill-anywhere` writes this file; with `EVERY=N` it tries each N-th point, with `EVERY_BOOT=N` of `run`
+{machine}.
+`make kill-anywhere` writes this file; with `EVERY=N` it tries each N-th point, with `EVERY_BOOT=N` of `run`
 and `delete`.
 
 A command is run under ptrace(2) once to list the system calls by which it changes something: files, locks, processes,
@@ -73,7 +74,7 @@ def main() -> int:
         tried = list(_try_all(sandbox, options.every, options.every_boot, options.names))
     if not options.names:
         chosen = f"`EVERY={options.every} EVERY_BOOT={options.every_boot}`"
-        _RESULT.write_text(_report(tried, machine(accelerator), chosen, time.monotonic() - start))
+        _RESULT.write_text(_report(tried, host(accelerator), chosen, time.monotonic() - start))
     return 1 if any(one.wrong for one in tried) else 0
 
 

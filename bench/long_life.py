@@ -19,7 +19,8 @@ _ROUNDS = 1000
 _STEPS = 10
 _TEXT = """# Long life
 
-{machine} `make long-life ROUNDS={rounds}` writes this file.
+{machine}
+`make long-life ROUNDS={rounds}` writes this file.
 
 One sandbox, {rounds} rounds that add a NIC and delete it, then {rounds} that restore 100 virtual servers and
 replace them by none. Memory is resident; the time of a round, two commands, is the median of its stretch.
