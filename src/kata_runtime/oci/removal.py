@@ -17,7 +17,7 @@ from kata_runtime.oci.hooks import run_hooks
 from kata_runtime.oci.operations import container_state, find_container
 from kata_runtime.oci.shared_directory import unshare
 from kata_runtime.sandbox import cgroup, lifecycle, paths
-from kata_runtime.sandbox.identity import sandbox_ids, sandbox_of
+from kata_runtime.sandbox.identity import resolve, sandbox_ids, sandbox_of
 from kata_runtime.sandbox.process import is_alive, kill_process
 from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.session import held
@@ -35,7 +35,7 @@ def delete(root: Path, text: str, patience: Patience, *, force: bool) -> None:
     :raise ConflictError: it runs. :raise ContainerError: there is none. :raise HostError: something stays.
     """
     try:
-        container = find_container(str(root), text)
+        container = _container_to_delete(str(root), text)
     except ContainerError:
         if force:
             return
@@ -53,6 +53,17 @@ def delete(root: Path, text: str, patience: Patience, *, force: bool) -> None:
             hint=f"'kata-runtime kill {container.container_id} KILL' ends it, 'delete --force' does both",
         )
     _delete_container(str(root), container, patience)
+
+
+def _container_to_delete(root: str, text: str) -> Container | None:
+    """As ``find_container``; None also for a pod that has no container, as after a create that was killed."""
+    try:
+        return find_container(root, text)
+    except ContainerError:
+        full_id = resolve(root, text)
+        if pod_members(root, full_id):
+            raise
+        return None
 
 
 def _delete_container(root: str, container: Container, patience: Patience) -> None:

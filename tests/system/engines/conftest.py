@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 SECONDS = 180
 _APPLETS = (
-    "cat", "df", "echo", "env", "hostname", "httpd", "id", "ifconfig", "kill", "ls", "md5sum", "mkdir", "ps", "pwd",
-    "route", "sh", "sleep", "stty", "tail", "true", "wget", "yes",
+    "cat", "df", "echo", "env", "head", "hostname", "httpd", "id", "ifconfig", "kill", "ls", "md5sum", "mkdir", "ps",
+    "pwd", "route", "sh", "sleep", "stty", "tail", "tr", "true", "wget", "yes",
 )  # fmt: skip
 
 

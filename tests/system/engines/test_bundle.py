@@ -1,0 +1,222 @@
+"""Bundles without an engine: run, and create that is killed at any step."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.system.engines.conftest import NOTHING, SECONDS, Host
+
+from kata_runtime.oci.bundle import CONFIG
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.system.conftest import Completed, Runtime
+
+# Runs create, but kills it before or after the step of the given number. A step is whatever touches what could stay.
+_KILLED = """
+import os, signal, sys
+from functools import wraps
+
+at, moment = int(sys.argv.pop(1)), sys.argv.pop(1)
+count = 0
+
+def step(owner, name):
+    original = getattr(owner, name)
+    @wraps(original)
+    def counted(*args, **kwargs):
+        global count
+        count += 1
+        mine = count
+        if mine == at and moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            if mine == at and moment == "after":
+                os.kill(os.getpid(), signal.SIGKILL)
+    setattr(owner, name, counted)
+
+from kata_runtime.oci import create, virtiofs
+from kata_runtime.oci.shim import Shim
+from kata_runtime.sandbox import cgroup, mounts
+from kata_runtime.sandbox.process import Child
+for owner, name in (
+    (create, "save_container"), (create, "serve_files"), (virtiofs, "plug_filesystem"), (Child, "release"),
+    (mounts, "bind"), (Shim, "__init__"), (cgroup, "join"), (create, "reconcile"), (Shim, "start"),
+    (create, "_make_member_directory"), (create, "write_pid_file"),
+):
+    step(owner, name)
+from kata_runtime.cli.main import main
+sys.exit(main())
+"""
+
+
+class Bundle:
+    """A directory with a config.json that spec has written, and the changes of a test."""
+
+    def __init__(self, directory: Path, runtime: Runtime, rootfs: Path) -> None:
+        self.directory = directory
+        self._runtime = runtime
+        self._rootfs = rootfs
+        done = runtime.cli("spec", "--bundle", str(directory))
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def write(self, *argv: str, cgroup: str = "", **changes: object) -> None:
+        """Let the container run ``argv``."""
+        document: dict[str, Any] = json.loads((self.directory / CONFIG).read_text())
+        document["process"]["args"] = list(argv)
+        document["root"]["path"] = str(self._rootfs)
+        document["linux"]["cgroupsPath"] = cgroup
+        (self.directory / CONFIG).write_text(json.dumps(document | changes))
+
+    def namespace(self, kind: str, path: str) -> None:
+        """Let the container share a namespace."""
+        document = json.loads((self.directory / CONFIG).read_text())
+        for entry in document["linux"]["namespaces"]:
+            if entry["type"] == kind:
+                entry["path"] = path
+        (self.directory / CONFIG).write_text(json.dumps(document))
+
+
+def _outcome(done: Completed) -> tuple[int, str, str]:
+    return done.returncode, done.stdout, done.stderr
+
+
+def _quiet(argv: list[str]) -> tuple[int, str]:
+    """Status and errors of a create; what it makes keeps its streams, so that no pipe would ever end."""
+    with tempfile.TemporaryFile() as file:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, timeout=SECONDS, check=False
+        )
+        file.seek(0)
+        return done.returncode, file.read().decode()
+
+
+def _members(cgroup: str) -> list[str]:
+    return Path(f"/sys/fs/cgroup/pids{cgroup}/cgroup.procs").read_text().split()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, engine_runtime: Runtime, rootfs: Path) -> Bundle:
+    """A bundle to be filled."""
+    return Bundle(tmp_path, engine_runtime, rootfs)
+
+
+def test_run(bundle: Bundle, engine_runtime: Runtime) -> None:
+    """run --bundle passes gigabytes' worth of streams, ends as its container does, and leaves nothing."""
+    bundle.write("/bin/sh", "-c", "md5sum; echo bad >&2; exit 7")
+    data = b"".join(b"%d\n" % number for number in range(1_000_000))
+    argv = engine_runtime.argv("run", "--bundle", str(bundle.directory))
+    done = subprocess.run(argv, input=data, capture_output=True, timeout=SECONDS, check=False)
+    expected = subprocess.run(["md5sum"], input=data, capture_output=True, check=True).stdout
+    assert (done.returncode, done.stdout, done.stderr) == (7, expected, b"bad\n")
+    assert Host(engine_runtime.root).traces() == NOTHING
+
+
+def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str]) -> None:
+    """State follows a container from create to delete, and what it cannot do in each of them is refused."""
+    name, cgroup = unique("b"), f"/kata-test-{unique('c')}"
+    bundle.write("/bin/sleep", "1000", cgroup=cgroup)
+    cli = engine_runtime.cli
+    pid_file = bundle.directory / "pid"
+    argv = engine_runtime.argv("create", "--bundle", str(bundle.directory), "--pid-file", str(pid_file), name)
+    try:
+        assert _quiet(argv) == (0, "")
+        state = json.loads(cli("state", name).stdout)
+        created_at = state.pop("created")
+        pid = int(pid_file.read_text())
+        assert state == {
+            "ociVersion": "1.0.2", "id": name, "status": "created", "pid": pid, "bundle": str(bundle.directory),
+            "annotations": {},
+        }  # fmt: skip
+        assert str(pid) in _members(cgroup)
+        assert cli("pause", name).stderr == f"kata-runtime: container {name} is created, not running\n"
+        assert _outcome(cli("start", name)) == (0, "", "")
+        assert cli("start", name).stderr == (
+            f"kata-runtime: container {name} is running, only a created one can be started\n"
+        )
+        listed = [one for one in json.loads(cli("list", "--format", "json").stdout) if one["id"] == name]
+        assert listed == [{**state, "status": "running", "created": created_at}]
+        assert _outcome(cli("exec", name, "sh", "-c", "echo hello; exit 6")) == (6, "hello\n", "")
+        stats = json.loads(cli("events", "--stats", name).stdout)
+        assert (stats["type"], stats["id"], stats["data"]["pids"]["current"]) == ("stats", name, 1)
+        assert _outcome(cli("ps", "--format", "json", name)) == (0, f"[{pid}]\n", "")
+        assert cli("ps", name).stdout.splitlines()[0] == "PID"
+        assert cli("delete", name).stderr == (
+            f"kata-runtime: container {name} is running; "
+            f"'kata-runtime kill {name} KILL' ends it, 'delete --force' does both\n"
+        )
+        process = os.pidfd_open(pid)
+        assert _outcome(cli("kill", name, "KILL")) == (0, "", "")
+        ended = select.select([process], [], [], SECONDS)[0]
+        os.close(process)
+        assert (ended, json.loads(cli("state", name).stdout)["status"]) == ([process], "stopped")
+    finally:
+        deleted = cli("delete", "--force", name)
+    assert _outcome(deleted) == (0, "", "")
+    assert Host(engine_runtime.root).traces() == NOTHING
+    assert _outcome(cli("delete", "--force", name)) == (0, "", "")
+
+
+@contextmanager
+def _pod(bundle: Bundle, runtime: Runtime, name: str) -> Iterator[int]:
+    """A pod with one container; its shim's pid."""
+    bundle.write("/bin/sleep", "1000")
+    assert _quiet(runtime.argv("create", "--bundle", str(bundle.directory), name)) == (0, "")
+    try:
+        yield int(json.loads(runtime.cli("state", name).stdout)["pid"])
+    finally:
+        runtime.cli("delete", "--force", name)
+
+
+def _killed(bundle: Bundle, runtime: Runtime, name: str, step: int, moment: str) -> bool:
+    """Whether a create lived long enough to be killed at this step."""
+    argv = runtime.argv("create", "--bundle", str(bundle.directory), name)
+    program = argv.index("--root") - 1
+    argv[program : program + 1] = [sys.executable, "-c", _KILLED, str(step), moment]
+    status, said = _quiet(argv)
+    assert status in (0, -9), said
+    return status == -9
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_creation_of_a_member(
+    bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str], moment: str
+) -> None:
+    """Wherever the create of a pod's second container is killed, delete --force leaves the pod as it was."""
+    owner, member, cgroup = unique("pod"), unique("member"), f"/kata-test-{unique('c')}"
+    with _pod(bundle, engine_runtime, owner) as shim:
+        bundle.write("/bin/sleep", "1000", cgroup=cgroup)
+        bundle.namespace("network", f"/proc/{shim}/ns/net")
+        host = Host(engine_runtime.root)
+        before = host.traces()
+        steps = 0
+        while _killed(bundle, engine_runtime, member, steps + 1, moment):
+            steps += 1
+            assert _outcome(engine_runtime.cli("delete", "--force", member)) == (0, "", "")
+            assert (steps, host.traces()) == (steps, before)
+        # The last one was not killed: what was left before is in nobody's way.
+        assert json.loads(engine_runtime.cli("state", member).stdout)["status"] == "created"
+        assert _outcome(engine_runtime.cli("delete", "--force", member)) == (0, "", "")
+        assert host.traces() == before
+        assert steps >= 9
+    assert host.traces() == NOTHING
+
+
+@pytest.mark.parametrize("step", range(1, 13, 2))
+def test_killed_creation_of_a_pod(bundle: Bundle, engine_runtime: Runtime, step: int) -> None:
+    """Wherever the create of a pod's first container is killed, delete --force leaves nothing."""
+    bundle.write("/bin/sleep", "1000", cgroup="/kata-test-killed")
+    assert _killed(bundle, engine_runtime, "killed", step, "after")
+    assert _outcome(engine_runtime.cli("delete", "--force", "killed")) == (0, "", "")
+    assert Host(engine_runtime.root).traces() == NOTHING
