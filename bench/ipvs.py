@@ -149,7 +149,10 @@ def measure(sandbox: Sandbox) -> None:
     rows.append(_row(_SIZES[-1], "restore soon after -C", contest.restores(contest.clear)))
     profile = _profile(sandbox, contest)
     growth = [[f"{count:,}", f"{rate:,.0f}"] for count, rate in _growth(sandbox)]
-    listings = _listings(sandbox)
+    listings = [
+        [words, f"{few:.2f} s", f"{many:.2f} s", f"{many / few:.1f}"]
+        for words, (few, many) in _listings(sandbox).items()
+    ]
     memory = _memory(sandbox)
     _report(load_record(str(sandbox.directory)).accelerator, rows, profile, growth, listings, memory)
     points = {
@@ -170,8 +173,15 @@ def ratios(sandbox: Sandbox) -> dict[str, float]:
     """What ``make bench-check`` bounds."""
     contest = Contest(sandbox, rules(_SIZES[1]))
     restores, reads = contest.restores(contest.renew), contest.reads("-L", "-Ln")
-    contest.renew()
+    many = Contest(sandbox, rules(_SIZES[-1]))
+    many.renew()
+    run(many.load())
+    counted = many.reads("-L --stats", "-Ln --stats")
+    listings = {f"{words} of {_MANY:,} / of {_SIZES[-1]:,}": b / a for words, (a, b) in _listings(sandbox).items()}
+    many.renew()
     return {
+        **listings,
+        f"list --stats of {_SIZES[-1]:,} / ipvsadm -Ln --stats": ratio(counted["ours"], counted["ipvsadm"]),
         "restore / the kernel's own time": ratio(restores["ours"], restores["floor"]),
         "restore / ipvsadm -R": ratio(restores["ours"], restores["ipvsadm"]),
         "list / ipvsadm -Ln": ratio(reads["ours"], reads["ipvsadm"]),
@@ -225,8 +235,8 @@ def _growth(sandbox: Sandbox) -> list[tuple[int, float]]:
     return [(count, statistics.median(values)) for count, values in rates.items()]
 
 
-def _listings(sandbox: Sandbox) -> list[list[str]]:
-    """Seconds of each question to tables of two sizes, and how many times as long the larger one takes."""
+def _listings(sandbox: Sandbox) -> dict[str, list[float]]:
+    """Seconds of each question to a table of 20,000 rules and to one of ten times as many."""
     taken: dict[str, list[float]] = {}
     for count in (_SIZES[-1], _MANY):
         contest = Contest(sandbox, rules(count))
@@ -237,7 +247,7 @@ def _listings(sandbox: Sandbox) -> list[list[str]]:
         }
         for words, middle in medians(actions, 3).items():
             taken.setdefault(words, []).append(middle)
-    return [[words, f"{few:.2f} s", f"{many:.2f} s", f"{many / few:.1f}"] for words, (few, many) in taken.items()]
+    return taken
 
 
 def _memory(sandbox: Sandbox) -> list[list[str]]:

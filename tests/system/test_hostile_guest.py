@@ -164,7 +164,7 @@ def _ipvs(words: str, *more: str) -> list[str]:
     return ["kata-ipvs", "ipvsadm", "--parameters", words, *more, "hostile"]
 
 
-_MOST_SERVERS = 87_381  # that fit into one answer
+_MOST_SERVERS = 87_380  # that fit into one answer, with room for another
 
 
 def _option(number: int, asked: list[tuple[int, bytes]]) -> Iterator[bytes]:
@@ -176,9 +176,10 @@ def _option(number: int, asked: list[tuple[int, bytes]]) -> Iterator[bytes]:
         else:
             yield bytes(24)
             start = int.from_bytes(argument[4:8], "big") << 20
-            for index in range((size - 24) // 96):
+            for index in range((size - 24) // 96 - 1):
                 address = struct.pack(">I", (start + index) & 0xFFFFFFFF or 1)
                 yield address + bytes(36) + b"\1" * 16 + struct.pack("=QQ", index, index) + b"\1" * 24
+            yield bytes(96)
 
 
 def _listed(number: int) -> bytes:

@@ -56,13 +56,11 @@ if TYPE_CHECKING:
             ...
 
 
-# A block of dumps tells of so few services at once.
+# A block of dumps, or a few pages of the file, tell of so few services at once.
 _FEW = 16
 # The kernel searches the file from its head for each page of it (fs/seq_file.c): of 1,000 services it takes half the
 # time of socket options, of 10,000 eight times as long.
 _FILE_SERVICES = 2000
-# The file is quicker with fewer: it is one exchange.
-_COUNTED_SERVICES = 200
 
 
 class Engine:
@@ -136,16 +134,15 @@ class Engine:
 
     def count(self) -> int:
         """How many rules there are: services and servers both count."""
-        try:
-            if entries.services(self._transport) > _COUNTED_SERVICES:
-                keys = [wish.key for wish in self.wishes()]
-                if all(map(entries.tells_of, keys)):
-                    counts = [count for count in entries.counts(self._transport, keys) if count is not None]
-                    if len(counts) == len(keys):
-                        return len(keys) + sum(counts)
-        except KernelError:
-            # The guest knows no such way, or is short of memory; the file tells the same.
-            pass
+        keys = [wish.key for wish in self.wishes()]
+        if len(keys) > _FEW and all(map(entries.tells_of, keys)):
+            try:
+                counts = [count for count in entries.counts(self._transport, keys) if count is not None]
+            except KernelError:
+                # The guest knows no such way, or is short of memory; the file tells the same.
+                counts = []
+            if len(counts) == len(keys):
+                return len(keys) + sum(counts)
         return proc_table.count(self._transport.read_file(proc_table.NAME))
 
     def service(self, key: ServiceKey) -> Service:

@@ -32,14 +32,13 @@ if TYPE_CHECKING:
             ...
 
 
-# IP_VS_SO_GET_INFO, IP_VS_SO_GET_SERVICES, IP_VS_SO_GET_DESTS
-_GET_INFO, _GET_SERVICES, _GET_SERVERS = 1153, 1154, 1156
+# IP_VS_SO_GET_SERVICES, IP_VS_SO_GET_DESTS
+_GET_SERVICES, _GET_SERVERS = 1154, 1156
 # The identity of a service, as struct ip_vs_service_entry and struct ip_vs_get_dests begin: protocol, address, port
 # and firewall mark, the middle two in network byte order.
 _KEY = struct.Struct("=Hxx4s2sxxI")
 _NUMBER = struct.Struct("=I")
 _MARK_OFFSET = 12
-_INFO = struct.Struct("=III")  # struct ip_vs_getinfo: version, size of the table of connections, number of services
 _SERVICES_HEAD_BYTES = 8  # struct ip_vs_get_services without its entries
 _SERVICE_BYTES = 104  # struct ip_vs_service_entry
 _COUNT_OFFSET = 44  # its num_dests
@@ -68,15 +67,6 @@ def tells_of(key: ServiceKey) -> bool:
     return key.family == AF_INET
 
 
-def services(guest: Guest) -> int:
-    """How many services of its kind the interface knows.
-
-    :raise KernelError: the kernel refused. :raise ProtocolError: the answer is broken.
-    """
-    (answer,) = _answers(guest, _GET_INFO, [(_INFO.size, b"")])
-    return int(_INFO.unpack(answer)[2])
-
-
 def counts(guest: Guest, keys: Sequence[ServiceKey]) -> list[int | None]:
     """How many servers each service has; None of those of which the kernel does not tell.
 
@@ -100,8 +90,9 @@ def servers(guest: Guest, keys: Sequence[ServiceKey], wanted: Wanted) -> Iterato
 
     :raise KernelError: the kernel refused: one of them is gone. :raise ProtocolError: the answer is broken.
     """
-    # Servers of another family than their service, which are left out, are counted: there are fewer entries then.
-    sizes = [None if count is None else _HEAD_BYTES + count * _ENTRY.size for count in counts(guest, keys)]
+    # Servers of another family than their service are counted, but left out: there are fewer entries then. Room for
+    # one more shows whether there are more by now.
+    sizes = [None if count is None else _HEAD_BYTES + (count + 1) * _ENTRY.size for count in counts(guest, keys)]
     is_told = [size is not None and size <= _ANSWER_BYTES for size in sizes]
     asked = [
         (size, _packed(key) + _NUMBER.pack((size - _HEAD_BYTES) // _ENTRY.size))
@@ -150,7 +141,10 @@ def _answers(guest: Guest, number: int, asked: Sequence[tuple[int, bytes]]) -> I
 
 def _servers(answer: bytes, wanted: Wanted) -> list[Server] | None:
     found: list[Server] = []
-    for start in range(_HEAD_BYTES, len(answer), _ENTRY.size):
+    end = len(answer) - _ENTRY.size
+    if any(answer[end:]):
+        return None
+    for start in range(_HEAD_BYTES, end, _ENTRY.size):
         server = _server(answer[start : start + _ENTRY.size], wanted)
         if server is None:
             return None

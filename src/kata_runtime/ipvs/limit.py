@@ -13,7 +13,7 @@ def admit(engine: Engine, more: int, limit: int) -> None:
     """Let a change by ``more`` rules pass, or refuse it.
 
     They are counted each time: the container's own ipvsadm can have added and deleted some. Without KVM that takes
-    2 ms with 200 rules, and 70 ms with 20,000.
+    5 ms with 200 rules, 50 ms with 20,000 and 0.4 s with 200,000.
 
     :raise LimitError: there would be too many.
     """
