@@ -119,7 +119,7 @@ def load_record(directory: str) -> Record:
         raise HostError(f"{path} is damaged: {error}", hint="delete --force the container") from error
     raise HostError(
         f"{path} is of version {version!a}, this kata-runtime writes {VERSION}",
-        hint="use the version that made the container",
+        hint="use the version that made the container, or delete --force it",
     )
 
 

@@ -113,7 +113,7 @@ def bundle(tmp_path: Path, engine_runtime: Runtime, rootfs: Path) -> Bundle:
 
 
 def test_run(bundle: Bundle, engine_runtime: Runtime) -> None:
-    """run --bundle passes gigabytes' worth of streams, ends as its container does, and leaves nothing."""
+    """run --bundle passes megabytes of input and both outputs, ends as its container does, and leaves nothing."""
     bundle.write("/bin/sh", "-c", "md5sum; echo bad >&2; exit 7")
     data = b"".join(b"%d\n" % number for number in range(1_000_000))
     argv = engine_runtime.argv("run", "--bundle", str(bundle.directory))
