@@ -41,7 +41,8 @@ def main() -> int:
         plan = json.load(file)
     began = time.perf_counter()
     memory = _provide(plan)
-    pid = os.posix_spawn(plan["argv"][0], plan["argv"], os.environ)
+    # A session of its own, as sandboxes have: the scheduler divides processors between sessions first (sched(7)).
+    pid = os.posix_spawn(plan["argv"][0], plan["argv"], os.environ, setsid=True)
     try:
         if plan["template"]:
             _load(plan, memory)
