@@ -1,4 +1,4 @@
-"""The directory of all sandboxes on a file system that is full or read-only, as commands in a mount namespace see it."""
+"""The directory of all sandboxes on a file system that is full or read-only, as a mount namespace shows it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Inside(Runtime):
 
 
 def test_full_disk(runtime: Runtime, namespace: Namespace, unique: Callable[[str], str]) -> None:
-    """Without room a start, a NIC and rules are refused in a line and nothing is changed; with room all of them work."""
+    """Without room a start, a NIC and rules are refused in a line and nothing is changed; with room all work."""
     namespace.tap("tap0", "10.0.0.1/24")
     name, other = unique("full"), unique("none")
     with (
