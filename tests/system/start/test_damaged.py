@@ -109,3 +109,17 @@ def test_record_of_an_earlier_boot(fake: Fake) -> None:
         assert fake.cli("delete", "--force", "bad") == (0, "", "")
         assert fake.left("bad") == (["good"], [], [])
         assert len(fake.processes("good")) == 2
+
+
+def test_directory_without_a_record(fake: Fake) -> None:
+    """What is left of a start that was killed before it wrote anything is stopped, serves nothing, and is deleted."""
+    (fake.root / "web").mkdir(parents=True, mode=0o700)
+    fake.root.chmod(0o700)
+    assert json.loads(fake.cli("state", "web")[1])["status"] == "stopped"
+    status, out, err = fake.cli("list", "--format", "json")
+    assert (status, [state["status"] for state in json.loads(out)], err) == (0, ["stopped"], "")
+    for words in (("exec", "web", "true"), ("kill", "web"), ("kata-network", "list-ifaces", "web")):
+        status, _, err = fake.cli(*words)
+        assert (status, err.startswith("kata-runtime: container web "), err.count("\n")) == (1, True, 1), (words, err)
+    assert fake.cli("delete", "web") == (0, "", "")
+    assert fake.left("web") == NOTHING
