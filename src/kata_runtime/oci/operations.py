@@ -7,7 +7,7 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kata_runtime.errors import ContainerError, GuestError
+from kata_runtime.errors import ContainerError, GuestError, HostError
 from kata_runtime.guest.crun import Crun, Usage
 from kata_runtime.oci import container as status_of
 from kata_runtime.oci.bundle import CONFIG, read_bundle
@@ -43,7 +43,8 @@ def is_pod_of_engine(root: str, full_id: str) -> bool:
     """Whether a directory is that of a pod, whose first container has gone before the others."""
     try:
         return load_record(os.path.join(root, full_id)).pod
-    except FileNotFoundError:
+    except (FileNotFoundError, HostError):
+        # Whoever goes on meets the unreadable record, and can end by KILL what runs all the same.
         return False
 
 
