@@ -24,7 +24,8 @@ _TEXT = """# Long life
 
 One sandbox, {rounds} rounds that add a NIC and delete it, then {rounds} that restore 100 virtual servers and
 replace them by none. Memory is resident. QEMU's is without the guest's, and without translated code,
-which QEMU gathers where there is no KVM. The time of a round, two commands, is the median of its stretch. Where the growth that is left comes from has not been found out.
+which QEMU gathers where there is no KVM. The time of a round, two commands, is the median of its stretch. Where the
+growth that is left comes from has not been found out.
 
 ## Adding and deleting a NIC
 
