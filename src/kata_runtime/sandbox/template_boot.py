@@ -9,7 +9,7 @@ from kata_runtime.errors import HostError, KataError
 from kata_runtime.guest import wire
 from kata_runtime.sandbox.boot_failure import BootError
 from kata_runtime.sandbox.template import TemplateStore
-from kata_runtime.vmm.accelerator import fingerprint
+from kata_runtime.vmm.accelerator import fingerprint, is_shortage
 from kata_runtime.vmm.snapshot import save_devices
 
 TYPE_CHECKING = False
@@ -62,7 +62,9 @@ def boot_with_template(config: Config, key: str, start: Start, seconds: float, p
             try:
                 start(seconds=_LOAD_SECONDS, template=template)
             except BootError as error:
-                store.drop(key)
+                # What the host is short of at the moment is not the template's fault.
+                if not is_shortage(error.printed):
+                    store.drop(key)
                 progress(f"the sandbox is booted anew, as its template did not load: {error.message}")
             else:
                 return
