@@ -183,9 +183,12 @@ def remove_nic(session: Session, nic: NicRecord) -> None:
     try:
         finish(session, work)
     except (DeadlineError, QemuError) as error:
+        from kata_runtime.vmm.monitor import UnansweredError
+
         # The guest or QEMU refused, and the NIC is still there: it stays in the record, and can be deleted again. After
         # other failures, such as an answer that was lost or a full disk, it may be gone: the work stays pending.
-        if isinstance(error, DeadlineError) or error.error_class:
+        is_unknown = isinstance(error, UnansweredError) or (isinstance(error, QemuError) and not error.error_class)
+        if not is_unknown:
             session.save(ended(session.record, work))
         raise
 

@@ -33,6 +33,10 @@ _MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 _EVENTS_MAX = 10_000
 
 
+class UnansweredError(DeadlineError):
+    """QEMU did not answer a command in time; it may have carried it out, or do so later."""
+
+
 class _EndedError(Exception):
     """The connection ended, or what came is no message of the protocol; the text says which."""
 
@@ -136,7 +140,7 @@ class Monitor:
         """The value that ``command`` returned.
 
         :raise QemuError: QEMU refused (``error_class`` says how) or ended; then the command may have been carried out.
-        :raise DeadlineError: no answer within ``deadline`` seconds; the command may still be carried out.
+        :raise UnansweredError: no answer within ``deadline`` seconds; the command may still be carried out.
         """
         return self._execute(command, arguments, (), deadline)
 
@@ -166,7 +170,7 @@ class Monitor:
             self._closed = True
             raise QemuError(f"{_GONE} during {command}", command=command) from error
         if answer is None:
-            raise DeadlineError(f"QEMU's answer to {command}", deadline)
+            raise UnansweredError(f"QEMU's answer to {command}", deadline)
         if "return" in answer:
             return answer["return"]
         refusal = answer.get("error")

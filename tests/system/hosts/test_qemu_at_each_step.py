@@ -1,9 +1,12 @@
-"""QEMU that is killed at a step of a command about NICs."""
+"""QEMU that is killed, or does not answer, at a step of a command about NICs."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,3 +68,47 @@ def _given(sandbox: Sandbox, name: str) -> bytes:
 
 def _outcome(done: Completed) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
+
+
+# Stops QEMU when the command has sent it the request given, so that it has it and does not answer.
+_STOPPING = """
+import os, signal, sys
+pid, command = int(sys.argv.pop(1)), sys.argv.pop(1)
+from kata_runtime.vmm import monitor
+
+monitor.COMMAND_SECONDS = 1.0
+monitor.Monitor.execute.__defaults__ = (None, 1.0)
+send = monitor.Monitor._send
+
+def stopping(self, data, descriptors, end):
+    if f'"{command}"'.encode() in data:
+        os.kill(pid, signal.SIGSTOP)
+    return send(self, data, descriptors, end)
+
+monitor.Monitor._send = stopping
+from kata_runtime.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("request_sent", ["device_del", "netdev_del"])
+def test_stopped_before_it_answers(sandbox: Sandbox, namespace: Namespace, request_sent: str) -> None:
+    """A QEMU that carries a removal out only after the command gave up leaves nothing half-removed behind."""
+    namespace.tap("tap0", "10.0.0.1/24")
+    before = sandbox.snapshot()
+    given = _given(sandbox, "del-iface")
+    pid = load_record(str(sandbox.directory)).pid
+    argv = _argv(sandbox, "del-iface")
+    program = argv.index("--root") - 1
+    argv[program : program + 1] = [sys.executable, "-c", _STOPPING, str(pid), request_sent]
+    try:
+        done = subprocess.run(argv, input=given, capture_output=True, text=False, check=False, timeout=60)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    reason = f"kata-runtime: QEMU's answer to {request_sent} did not happen within 1 s\n"
+    assert (done.returncode, json.loads(done.stdout)["name"], done.stderr.decode()) == (1, "eth0", reason)
+    assert _outcome(sandbox.network("list-ifaces")) == (0, "null\n", "")
+    # The next command about NICs ends what is pending; the device, its name and its MAC are free then.
+    assert sandbox.network("add-iface", _NIC).stderr == ""
+    assert sandbox.network("del-iface", _NIC).stdout == "null\n"
+    assert sandbox.snapshot() == before

@@ -15,7 +15,7 @@ import pytest
 from tests.unit.vmm.conftest import peer
 
 from kata_runtime.errors import DeadlineError, QemuError
-from kata_runtime.vmm.monitor import Monitor
+from kata_runtime.vmm.monitor import Monitor, UnansweredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,7 +174,7 @@ def test_an_answer_too_late(tmp_path: Path) -> None:
         wire.rest()
 
     with peer(tmp_path / "qmp", _qemu(script)), Monitor.connect(tmp_path / "qmp") as monitor:
-        with pytest.raises(DeadlineError) as caught:
+        with pytest.raises(UnansweredError) as caught:
             monitor.execute("stop", deadline=0.05)
         assert str(caught.value) == "QEMU's answer to stop did not happen within 0.05 s"
         given_up.set()
