@@ -141,6 +141,9 @@ def test_nothing_of_ours_is_inherited() -> None:
     assert lines[-3:] == [str(_USER), "0077", "/"]
     status = dict(line.split(":\t") for line in lines if ":\t" in line)
     zero = "0" * 16
+    # posix_spawn(3) of whoever started the tests can leave glibc's own two signals, 32 and 33, ignored: no program sees
+    # them, and Python cannot name them.
+    status["SigIgn"] = f"{int(status['SigIgn'], 16) & ~(3 << 31):016x}"
     shown = {key: status[key] for key in status if key.startswith("Cap") or key in ("SigBlk", "SigIgn", "NoNewPrivs")}
     assert shown == {
         **dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "SigBlk", "SigIgn"), zero),
