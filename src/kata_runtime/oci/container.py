@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kata_runtime.errors import HostError
 from kata_runtime.oci.bundle import Hook
 from kata_runtime.sandbox import paths
-from kata_runtime.sandbox.durable_file import replace_file
+from kata_runtime.sandbox.files import replace_durably
 from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import boot_id
 
@@ -76,7 +76,10 @@ def save_container(root: str, container: Container) -> None:
     document: dict[str, Any] = {"version": VERSION, **container._asdict()}
     document["poststop"] = [hook._asdict() for hook in container.poststop]
     path = os.path.join(root, container.container_id, paths.CONTAINER)
-    replace_file(path, json.dumps(document).encode())
+    try:
+        replace_durably(path, json.dumps(document).encode())
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
 
 
 def _container_of(document: dict[str, Any]) -> Container:

@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
+from select import select
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +27,8 @@ _APPLETS = (
     "cat", "df", "echo", "env", "head", "hostname", "httpd", "id", "ifconfig", "kill", "ls", "md5sum", "mkdir", "ps",
     "pwd", "route", "sh", "sleep", "stty", "tail", "tr", "true", "wget", "yes",
 )  # fmt: skip
+_CLEANED_SECONDS = 10.0
+_PAUSE_SECONDS = 0.05
 
 
 @pytest.fixture(scope="session")
@@ -70,13 +74,26 @@ class Host:
                     continue
                 if str(self.root) in command:
                     processes.append(command)
-        engines = [path for path in Path("/sys/fs/cgroup").rglob("kata-test*") if path.is_dir()]
+        # os.walk goes on where a group vanishes meanwhile, and Path.rglob does not.
+        engines = [
+            os.path.join(parent, name)
+            for parent, names, _ in os.walk("/sys/fs/cgroup")
+            for name in names
+            if name.startswith("kata-test")
+        ]
         return {
             "directories": sorted(path.name for path in self.root.iterdir() if not path.name.startswith(".")),
             "mounts": mounts_below(str(self.root)),
             "processes": processes,
-            "cgroups": sorted(map(str, engines)),
+            "cgroups": sorted(engines),
         }
+
+    def left(self) -> dict[str, list[str]]:
+        """What is there when the engine has cleaned up, which it does in a process of its own after its ``wait``."""
+        end = time.monotonic() + _CLEANED_SECONDS
+        while (traces := self.traces()) != NOTHING and time.monotonic() < end:
+            select([], [], [], _PAUSE_SECONDS)
+        return traces
 
 
 NOTHING: dict[str, list[str]] = {"directories": [], "mounts": [], "processes": [], "cgroups": []}
@@ -95,7 +112,7 @@ def engine_runtime(runtime: Runtime) -> Iterator[Runtime]:
     root = Path(tempfile.mkdtemp(prefix="kata-engine-"))
     made = Runtime(root, runtime.config)
     yield made
-    left = Host(root).traces()
+    left = Host(root).left()
     for name in left["directories"]:
         made.cli("delete", "--force", name)
     assert left == NOTHING

@@ -120,7 +120,7 @@ def test_run(bundle: Bundle, engine_runtime: Runtime) -> None:
     done = subprocess.run(argv, input=data, capture_output=True, timeout=SECONDS, check=False)
     expected = subprocess.run(["md5sum"], input=data, capture_output=True, check=True).stdout
     assert (done.returncode, done.stdout, done.stderr) == (7, expected, b"bad\n")
-    assert Host(engine_runtime.root).traces() == NOTHING
+    assert Host(engine_runtime.root).left() == NOTHING
 
 
 def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str]) -> None:
@@ -164,7 +164,7 @@ def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Calla
     finally:
         deleted = cli("delete", "--force", name)
     assert _outcome(deleted) == (0, "", "")
-    assert Host(engine_runtime.root).traces() == NOTHING
+    assert Host(engine_runtime.root).left() == NOTHING
     assert _outcome(cli("delete", "--force", name)) == (0, "", "")
 
 
@@ -210,7 +210,7 @@ def test_killed_creation_of_a_member(
         assert _outcome(engine_runtime.cli("delete", "--force", member)) == (0, "", "")
         assert host.traces() == before
         assert steps >= 9
-    assert host.traces() == NOTHING
+    assert host.left() == NOTHING
 
 
 @pytest.mark.parametrize("step", range(1, 13, 2))
@@ -219,4 +219,4 @@ def test_killed_creation_of_a_pod(bundle: Bundle, engine_runtime: Runtime, step:
     bundle.write("/bin/sleep", "1000", cgroup="/kata-test-killed")
     assert _killed(bundle, engine_runtime, "killed", step, "after")
     assert _outcome(engine_runtime.cli("delete", "--force", "killed")) == (0, "", "")
-    assert Host(engine_runtime.root).traces() == NOTHING
+    assert Host(engine_runtime.root).left() == NOTHING

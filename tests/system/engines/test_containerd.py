@@ -115,7 +115,7 @@ def test_run(containerd: Containerd, rootfs: Path, engine_runtime: Runtime) -> N
     """A container in the foreground passes its output and status on, and leaves nothing."""
     done = containerd.attempt("run", "--rm", *containerd.options(rootfs), "once", "/bin/sh", "-c", "echo out; exit 3")
     assert (done.returncode, done.stdout) == (3, "out\n")
-    assert Host(engine_runtime.root / "default").traces() == NOTHING
+    assert Host(engine_runtime.root / "default").left() == NOTHING
 
 
 def test_life_of_a_task(containerd: Containerd, rootfs: Path, engine_runtime: Runtime) -> None:
@@ -134,7 +134,7 @@ def test_life_of_a_task(containerd: Containerd, rootfs: Path, engine_runtime: Ru
         assert _status(containerd, "task") == "RUNNING"
         containerd.run("task", "kill", "--signal", "TERM", "task")
         assert (running.stdout.read(), running.wait(SECONDS)) == ("ended\n", 5)
-    assert Host(engine_runtime.root / "default").traces() == NOTHING
+    assert Host(engine_runtime.root / "default").left() == NOTHING
 
 
 def test_program_that_is_missing(containerd: Containerd, rootfs: Path, engine_runtime: Runtime) -> None:
@@ -144,4 +144,4 @@ def test_program_that_is_missing(containerd: Containerd, rootfs: Path, engine_ru
     assert (done.returncode, done.stderr.partition("OCI runtime create failed: ")[2]) == (
         1, "executable file `/bin/nosuch` not found in $PATH: No such file or directory: unknown\n",
     )  # fmt: skip
-    assert Host(engine_runtime.root / "default").traces() == NOTHING
+    assert Host(engine_runtime.root / "default").left() == NOTHING

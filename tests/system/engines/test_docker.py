@@ -113,7 +113,7 @@ def test_run(docker: Docker) -> None:
         "run", "--rm", "--interactive", "tiny", "sh", "-c", "cat; echo bad >&2; exit 3", stdin=b"in\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, "in\n", "bad\n")
-    assert Host(docker.runtime.root).traces() == NOTHING
+    assert Host(docker.runtime.root).left() == NOTHING
 
 
 def _use(docker: Docker, name: str, rootfs: Path) -> None:
@@ -143,7 +143,7 @@ def test_life_of_a_container(docker: Docker, rootfs: Path) -> None:
         assert followed.stdout.read() == "ended\n"
     assert docker.run("inspect", "--format", "{{.State.ExitCode}}", "web") == "5\n"
     docker.run("rm", "web")
-    assert Host(docker.runtime.root).traces() == NOTHING
+    assert Host(docker.runtime.root).left() == NOTHING
 
 
 def test_program_that_is_missing(docker: Docker) -> None:
@@ -152,4 +152,4 @@ def test_program_that_is_missing(docker: Docker) -> None:
     # 127 or 125: clients of several versions look for several spellings of the reason.
     assert done.returncode > 124
     assert "executable file `nosuch` not found in $PATH: No such file or directory" in done.stderr
-    assert Host(docker.runtime.root).traces() == NOTHING
+    assert Host(docker.runtime.root).left() == NOTHING

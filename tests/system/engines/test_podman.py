@@ -101,7 +101,7 @@ def test_stop_and_start_again(podman: Podman, worker: str) -> None:
     podman.run("stop", "--time", "20", worker)
     assert podman.run("inspect", "--format", "{{.State.ExitCode}}", worker) == "5\n"
     assert podman.run("logs", worker) == "started\nended\n"
-    assert Host(podman.runtime.root).traces() == NOTHING
+    assert Host(podman.runtime.root).left() == NOTHING
     podman.run("start", worker)
     assert podman.run("exec", worker, "echo", "again") == "again\n"
 
@@ -121,8 +121,7 @@ def test_end_of_what_it_stands_on(podman: Podman, worker: str, victim: str, reas
     assert podman.run("wait", worker) == "137\n"
     assert time.monotonic() - begun < _TOLD_SECONDS
     assert podman.attempt("logs", worker).stderr.endswith(reason)
-    podman.run("rm", worker) if victim == "nosuch" else None
-    assert Host(podman.runtime.root).traces() == NOTHING
+    assert Host(podman.runtime.root).left() == NOTHING
 
 
 def test_killed_shim(podman: Podman, worker: str) -> None:
@@ -130,7 +129,7 @@ def test_killed_shim(podman: Podman, worker: str) -> None:
     podman.run("start", worker)
     os.kill(int(podman.run("inspect", "--format", "{{.State.Pid}}", worker)), signal.SIGKILL)
     assert podman.run("wait", worker) == "137\n"
-    assert Host(podman.runtime.root).traces() == NOTHING
+    assert Host(podman.runtime.root).left() == NOTHING
 
 
 def test_refused_by_name(podman: Podman, tmp_path: Path) -> None:
@@ -146,4 +145,4 @@ def test_refused_by_name(podman: Podman, tmp_path: Path) -> None:
         alone = [] if option == "--network" else ["--network", "none"]
         done = podman.attempt("run", "--rm", *alone, option, value, "localhost/tiny", "true")
         assert (done.returncode, reason in done.stderr) == (126, True), done.stderr
-    assert Host(podman.runtime.root).traces() == NOTHING
+    assert Host(podman.runtime.root).left() == NOTHING

@@ -48,7 +48,7 @@ def web(podman: Podman, networks: tuple[str, str]) -> Iterator[str]:
         podman.run("run", "--detach", "--name", "web", *options, "localhost/tiny", "sh", "-c", _SERVE)
         assert podman.line_of("web") == "serving\n"
         yield "web"
-    assert Host(podman.runtime.root).traces() == NOTHING
+    assert Host(podman.runtime.root).left() == NOTHING
 
 
 def _interfaces(podman: Podman, name: str) -> list[str]:
