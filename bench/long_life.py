@@ -20,7 +20,7 @@ _STEPS = 10
 _TEXT = """# Long life
 
 {machine}
-`make long-life ROUNDS={rounds}` writes this file.
+`make long-life ROUNDS={count}` writes this file.
 
 One sandbox, {rounds} rounds that add a NIC and delete it, then {rounds} that restore 100 virtual servers and
 replace them by none. Memory is resident. QEMU's is without the guest's, and without translated code,
@@ -49,7 +49,12 @@ def main() -> int:
         servers, server_points = _stretches(rounds, rounds.servers, count)
         accelerator = load_record(str(sandbox.directory)).accelerator
     text = _TEXT.format(
-        machine=machine(accelerator), rounds=f"{count:,}", places=", ".join(sorted(places)), nics=nics, servers=servers
+        machine=machine(accelerator),
+        count=count,
+        rounds=f"{count:,}",
+        places=", ".join(sorted(places)),
+        nics=nics,
+        servers=servers,
     )
     write("long-life.md", text)
     slowest = max(up for _, up in nic_points + server_points)
