@@ -15,7 +15,7 @@ from bench.harness import run
 from bench.raw_machine import raw_machine
 from kata_runtime.network import namespace as network
 from kata_runtime.network.reconcile import reconcile
-from kata_runtime.vmm.tap import close_all, open_tap
+from kata_runtime.vmm.tap_device import close_all, open_tap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

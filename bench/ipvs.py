@@ -13,10 +13,10 @@ from tests.system.conftest import measured
 
 from bench.harness import ROUNDS, Taken, in_guest, in_turns, machine, medians, ratio, run, seconds, table, write
 from bench.plot import Axis, chart
-from kata_runtime.ipvs.command import open_engine
+from kata_runtime.ipvs.commands import open_engine
 from kata_runtime.ipvs.engine import requests
 from kata_runtime.ipvs.rules import outcome, parse_rules
-from kata_runtime.netlink.request import attempt_all, blocks_of
+from kata_runtime.netlink.exchange import attempt_all, blocks_of
 from kata_runtime.netlink.transport import Family
 from kata_runtime.sandbox.record import load_record
 

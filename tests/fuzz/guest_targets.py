@@ -16,25 +16,25 @@ from kata_runtime.errors import ProtocolError, QemuError
 from kata_runtime.guest import wire
 from kata_runtime.guest.channel import AgentChannel, Completed
 from kata_runtime.guest.crun import Crun
-from kata_runtime.guest.port import GuestPort
+from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.netlink import message
 from kata_runtime.netlink.address import RTM_NEWADDR, dump_addresses, unpack_address
-from kata_runtime.netlink.generic import find_family, unpack_family
-from kata_runtime.netlink.link import dump_links, unpack_link
-from kata_runtime.netlink.message import Message
-from kata_runtime.netlink.neighbour import RTM_NEWNEIGH, add_neighbour, delete_neighbour, neighbours_of
-from kata_runtime.netlink.portable import (
+from kata_runtime.netlink.carried_config import (
     add_portable_address,
     delete_portable_address,
     portable_addresses,
     portable_route,
 )
-from kata_runtime.netlink.request import Request, attempt_all, call_each, dump_each
+from kata_runtime.netlink.exchange import Request, attempt_all, call_each, dump_each
+from kata_runtime.netlink.generic import find_family, unpack_family
+from kata_runtime.netlink.link import dump_links, unpack_link
+from kata_runtime.netlink.message import Message
+from kata_runtime.netlink.neighbour import RTM_NEWNEIGH, add_neighbour, delete_neighbour, neighbours_of
 from kata_runtime.netlink.route import add_route, delete_route, unpack_route, with_next_hops
 from kata_runtime.netlink.transport import Block, Family
 from kata_runtime.network import guest_nic, route_table
 from kata_runtime.network.queues import _available_mib
-from kata_runtime.sandbox.relay import Relay, Streams
+from kata_runtime.sandbox.stream_relay import Relay, Streams
 from kata_runtime.vmm.monitor import Monitor
 
 if TYPE_CHECKING:

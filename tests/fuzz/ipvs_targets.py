@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from tests.fuzz.target import ScriptedKernel, Target, check_line, parts
 
-from kata_runtime.ipvs import codec, entries, proc_table
+from kata_runtime.ipvs import codec, proc_table, sockopt_table
 from kata_runtime.ipvs.connections import parse_connections
 from kata_runtime.ipvs.conntrack import Filter, delete_matching
 from kata_runtime.ipvs.engine import Engine
-from kata_runtime.ipvs.entries import Wanted
 from kata_runtime.ipvs.model import (
     ListConnections,
     ListDaemons,
@@ -24,7 +23,8 @@ from kata_runtime.ipvs.model import (
     ServiceKey,
     View,
 )
-from kata_runtime.ipvs.report import answer
+from kata_runtime.ipvs.queries import answer
+from kata_runtime.ipvs.sockopt_table import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def _entries(data: bytes) -> None:
     """Socket options: the first part says what is wanted, the others are the lists of services and of servers."""
     how, *answers = list(parts(data)) or [b""]
     wanted = Wanted(statistics=b"s" in how, tunnels=b"t" in how)
-    for servers in entries.servers(ScriptedKernel(answers), _KEYS, wanted):
+    for servers in sockopt_table.servers(ScriptedKernel(answers), _KEYS, wanted):
         check_line(" ".join(server.wish.key.text for server in servers or ()))
 
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from tests.fuzz.target import Target, check_line
 
 from kata_runtime import fast_json
-from kata_runtime.cli import grammar
-from kata_runtime.cli.lifecycle import signal_of
+from kata_runtime.cli import argument_parser
+from kata_runtime.cli.lifecycle_commands import signal_of
 from kata_runtime.errors import ContainerError
-from kata_runtime.ipvs import journal, quick, save
+from kata_runtime.ipvs import batch_journal, fast_rule_parser, saved_rules
 from kata_runtime.ipvs.conntrack import parse_filter
-from kata_runtime.ipvs.grammar import parse
+from kata_runtime.ipvs.ipvsadm_grammar import parse
 from kata_runtime.ipvs.model import AddServer, AddService, Forwarding, ServiceFlag
 from kata_runtime.ipvs.rules import RulesError, outcome, parse_rules
-from kata_runtime.network import request, route_journal
+from kata_runtime.network import requests, route_journal
 from kata_runtime.network.strict_json import read_json
 from kata_runtime.sandbox.config import load_config
 from kata_runtime.sandbox.identity import check_id, resolve
@@ -58,13 +58,13 @@ def _refuse_constant(name: str) -> object:
 
 
 def _nic(data: bytes) -> None:
-    nic = request.read_nic_request(data)
-    assert request.read_nic_name(data) == nic.name
+    nic = requests.read_nic_request(data)
+    assert requests.read_nic_name(data) == nic.name
 
 
 def _routes(data: bytes) -> None:
     readers: list[Callable[[bytes], object]] = [
-        request.read_route_requests, request.read_route_filters, request.read_route_table,
+        requests.read_route_requests, requests.read_route_filters, requests.read_route_table,
     ]  # fmt: skip
     readers[data[0] % len(readers) if data else 0](data[1:])
 
@@ -72,16 +72,16 @@ def _routes(data: bytes) -> None:
 def _ipvsadm(data: bytes) -> None:
     change = parse(_argument(data))
     if isinstance(change, AddService) and change.wish.flags & ServiceFlag.PERSISTENT:  # without, -S leaves -M out
-        assert parse(save.add_service(change.wish)) == change
+        assert parse(saved_rules.add_service(change.wish)) == change
     if isinstance(change, AddServer) and not (change.wish.upper or change.wish.lower):  # which -S leaves out
-        line = save.add_server(change.service, change.wish)
+        line = saved_rules.add_server(change.service, change.wish)
         assert parse(line, forwarding=Forwarding.ROUTE) == change, line
 
 
 def _quick(data: bytes) -> None:
     """What the quick way reads, the grammar reads in the same way."""
     line = _argument(data)
-    rule = quick.read(line)
+    rule = fast_rule_parser.read(line)
     if rule is not None:
         assert parse(line, forwarding=Forwarding.ROUTE) == rule
 
@@ -96,8 +96,8 @@ def _rules(data: bytes) -> None:
 
 
 def _argv(data: bytes) -> None:
-    asked = grammar.parse([_argument(word) for word in data.split(b"\0")])
-    if isinstance(asked, grammar.Call) and asked.command.words == ("kill",) and len(asked.operands) > 1:
+    asked = argument_parser.parse([_argument(word) for word in data.split(b"\0")])
+    if isinstance(asked, argument_parser.Call) and asked.command.words == ("kill",) and len(asked.operands) > 1:
         signal_of(asked.operands[1])
 
 
@@ -128,7 +128,7 @@ def _record(data: bytes) -> None:
     """Record and journals, which a crash of the host, or a hand, can have damaged."""
     readers: list[tuple[str, Callable[[Path], object]]] = [
         ("record.json", lambda directory: load_record(str(directory))),
-        ("ipvs-undo.json", journal.read),
+        ("ipvs-undo.json", batch_journal.read),
         ("routes-undo.json", lambda directory: route_journal._read_undo(directory / "routes-undo.json")),
     ]
     number = data[0] % len(readers) if data else 0

@@ -11,7 +11,7 @@ import pytest
 from tests.system.conftest import PROGRAM
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.port import GuestPort
+from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, iter_messages, pack_message
 from kata_runtime.netlink.transport import Family

@@ -123,7 +123,7 @@ _WRONG_INPUT: list[tuple[bytes, str]] = [
 
 _HOLD = """
 import sys
-from kata_runtime.vmm.tap import open_tap
+from kata_runtime.vmm.tap_device import open_tap
 open_tap("held", 1)
 print("held", flush=True)
 sys.stdin.read()

@@ -144,7 +144,9 @@ def _one_won(clients: list[_Client], words: str) -> None:
     assert sorted(one.status for one in done) == [0] + [1] * (_RIVALS - 1)
     for one in done:
         if one.status:
-            assert any(word in " ".join(one.errors) for word in ("already", "exists")), one
+            # Of another container that opened the TAP and has not recorded it yet, only the kernel knows.
+            reasons = ("already", "exists", "held by another process")
+            assert any(reason in " ".join(one.errors) for reason in reasons), one
 
 
 @pytest.mark.parametrize("count", [1, 4])

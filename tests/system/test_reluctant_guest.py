@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.system.conftest import nic
 
-from kata_runtime.network import unfinished
+from kata_runtime.network import pending_nics
 from kata_runtime.sandbox.record import load_record
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def _interrupt(sandbox: Sandbox, kind: str) -> None:
     assert sandbox.network("add-iface", _NIC).returncode == 0
     with sandbox.session() as session:
         record = session.record
-        work: Mapping[str, object] = unfinished.addition(record.nics[0])
+        work: Mapping[str, object] = pending_nics.addition(record.nics[0])
         if kind == "deletion":
-            work = unfinished.deletion(record, "eth0")
+            work = pending_nics.deletion(record, "eth0")
         session.save(record._replace(nics=() if kind == "addition" else record.nics, pending=(work,)))
 
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kata_runtime.cli.grammar import Call
+    from kata_runtime.cli.argument_parser import Call
 
 PROGRAM = "kata-runtime"
 

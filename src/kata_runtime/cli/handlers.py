@@ -4,46 +4,46 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kata_runtime.cli.grammar import Call
+    from kata_runtime.cli.argument_parser import Call
 
 
 def network(call: Call) -> int:
     """kata-network."""
-    from kata_runtime.cli import network
+    from kata_runtime.cli import network_commands
 
-    return network.run(call)
+    return network_commands.run(call)
 
 
 def ipvs(call: Call) -> int:
     """kata-ipvs."""
-    from kata_runtime.cli import ipvs
+    from kata_runtime.cli import ipvs_commands
 
-    return ipvs.run(call)
+    return ipvs_commands.run(call)
 
 
 def check(call: Call) -> int:
     """kata-check and kata-env."""
-    from kata_runtime.cli import check
+    from kata_runtime.cli import check_commands
 
-    return check.run(call)
+    return check_commands.run(call)
 
 
 def image(call: Call) -> int:
     """image build."""
-    from kata_runtime.cli import image
+    from kata_runtime.cli import image_commands
 
-    return image.run(call)
+    return image_commands.run(call)
 
 
 def lifecycle(call: Call) -> int:
     """Commands for sandboxes and containers alike."""
-    from kata_runtime.cli import lifecycle
+    from kata_runtime.cli import lifecycle_commands
 
-    return lifecycle.run(call)
+    return lifecycle_commands.run(call)
 
 
 def oci(call: Call) -> int:
     """Commands for containers of engines."""
-    from kata_runtime.cli import oci
+    from kata_runtime.cli import oci_commands
 
-    return oci.run(call)
+    return oci_commands.run(call)

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kata_runtime.cli.grammar import Call
+    from kata_runtime.cli.argument_parser import Call
 
 LOGGER = logging.getLogger("kata_runtime")
 # A field of more, such as what a command in the guest printed, is cut: the log shows what was done, not all the data.

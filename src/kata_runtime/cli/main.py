@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 
 from kata_runtime import __version__
-from kata_runtime.cli.grammar import Call, Help, Version, parse
+from kata_runtime.cli.argument_parser import Call, Help, Version, parse
 from kata_runtime.cli.streams import (
     AnswerError,
     AnswerLostError,

@@ -49,9 +49,9 @@ def _end(session: Session, pending: Work, *, own: bool) -> None:
     kind = str(pending.get("kind"))
     match subject_of(pending):
         case "interface":
-            from kata_runtime.network import unfinished
+            from kata_runtime.network import pending_nics
 
-            unfinished.recover(session, pending, own=own)
+            pending_nics.recover(session, pending, own=own)
         case "mirror":
             from kata_runtime.network import reconcile
 
@@ -61,9 +61,9 @@ def _end(session: Session, pending: Work, *, own: bool) -> None:
 
             routes.recover(session, pending)
         case "ipvs":
-            from kata_runtime.ipvs import command
+            from kata_runtime.ipvs import commands
 
-            command.recover(session, pending)
+            commands.recover(session, pending)
         case _:
             raise HostError(
                 f"sandbox {session.container_id} holds unfinished work of the unknown kind {kind!a}",

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from kata_runtime.cli.grammar import Call
+    from kata_runtime.cli.argument_parser import Call
     from kata_runtime.sandbox.lock import Patience
     from kata_runtime.sandbox.session import Session
 

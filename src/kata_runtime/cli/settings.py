@@ -6,7 +6,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kata_runtime.cli.grammar import Call
+    from kata_runtime.cli.argument_parser import Call
 
 DEFAULT_ROOT = "/run/kata-runtime"
 

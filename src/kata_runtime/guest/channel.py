@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from kata_runtime import fast_json, operation_log
 from kata_runtime.errors import DeadlineError, GuestError, KernelError, ProtocolError
 from kata_runtime.guest import wire
-from kata_runtime.guest.limits import DEFAULT, FRAME_BYTES
-from kata_runtime.guest.port import Frame, GuestPort
+from kata_runtime.guest.answer_limits import DEFAULT, FRAME_BYTES
+from kata_runtime.guest.host_port import Frame, GuestPort
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.exchange_log import recorded
+from kata_runtime.netlink.exchange_logging import recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from kata_runtime.guest.limits import Limits
+    from kata_runtime.guest.answer_limits import Limits
     from kata_runtime.netlink.transport import Block, Family
 
 # So many blocks are under way at once: one that the kernel works on, others that cross the port meanwhile.

@@ -10,13 +10,13 @@ import errno
 from contextlib import suppress
 
 from kata_runtime.errors import GuestError, InputError, KataError
-from kata_runtime.ipvs import journal, limit
+from kata_runtime.ipvs import batch_journal, rule_limit
+from kata_runtime.ipvs.batch_journal import Former
 from kata_runtime.ipvs.engine import explain, requests
 from kata_runtime.ipvs.guest_setup import enable
-from kata_runtime.ipvs.journal import Former
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService
 from kata_runtime.ipvs.rules import count, difference, outcome, parse_rules, service_of, touched
-from kata_runtime.netlink.request import attempt_all
+from kata_runtime.netlink.exchange import attempt_all
 from kata_runtime.netlink.transport import Family
 from kata_runtime.sandbox.pending import begun, ended
 from kata_runtime.sandbox.process import held_signals
@@ -61,9 +61,9 @@ def restore(
     after = outcome({} if replace else before, batch)
     most = session.record.ipvs_rule_limit
     if replace:
-        limit.check(count(before), count(after), most)
+        rule_limit.check(count(before), count(after), most)
     else:
-        limit.admit(engine, count(after) - count(before), most)
+        rule_limit.admit(engine, count(after) - count(before), most)
     changes = difference(before, after) if replace else batch.rules
     if not changes:
         return
@@ -78,7 +78,7 @@ def undo(session: Session, engine: Engine) -> None:
 
     :raise HostError: the file with it cannot be read. :raise GuestError: the kernel refuses to take a rule back.
     """
-    _put_back(session, engine, journal.read(session.directory))
+    _put_back(session, engine, batch_journal.read(session.directory))
     _forget(session)
 
 
@@ -92,13 +92,13 @@ def _apply(
 ) -> None:
     """Send ``changes``; when that fails, put ``former`` back."""
     try:
-        journal.write(session.directory, former)
+        batch_journal.write(session.directory, former)
         session.save(begun(session.record, _WORK))
         asked = requests(engine, _counted(changes, progress))
         refused = attempt_all(session.channel(), Family.GENERIC, asked, until_failure=True)
         if refused:
             former = _with_others(engine, former, changes, refused)
-            journal.write(session.directory, former)
+            batch_journal.write(session.directory, former)
             _refuse(session, batch, changes, refused)
         enable(session.channel())
     except BaseException as failure:
@@ -165,7 +165,7 @@ def _forget(session: Session) -> None:
     with held_signals():
         # Also when the record in memory names no work: the one on disk may, after a failure of the last moment.
         session.save(ended(session.record, _WORK))
-        journal.remove(session.directory)
+        batch_journal.remove(session.directory)
 
 
 def _counted(changes: Sequence[Rule], progress: Callable[[int, int], None]) -> Iterator[Rule]:

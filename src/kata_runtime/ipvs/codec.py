@@ -7,6 +7,7 @@ from _socket import AF_INET, AF_INET6
 from functools import lru_cache
 
 from kata_runtime.errors import ProtocolError
+from kata_runtime.ipvs.kernel_names import interface_name, module_name
 from kata_runtime.ipvs.model import (
     Daemon,
     DaemonState,
@@ -23,7 +24,6 @@ from kata_runtime.ipvs.model import (
     Tunnel,
     TunnelType,
 )
-from kata_runtime.ipvs.names import interface_name, module_name
 from kata_runtime.netlink.generic import pack_generic, unpack_generic
 from kata_runtime.netlink.message import (
     iter_attributes,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
-from kata_runtime.ipvs import codec, entries, proc_table
+from kata_runtime.ipvs import codec, proc_table, sockopt_table
 from kata_runtime.ipvs.connections import NAME as CONNECTIONS
 from kata_runtime.ipvs.connections import parse_connections
-from kata_runtime.ipvs.entries import Wanted
 from kata_runtime.ipvs.model import (
     AddServer,
     AddService,
@@ -23,8 +22,9 @@ from kata_runtime.ipvs.model import (
     StopDaemon,
     Zero,
 )
+from kata_runtime.ipvs.sockopt_table import Wanted
+from kata_runtime.netlink.exchange import ROW_BYTES, Request, call, decoded, dump_each
 from kata_runtime.netlink.message import NLM_F_DUMP
-from kata_runtime.netlink.request import ROW_BYTES, Request, call, decoded, dump_each
 from kata_runtime.netlink.transport import Family
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     Head = tuple[ServiceWish, Statistics]
 
-    class Guest(Transport, entries.Guest, Protocol):
+    class Guest(Transport, sockopt_table.Guest, Protocol):
         """A kernel whose files and socket options can be read."""
 
         def read_file(self, name: str) -> Iterator[bytes]:
@@ -105,10 +105,10 @@ class Engine:
         if len(heads) > _FEW:
             told, rest = [], []
             for head in heads:
-                (told if entries.tells_of(head[0].key) else rest).append(head)
+                (told if sockopt_table.tells_of(head[0].key) else rest).append(head)
         done = 0
         try:
-            for servers in entries.servers(self._transport, [wish.key for wish, _ in told], wanted):
+            for servers in sockopt_table.servers(self._transport, [wish.key for wish, _ in told], wanted):
                 if servers is None:
                     rest.append(told[done])
                 else:
@@ -135,9 +135,9 @@ class Engine:
     def count(self) -> int:
         """How many rules there are: services and servers both count."""
         keys = [wish.key for wish in self.wishes()]
-        if len(keys) > _FEW and all(map(entries.tells_of, keys)):
+        if len(keys) > _FEW and all(map(sockopt_table.tells_of, keys)):
             try:
-                counts = [count for count in entries.counts(self._transport, keys) if count is not None]
+                counts = [count for count in sockopt_table.counts(self._transport, keys) if count is not None]
             except KernelError:
                 # The guest knows no such way, or is short of memory; the file tells the same.
                 counts = []

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kata_runtime.errors import InputError
-from kata_runtime.ipvs import quick
-from kata_runtime.ipvs.grammar import parse
+from kata_runtime.ipvs import fast_rule_parser
+from kata_runtime.ipvs.ipvsadm_grammar import parse
 from kata_runtime.ipvs.model import (
     AddServer,
     AddService,
@@ -90,7 +90,7 @@ def parse_rules(data: bytes, name: str) -> Batch:
     """
     batch = Batch(name, data, [], [])
     problems = _Problems(name)
-    read, add_rule, add_line = quick.read, batch.rules.append, batch.lines.append
+    read, add_rule, add_line = fast_rule_parser.read, batch.rules.append, batch.lines.append
     for number, line in _numbered(data):
         rule = read(line)
         if rule is None:
@@ -130,7 +130,7 @@ def _rule(line: str) -> Rule | None:
     except UnicodeEncodeError:
         raise InputError("it is not UTF-8 text") from None
     # In a file ipvsadm's own default holds: direct routing.
-    rule = quick.read(text) or parse(text, forwarding=Forwarding.ROUTE)
+    rule = fast_rule_parser.read(text) or parse(text, forwarding=Forwarding.ROUTE)
     if isinstance(rule, Rule):
         return rule
     raise InputError("only services and servers can be added, edited and deleted by a file")

@@ -7,6 +7,7 @@ from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.netlink.exchange import Request
 from kata_runtime.netlink.message import (
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -17,7 +18,6 @@ from kata_runtime.netlink.message import (
     unpack_text,
     unpack_u32,
 )
-from kata_runtime.netlink.request import Request
 
 # include/uapi/linux/rtnetlink.h
 RTM_NEWADDR = 20

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from kata_runtime.netlink.exchange import Request
 from kata_runtime.netlink.generic import GenericFamily, pack_generic
 from kata_runtime.netlink.message import pack_nested, pack_u32
-from kata_runtime.netlink.request import Request
 
 # include/uapi/linux/ethtool_netlink.h
 FAMILY_NAME = "ethtool"

@@ -6,8 +6,8 @@ import struct
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.netlink.exchange import Request, call
 from kata_runtime.netlink.message import pack_text, parse_attributes, unpack_text, unpack_u16, unpack_u32
-from kata_runtime.netlink.request import Request, call
 from kata_runtime.netlink.transport import Family
 
 TYPE_CHECKING = False

@@ -7,6 +7,7 @@ from _socket import AF_INET6
 
 from kata_runtime.errors import InputError, ProtocolError
 from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.netlink.exchange import Request
 from kata_runtime.netlink.message import (
     NLM_F_DUMP,
     Message,
@@ -20,7 +21,6 @@ from kata_runtime.netlink.message import (
     unpack_u8,
     unpack_u32,
 )
-from kata_runtime.netlink.request import Request
 
 # include/uapi/linux/rtnetlink.h
 RTM_NEWLINK = 16

@@ -6,7 +6,7 @@ import socket
 from contextlib import contextmanager
 
 from kata_runtime.errors import DeadlineError, HostError
-from kata_runtime.netlink.exchange_log import recorded
+from kata_runtime.netlink.exchange_logging import recorded
 from kata_runtime.netlink.message import NLMSG_DONE, NLMSG_ERROR, align, iter_messages, pack_message
 
 TYPE_CHECKING = False

@@ -8,6 +8,7 @@ from _socket import AF_INET, AF_INET6
 from kata_runtime.errors import ProtocolError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import ADDRESS_BYTES, format_address
+from kata_runtime.netlink.exchange import Request
 from kata_runtime.netlink.message import (
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -16,7 +17,6 @@ from kata_runtime.netlink.message import (
     pack_attribute,
     parse_attributes,
 )
-from kata_runtime.netlink.request import Request
 
 # include/uapi/linux/rtnetlink.h
 RTM_NEWNEIGH = 28

@@ -8,6 +8,7 @@ from _socket import AF_INET, AF_INET6
 from kata_runtime.errors import ProtocolError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import ADDRESS_BYTES, family_of, format_address
+from kata_runtime.netlink.exchange import Request
 from kata_runtime.netlink.message import (
     NLM_F_DUMP,
     Message,
@@ -17,7 +18,6 @@ from kata_runtime.netlink.message import (
     pack_u32,
     unpack_u32,
 )
-from kata_runtime.netlink.request import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from _socket import htons
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.netlink.exchange import Request
 from kata_runtime.netlink.message import (
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -21,7 +22,6 @@ from kata_runtime.netlink.message import (
     parse_attributes,
     unpack_text,
 )
-from kata_runtime.netlink.request import Request
 
 # include/uapi/linux/rtnetlink.h
 RTM_NEWQDISC = 36

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import Address, add_address, addresses_of
+from kata_runtime.netlink.exchange import Request, call, call_each
 from kata_runtime.netlink.link import RTM_NEWLINK, RTNLGRP_LINK, dump_links, links_of, set_link
 from kata_runtime.netlink.message import Message, iter_messages
-from kata_runtime.netlink.request import Request, call, call_each
 from kata_runtime.netlink.transport import Family
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from kata_runtime.guest.channel import AgentChannel, Subscription
     from kata_runtime.netlink.link import Link
-    from kata_runtime.network.request import NicRequest
+    from kata_runtime.network.requests import NicRequest
 
 # From QEMU's device_add to the guest's own interface; 60 ms are usual, also without KVM.
 _ARRIVAL_SECONDS = 20.0

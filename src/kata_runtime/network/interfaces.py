@@ -11,11 +11,11 @@ from _socket import AF_INET6
 from kata_runtime.errors import ConflictError, DeadlineError, InputError, KataError, LimitError, QemuError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import dump_addresses, format_address, packed_address
+from kata_runtime.netlink.exchange import call_each
 from kata_runtime.netlink.link import dump_links
-from kata_runtime.netlink.request import call_each
 from kata_runtime.netlink.transport import Family
 from kata_runtime.network.guest_nic import NicState, read_states
-from kata_runtime.network.unfinished import addition, begun_nics, deletion, finish, leaving_names, recover
+from kata_runtime.network.pending_nics import addition, begun_nics, deletion, finish, leaving_names, recover
 from kata_runtime.sandbox.pending import begun, ended
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kata_runtime.network.endpoint import Endpoint
-    from kata_runtime.network.request import NicRequest
+    from kata_runtime.network.requests import NicRequest
     from kata_runtime.sandbox.record import EndpointKind, NicRecord
     from kata_runtime.sandbox.session import Session
 
@@ -109,7 +109,7 @@ def plug_nic(session: Session, request: NicRequest, nic: NicRecord, endpoint: En
     :raise ConflictError, LimitError, HostError, QemuError, GuestError, KernelError, DeadlineError: see add_interface.
     """
     from kata_runtime.network.guest_nic import configure, watch
-    from kata_runtime.vmm.command import root_port_address
+    from kata_runtime.vmm.qemu_arguments import root_port_address
 
     try:
         channel = session.channel()

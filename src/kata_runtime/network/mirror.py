@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from kata_runtime.errors import GuestError, KataError, KernelError
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.request import Request, attempt_all
+from kata_runtime.netlink.exchange import Request, attempt_all
 from kata_runtime.netlink.transport import Family
-from kata_runtime.network.facts import addition, describe, kind_of, names_in, read_holdings, removal, route_in
+from kata_runtime.network.namespace_facts import addition, describe, kind_of, names_in, read_holdings, removal, route_in
 from kata_runtime.network.route_table import Groups, group, plan
 
 TYPE_CHECKING = False

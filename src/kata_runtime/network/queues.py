@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kata_runtime.errors import GuestError, LimitError
 from kata_runtime.netlink.ethtool import FAMILY_NAME, set_channels
+from kata_runtime.netlink.exchange import call
 from kata_runtime.netlink.generic import find_family
-from kata_runtime.netlink.request import call
 from kata_runtime.netlink.transport import Family
 
 TYPE_CHECKING = False

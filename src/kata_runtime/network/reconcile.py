@@ -10,12 +10,12 @@ from kata_runtime.errors import ConflictError, HostError, KataError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.link import ARPHRD_ETHER, TUN_TYPE_TAP
 from kata_runtime.network.endpoint import release
-from kata_runtime.network.facts import Holdings, kind_of, names_in, read_holdings
 from kata_runtime.network.interfaces import place, plug_nic
 from kata_runtime.network.mirror import mirror
-from kata_runtime.network.request import NicRequest
-from kata_runtime.network.unfinished import begun_nics, deletion
-from kata_runtime.network.unfinished import recover as recover_nic
+from kata_runtime.network.namespace_facts import Holdings, kind_of, names_in, read_holdings
+from kata_runtime.network.pending_nics import begun_nics, deletion
+from kata_runtime.network.pending_nics import recover as recover_nic
+from kata_runtime.network.requests import NicRequest
 from kata_runtime.sandbox.pending import begun, ended
 from kata_runtime.sandbox.record import EndpointKind
 

@@ -10,7 +10,7 @@ import json
 from contextlib import suppress
 
 from kata_runtime.errors import GuestError, HostError, KataError, KernelError
-from kata_runtime.netlink.request import Request, attempt_all
+from kata_runtime.netlink.exchange import Request, attempt_all
 from kata_runtime.netlink.route import Route, RouteKey, unpack_route
 from kata_runtime.netlink.transport import Family
 from kata_runtime.network.route_table import Groups, group, plan, read_routes

@@ -6,9 +6,9 @@ from _socket import AF_INET, AF_INET6
 
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import addresses_of, dump_addresses, format_address
+from kata_runtime.netlink.exchange import Request, call_each
 from kata_runtime.netlink.link import Link, dump_links, links_of
 from kata_runtime.netlink.message import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE
-from kata_runtime.netlink.request import Request, call_each
 from kata_runtime.netlink.route import (
     RT_TABLE_MAIN,
     RTN_ANYCAST,

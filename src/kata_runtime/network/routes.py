@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from kata_runtime.netlink.link import Link
-    from kata_runtime.network.request import RouteRequest
+    from kata_runtime.network.requests import RouteRequest
     from kata_runtime.sandbox.session import Session
 
 __all__ = ["ListedRoute", "add_routes", "delete_routes", "list_routes", "recover", "update_routes"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kata_runtime import fast_json
 from kata_runtime.errors import InputError
-from kata_runtime.network.values import shown
+from kata_runtime.network.request_fields import shown
 
 SIZE_LIMIT = 16 * 1024 * 1024  # bytes
 # No field needs more, and int() of many digits takes time in their square.

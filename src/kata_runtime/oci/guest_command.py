@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from kata_runtime.guest.answer_limits import DEFAULT
 from kata_runtime.guest.channel import Completed, run_command
-from kata_runtime.guest.limits import DEFAULT
 from kata_runtime.sandbox import paths
-from kata_runtime.sandbox.execution import free_port
+from kata_runtime.sandbox.guest_command import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kata_runtime.oci.create import CreateRequest, Surroundings, create
 from kata_runtime.oci.operations import start
 from kata_runtime.oci.removal import delete
-from kata_runtime.sandbox.execution import forwarded_signals
+from kata_runtime.sandbox.guest_command import forwarded_signals
 from kata_runtime.sandbox.lock import Patience
 
 if TYPE_CHECKING:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from kata_runtime import operation_log
 from kata_runtime.errors import DeadlineError, GuestError, HostError, KataError
-from kata_runtime.guest.port import GuestPort
+from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.oci import network_namespace
-from kata_runtime.oci.following import follow
+from kata_runtime.oci.network_following import follow
 from kata_runtime.oci.terminal import hand_over_terminal, terminal_size
 from kata_runtime.sandbox import paths
-from kata_runtime.sandbox.execution import forwarded_signals, free_port
+from kata_runtime.sandbox.guest_command import forwarded_signals, free_port
 from kata_runtime.sandbox.process import held_signals, process_descriptor, start_time_of
-from kata_runtime.sandbox.relay import START_SECONDS, Relay, Streams
+from kata_runtime.sandbox.stream_relay import START_SECONDS, Relay, Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from kata_runtime import operation_log, unix_socket
 from kata_runtime.errors import HostError, KataError
 from kata_runtime.guest import wire
 from kata_runtime.guest.channel import AgentChannel
+from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.guest.image import KERNEL_PARAMETERS
-from kata_runtime.guest.port import GuestPort
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox import cgroup, paths
 from kata_runtime.sandbox.boot_failure import boot_error
@@ -24,8 +24,8 @@ from kata_runtime.sandbox.guest_memory import create_memory, load_memory
 from kata_runtime.sandbox.identity import NOBODY, user_of
 from kata_runtime.sandbox.process import Child, Program
 from kata_runtime.vmm.accelerator import Accelerator, Machine
-from kata_runtime.vmm.command import Port, VmConfig, cpu_model, qemu_arguments
 from kata_runtime.vmm.monitor import Monitor
+from kata_runtime.vmm.qemu_arguments import Port, VmConfig, cpu_model, qemu_arguments
 from kata_runtime.vmm.snapshot import load_devices, stopped
 
 TYPE_CHECKING = False

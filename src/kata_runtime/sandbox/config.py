@@ -7,7 +7,7 @@ import os
 from kata_runtime.errors import HostError, InputError
 from kata_runtime.guest.image import DEFAULT_DESTINATION, INITRD_NAME, KERNEL_NAME
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.vmm.command import ROOT_PORTS_MAX
+from kata_runtime.vmm.qemu_arguments import ROOT_PORTS_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

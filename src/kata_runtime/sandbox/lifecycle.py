@@ -21,7 +21,7 @@ from kata_runtime.sandbox.boot import (
     machine_arguments,
 )
 from kata_runtime.sandbox.boot_failure import BootError
-from kata_runtime.sandbox.execution import execute as execute_on_port
+from kata_runtime.sandbox.guest_command import execute as execute_on_port
 from kata_runtime.sandbox.identity import check_id, check_root, new_id, resolve, sandbox_ids, user_of
 from kata_runtime.sandbox.lock import LockFile, Patience
 from kata_runtime.sandbox.mounts import remove_mounts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from kata_runtime.errors import KataError
-from kata_runtime.vmm.command import FILESYSTEM_BUS
+from kata_runtime.vmm.qemu_arguments import FILESYSTEM_BUS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

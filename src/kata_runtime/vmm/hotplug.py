@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from select import select
 
 from kata_runtime.errors import HostError, KataError, QemuError
-from kata_runtime.vmm.command import root_port_bus
+from kata_runtime.vmm.qemu_arguments import root_port_bus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

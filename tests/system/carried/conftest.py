@@ -11,7 +11,7 @@ import pytest
 from tests.system.conftest import Completed, Namespace, Sandbox, network_namespace
 
 from kata_runtime.network import namespace as network
-from kata_runtime.network.follow import Follower
+from kata_runtime.network.namespace_follower import Follower
 from kata_runtime.network.reconcile import reconcile
 from kata_runtime.sandbox.record import load_record
 

@@ -17,7 +17,7 @@ from tests.system.killing import world
 from tests.system.test_reluctant_guest import deaf
 
 from kata_runtime.errors import ConflictError
-from kata_runtime.network.facts import read_holdings
+from kata_runtime.network.namespace_facts import read_holdings
 from kata_runtime.sandbox.process import await_end
 from kata_runtime.sandbox.record import load_record
 from kata_runtime.vmm import hotplug

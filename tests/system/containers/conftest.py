@@ -15,7 +15,7 @@ import pytest
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.crun import Crun, Request, create_request, exec_request
 from kata_runtime.sandbox import paths
-from kata_runtime.sandbox.execution import free_port
+from kata_runtime.sandbox.guest_command import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

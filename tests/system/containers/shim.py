@@ -10,8 +10,8 @@ import socket
 import sys
 
 from kata_runtime.errors import KataError
-from kata_runtime.guest.port import GuestPort
-from kata_runtime.sandbox.relay import Relay, Streams
+from kata_runtime.guest.host_port import GuestPort
+from kata_runtime.sandbox.stream_relay import Relay, Streams
 
 _DATAGRAM_BYTES = 64 * 1024
 FAILED = 250

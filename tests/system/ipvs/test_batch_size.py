@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from tests.system.conftest import Runtime, Sandbox, booted, measured
 
-from kata_runtime.ipvs.command import open_engine
+from kata_runtime.ipvs.commands import open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

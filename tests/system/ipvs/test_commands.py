@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kata_runtime.ipvs import entries
-from kata_runtime.ipvs.command import open_engine
-from kata_runtime.ipvs.entries import Wanted
+from kata_runtime.ipvs import sockopt_table
+from kata_runtime.ipvs.commands import open_engine
+from kata_runtime.ipvs.sockopt_table import Wanted
 
 if TYPE_CHECKING:
     from tests.system.ipvs.conftest import Balancer
@@ -87,10 +87,10 @@ def test_listings_of_many_services(balancer: Balancer) -> None:
         quick = {service.wish.key: service for service in engine.services(heads, everything)}
         slow = {service.wish.key: service for one in heads for service in engine.services([one], everything)}
         assert quick == slow
-        keys = [wish.key for wish, _ in heads if entries.tells_of(wish.key)]
+        keys = [wish.key for wish, _ in heads if sockopt_table.tells_of(wish.key)]
         left = [
             key.text
-            for key, servers in zip(keys, entries.servers(session.channel(), keys, everything), strict=True)
+            for key, servers in zip(keys, sockopt_table.servers(session.channel(), keys, everything), strict=True)
             if servers is None
         ]
         assert engine.count() == sum(1 + len(service.servers) for service in slow.values())

@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import KataError
-from kata_runtime.ipvs.command import read_command, run_ipvsadm
+from kata_runtime.ipvs.commands import read_command, run_ipvsadm
 
 if TYPE_CHECKING:
     from tests.system.ipvs.conftest import Balancer

@@ -8,8 +8,8 @@ from select import select
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.netlink.address import dump_addresses
+from kata_runtime.netlink.exchange import call_each
 from kata_runtime.netlink.link import dump_links
-from kata_runtime.netlink.request import call_each
 from kata_runtime.netlink.transport import Family
 from kata_runtime.network.guest_nic import read_states
 from kata_runtime.network.route_table import read_table

@@ -24,7 +24,7 @@ _STEPS = (
 _SIGNALLED = """
 import os, shutil, signal
 from functools import wraps
-from kata_runtime.cli import lifecycle as cli
+from kata_runtime.cli import lifecycle_commands as cli
 from kata_runtime.sandbox import boot, cgroup
 
 me = os.getpid()

@@ -12,7 +12,7 @@ import pytest
 from tests.system.vmm.conftest import qemu_state, settled_state
 
 from kata_runtime.network.interfaces import add_interface, delete_interface
-from kata_runtime.network.request import NicRequest
+from kata_runtime.network.requests import NicRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

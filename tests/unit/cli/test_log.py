@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kata_runtime import operation_log
-from kata_runtime.cli.grammar import Call, parse
+from kata_runtime.cli.argument_parser import Call, parse
 from kata_runtime.cli.log import LOGGER, log_end, start_log
 from kata_runtime.errors import GuestError
 

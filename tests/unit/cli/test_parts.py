@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import kata_runtime
-from kata_runtime.cli import answers, log
-from kata_runtime.cli.check import Finding, Verdict, find
-from kata_runtime.cli.grammar import Call, parse
-from kata_runtime.cli.lifecycle import signal_of
+from kata_runtime.cli import log, network_json
+from kata_runtime.cli.argument_parser import Call, parse
+from kata_runtime.cli.check_commands import Finding, Verdict, find
+from kata_runtime.cli.lifecycle_commands import signal_of
 from kata_runtime.cli.recovery import recover
 from kata_runtime.errors import HostError, UsageError
 from kata_runtime.sandbox.config import Config
@@ -42,13 +42,13 @@ _SHOWN = (
 
 def test_added_tap() -> None:
     """A NIC that was added is shown as given, both families, and with its place."""
-    assert answers.added_nic(**_NIC, queues=0, pci_address="01.0/00") == _SHOWN + ',"pciAddr":"01.0/00"}'
+    assert network_json.added_nic(**_NIC, queues=0, pci_address="01.0/00") == _SHOWN + ',"pciAddr":"01.0/00"}'
 
 
 def test_added_vhost_user() -> None:
     """Socket and queues follow the MAC address when they were given."""
     nic = _NIC | {"vhost_user_socket": "/run/back"}
-    assert answers.added_nic(**nic, queues=2, pci_address="04.7/00") == (
+    assert network_json.added_nic(**nic, queues=2, pci_address="04.7/00") == (
         _SHOWN + ',"vhostUserSocket":"/run/back","queues":2,"pciAddr":"04.7/00"}'
     )
 
@@ -56,26 +56,26 @@ def test_added_vhost_user() -> None:
 @pytest.mark.parametrize(("socket", "kind"), [("", "tap"), ("/run/back", "vhost-user")])
 def test_remaining_nic(socket: str, kind: str) -> None:
     """A NIC that could not be removed is shown with its kind of link."""
-    assert answers.remaining_nic(**_NIC | {"vhost_user_socket": socket}) == f'{_SHOWN},"linkType":"{kind}"}}'
+    assert network_json.remaining_nic(**_NIC | {"vhost_user_socket": socket}) == f'{_SHOWN},"linkType":"{kind}"}}'
 
 
 def test_lists() -> None:
     """Lists are one line in the given order; an empty one is null."""
     nics = [("eth0", "02:00:00:00:00:01", ["172.16.0.3/16"], 1500), ("eth1", "02:00:00:00:00:02", [], 68)]
-    assert answers.listed_nics(nics) == (
+    assert network_json.listed_nics(nics) == (
         '[{"name":"eth0","mac":"02:00:00:00:00:01","ip":["172.16.0.3/16"],"mtu":1500},'
         '{"name":"eth1","mac":"02:00:00:00:00:02","ip":[],"mtu":68}]'
     )
-    assert answers.listed_routes([("default", "172.16.0.1", "eth0")]) == (
+    assert network_json.listed_routes([("default", "172.16.0.1", "eth0")]) == (
         '[{"dest":"default","gateway":"172.16.0.1","device":"eth0"}]'
     )
-    assert (answers.listed_nics([]), answers.listed_routes([])) == ("null", "null")
+    assert (network_json.listed_nics([]), network_json.listed_routes([])) == ("null", "null")
 
 
 _RECOVERERS = [
-    ("interface.add", "kata_runtime.network.unfinished"),
+    ("interface.add", "kata_runtime.network.pending_nics"),
     ("routes", "kata_runtime.network.routes"),
-    ("ipvs", "kata_runtime.ipvs.command"),
+    ("ipvs", "kata_runtime.ipvs.commands"),
 ]
 
 

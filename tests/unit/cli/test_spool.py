@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kata_runtime.cli import ipvs, streams
-from kata_runtime.cli.grammar import Call, parse
-from kata_runtime.cli.meter import Meter
+from kata_runtime.cli import ipvs_commands, streams
+from kata_runtime.cli.argument_parser import Call, parse
+from kata_runtime.cli.progress_meter import Meter
 from kata_runtime.cli.spool import Spool
 from kata_runtime.errors import GuestError, HostError
 
@@ -148,10 +148,10 @@ def test_late_failure(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
         output(f"the beginning as {fmt}\n")
         raise GuestError("the guest's VM ended")
 
-    monkeypatch.setattr("kata_runtime.cli.ipvs.session_of", lambda *_, **__: nullcontext())
-    monkeypatch.setattr("kata_runtime.ipvs.command.run_ipvsadm", run_ipvsadm)
+    monkeypatch.setattr("kata_runtime.cli.ipvs_commands.session_of", lambda *_, **__: nullcontext())
+    monkeypatch.setattr("kata_runtime.ipvs.commands.run_ipvsadm", run_ipvsadm)
     asked = parse(["kata-ipvs", "ipvsadm", "--parameters", "-L", "web"])
     assert isinstance(asked, Call)
     with pytest.raises(GuestError):
-        ipvs.run(asked)
+        ipvs_commands.run(asked)
     assert capfd.readouterr() == ("", "")

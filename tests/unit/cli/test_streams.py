@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kata_runtime.cli import meter, streams
+from kata_runtime.cli import progress_meter, streams
 from kata_runtime.errors import HostError, InputError, KataError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def test_closed_standard_input() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets the time of the meter."""
     now = [100.0]
-    monkeypatch.setattr("kata_runtime.cli.meter.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("kata_runtime.cli.progress_meter.time.monotonic", lambda: now[0])
     return lambda seconds: now.__setitem__(0, 100.0 + seconds)
 
 
@@ -90,14 +90,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the meter writes to a standard error that is a terminal."""
     written: list[str] = []
-    monkeypatch.setattr("kata_runtime.cli.meter.os.isatty", lambda descriptor: descriptor == 2)
-    monkeypatch.setattr(meter.Meter, "_write", staticmethod(written.append))
+    monkeypatch.setattr("kata_runtime.cli.progress_meter.os.isatty", lambda descriptor: descriptor == 2)
+    monkeypatch.setattr(progress_meter.Meter, "_write", staticmethod(written.append))
     return written
 
 
 def test_progress(clock: Callable[[float], None], shown: list[str]) -> None:
     """Nothing in the first second; then done, total, rate and time left, rewritten in place and wiped at the end."""
-    with meter.Meter("rules") as shows:
+    with progress_meter.Meter("rules") as shows:
         for seconds, done in ((0.5, 100), (2.0, 1000), (2.1, 1050), (4.0, 4000)):
             clock(seconds)
             shows.show(done, 5000)
@@ -107,7 +107,7 @@ def test_progress(clock: Callable[[float], None], shown: list[str]) -> None:
 
 def test_no_progress_in_a_pipe(clock: Callable[[float], None], capfd: pytest.CaptureFixture[str]) -> None:
     """Where standard error is no terminal nothing is written, however long it takes."""
-    with meter.Meter("rules") as shows:
+    with progress_meter.Meter("rules") as shows:
         clock(60)
         shows.show(1000, 5000)
     assert capfd.readouterr() == ("", "")

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from kata_runtime.errors import GuestError, KataError, ProtocolError
 from kata_runtime.guest import wire
-from kata_runtime.ipvs import codec, conntrack, listing, proc_table, save
+from kata_runtime.ipvs import codec, conntrack, listing, proc_table, saved_rules
 from kata_runtime.ipvs.connections import parse_connections
 from kata_runtime.ipvs.conntrack import Filter
 from kata_runtime.ipvs.model import ServerKey, Service, View
 from kata_runtime.netlink import message as m
 from kata_runtime.netlink.address import add_address, addresses_of
+from kata_runtime.netlink.carried_config import portable_addresses
+from kata_runtime.netlink.exchange import Request, attempt_all, call, dump_each
 from kata_runtime.netlink.generic import unpack_family
 from kata_runtime.netlink.link import links_of, set_link
 from kata_runtime.netlink.neighbour import neighbours_of
-from kata_runtime.netlink.portable import portable_addresses
-from kata_runtime.netlink.request import Request, attempt_all, call, dump_each
 from kata_runtime.netlink.route import add_route, routes_of, with_next_hops
 from kata_runtime.netlink.transport import Family
 from kata_runtime.network import queues
@@ -76,7 +76,7 @@ def _service(data: bytes) -> object:
     wish, counted = codec.unpack_service(data)
     shown = Service(wish, counted)
     packed = codec.pack_service(wish)
-    return packed, save.rules(shown), wish.key.words, [listing.service(shown, view, exact=True) for view in View]
+    return packed, saved_rules.rules(shown), wish.key.words, [listing.service(shown, view, exact=True) for view in View]
 
 
 def _server(data: bytes) -> object:
@@ -84,7 +84,7 @@ def _server(data: bytes) -> object:
     service, counted = codec.unpack_service(_SERVICE)
     shown = Service(service, counted, [server])
     packed = codec.pack_server(server.wish)
-    return packed, save.rules(shown), [listing.service(shown, view, exact=False) for view in View]
+    return packed, saved_rules.rules(shown), [listing.service(shown, view, exact=False) for view in View]
 
 
 def _daemon(data: bytes) -> object:
@@ -100,7 +100,9 @@ def _conntrack(data: bytes) -> object:
 def _proc_table(data: bytes) -> object:
     wish, _ = codec.unpack_service(_SERVICE)
     shown = list(proc_table.services([wish], [data]))
-    return [save.rules(service) for service in shown], [listing.service(s, View.CONNECTIONS, exact=True) for s in shown]
+    return [saved_rules.rules(service) for service in shown], [
+        listing.service(s, View.CONNECTIONS, exact=True) for s in shown
+    ]
 
 
 def _connections(data: bytes) -> object:

@@ -11,12 +11,12 @@ from tests.unit.guest.scripted import Agent, scripted_agent
 
 from kata_runtime.errors import DeadlineError, GuestError, KataError, KernelError, ProtocolError
 from kata_runtime.guest import wire
+from kata_runtime.guest.answer_limits import Limits
 from kata_runtime.guest.channel import AgentChannel
-from kata_runtime.guest.limits import Limits
-from kata_runtime.guest.port import GuestPort
+from kata_runtime.guest.host_port import GuestPort
+from kata_runtime.netlink.exchange import call
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.message import pack_message
-from kata_runtime.netlink.request import call
 from kata_runtime.netlink.transport import Family
 
 if TYPE_CHECKING:

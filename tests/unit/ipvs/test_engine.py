@@ -11,8 +11,8 @@ import pytest
 from kata_runtime.errors import KernelError
 from kata_runtime.ipvs.codec import NOT_COUNTED
 from kata_runtime.ipvs.engine import Engine
-from kata_runtime.ipvs.entries import Wanted
 from kata_runtime.ipvs.model import Protocol, ServiceKey, ServiceWish
+from kata_runtime.ipvs.sockopt_table import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

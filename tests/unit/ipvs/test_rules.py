@@ -9,7 +9,7 @@ import pytest
 
 from kata_runtime.errors import KernelError
 from kata_runtime.ipvs.batch import _with_others
-from kata_runtime.ipvs.journal import Former
+from kata_runtime.ipvs.batch_journal import Former
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService, EditServer, EditService
 from kata_runtime.ipvs.rules import RulesError, Table, difference, outcome, parse_rules, touched
 

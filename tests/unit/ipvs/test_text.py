@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tests.unit.ipvs.strategies import server_wishes, service_wishes
 
 from kata_runtime.errors import InputError
-from kata_runtime.ipvs import listing, save
+from kata_runtime.ipvs import listing, saved_rules
 from kata_runtime.ipvs.conntrack import Filter, parse_filter
-from kata_runtime.ipvs.grammar import parse
+from kata_runtime.ipvs.ipvsadm_grammar import parse
 from kata_runtime.ipvs.model import (
     AddServer,
     AddService,
@@ -107,9 +107,9 @@ def test_saved_rules_load(services: list[Service]) -> None:
     """What is saved, with thresholds added, loads into the same table."""
     text = ""
     for service in services:
-        text += f"{save.add_service(service.wish)}\n"
+        text += f"{saved_rules.add_service(service.wish)}\n"
         for server in service.servers:
-            text += save.add_server(service.wish.key, server.wish) + _thresholds(server.wish) + "\n"
+            text += saved_rules.add_server(service.wish.key, server.wish) + _thresholds(server.wish) + "\n"
     assert _load(text) == _table(services)
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from kata_runtime.errors import InputError, KernelError, ProtocolError
 from kata_runtime.netlink import message as m
 from kata_runtime.netlink.address import Address, add_address, delete_address, unpack_address
+from kata_runtime.netlink.exchange import Request, attempt_all, call, call_all, call_each, dump_each
 from kata_runtime.netlink.generic import get_family, pack_generic, unpack_family, unpack_generic
 from kata_runtime.netlink.link import Link, delete_link, dump_links, get_link, set_link, unpack_link
-from kata_runtime.netlink.request import Request, attempt_all, call, call_all, call_each, dump_each
 from kata_runtime.netlink.route import NextHop, new_route, unpack_route, with_next_hops
 from kata_runtime.netlink.transport import Block, Family
 

@@ -9,6 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata_runtime.errors import ProtocolError
+from kata_runtime.netlink.carried_config import (
+    add_portable_address,
+    delete_portable_address,
+    portable_addresses,
+    portable_route,
+)
 from kata_runtime.netlink.link import unpack_link, without_own_addresses
 from kata_runtime.netlink.message import Message
 from kata_runtime.netlink.neighbour import (
@@ -17,12 +23,6 @@ from kata_runtime.netlink.neighbour import (
     delete_neighbour,
     neighbours_of,
     unpack_neighbour,
-)
-from kata_runtime.netlink.portable import (
-    add_portable_address,
-    delete_portable_address,
-    portable_addresses,
-    portable_route,
 )
 from kata_runtime.netlink.route import new_route, unpack_route
 from kata_runtime.netlink.traffic import (

@@ -16,10 +16,10 @@ from kata_runtime.netlink.address import (
     dump_addresses,
     format_address,
 )
+from kata_runtime.netlink.exchange import attempt_all, call, call_all, call_each, dump_each
 from kata_runtime.netlink.generic import find_family
 from kata_runtime.netlink.link import RTNLGRP_LINK, dump_links, get_link, links_of, set_link, unpack_link
 from kata_runtime.netlink.message import iter_messages
-from kata_runtime.netlink.request import attempt_all, call, call_all, call_each, dump_each
 from kata_runtime.netlink.transport import Family
 
 

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kata_runtime.errors import HostError
-from kata_runtime.network.facts import describe, read_holdings
 from kata_runtime.network.mirror import mirror
 from kata_runtime.network.namespace import Namespace, own_namespace
+from kata_runtime.network.namespace_facts import describe, read_holdings
 from kata_runtime.network.namespace_watch import NamespaceWatch
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kata_runtime.errors import ConflictError, GuestError, InputError, KataError
-from kata_runtime.network.request import (
+from kata_runtime.network.requests import (
     RouteRequest,
     read_route_filters,
     read_route_requests,

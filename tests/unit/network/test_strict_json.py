@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata_runtime.errors import InputError
-from kata_runtime.network.request import read_nic_request, read_route_requests
+from kata_runtime.network.requests import read_nic_request, read_route_requests
 from kata_runtime.network.strict_json import SIZE_LIMIT, read_json
 
 BAD: list[tuple[bytes, str]] = [

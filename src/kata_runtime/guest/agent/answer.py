@@ -8,14 +8,14 @@ import time
 from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.relay import Awaited
+from kata_runtime.guest.agent.netlink_relay import Awaited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from kata_runtime.guest.agent.guest_port import Port
     from kata_runtime.guest.agent.loop import Loop
-    from kata_runtime.guest.agent.port import Port
-    from kata_runtime.guest.agent.relay import Step
+    from kata_runtime.guest.agent.netlink_relay import Step
 
 
 class Answer:

@@ -9,14 +9,14 @@ import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.process import spawn
-from kata_runtime.guest.agent.streams import Streams, close_all, make_pipes
-from kata_runtime.guest.agent.terminal import ConsoleSocket, Terminal
+from kata_runtime.guest.agent.command_process import spawn
+from kata_runtime.guest.agent.process_streams import Streams, close_all, make_pipes
+from kata_runtime.guest.agent.pseudo_terminal import ConsoleSocket, Terminal
 
 if TYPE_CHECKING:
     from kata_runtime.guest.agent.children import Children
+    from kata_runtime.guest.agent.guest_port import Port
     from kata_runtime.guest.agent.job import Owner
-    from kata_runtime.guest.agent.port import Port
 
 # Of crun, for root.
 STATE_DIRECTORY = "/run/crun"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from kata_runtime.guest.agent.streams import Streams
+    from kata_runtime.guest.agent.process_streams import Streams
 
 
 class Job(Protocol):

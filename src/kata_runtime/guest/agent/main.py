@@ -8,12 +8,12 @@ import signal
 
 from kata_runtime.guest import wire
 from kata_runtime.guest.agent.children import Children
-from kata_runtime.guest.agent.commands import ExecPort
 from kata_runtime.guest.agent.containers import Crun
-from kata_runtime.guest.agent.control import Control
+from kata_runtime.guest.agent.control_port import Control
+from kata_runtime.guest.agent.exec_ports import ExecPort
+from kata_runtime.guest.agent.guest_port import Port
 from kata_runtime.guest.agent.loop import Loop
-from kata_runtime.guest.agent.port import Port
-from kata_runtime.guest.agent.relay import Relay
+from kata_runtime.guest.agent.netlink_relay import Relay
 
 _PORTS_DIRECTORY = "/sys/class/virtio-ports"
 # What the kernel shows of a port that has none yet.

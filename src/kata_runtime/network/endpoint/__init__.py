@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from kata_runtime.network.request import NicRequest
+    from kata_runtime.network.requests import NicRequest
     from kata_runtime.sandbox.record import NicRecord
     from kata_runtime.sandbox.session import Session
 

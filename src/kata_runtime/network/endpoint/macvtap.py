@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kata_runtime.vmm.hotplug import plug_tap
-from kata_runtime.vmm.macvtap import open_macvtap
-from kata_runtime.vmm.tap import close_all, open_vhost_net
+from kata_runtime.vmm.macvtap_device import open_macvtap
+from kata_runtime.vmm.tap_device import close_all, open_vhost_net
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import errno
 import os
 
 from kata_runtime.errors import ConflictError, HostError, KernelError
+from kata_runtime.netlink.exchange import call, call_each
 from kata_runtime.netlink.link import get_link, links_of, set_link, without_own_addresses
-from kata_runtime.netlink.request import call, call_each
 from kata_runtime.netlink.traffic import (
     add_ingress,
     delete_ingress,
@@ -23,7 +23,7 @@ from kata_runtime.netlink.traffic import (
 from kata_runtime.netlink.transport import Family
 from kata_runtime.network.namespace import Namespace
 from kata_runtime.vmm.hotplug import plug_tap
-from kata_runtime.vmm.tap import close_all, create_tap, open_vhost_net
+from kata_runtime.vmm.tap_device import close_all, create_tap, open_vhost_net
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from kata_runtime.vmm.hotplug import plug_tap
-from kata_runtime.vmm.tap import close_all, open_tap, open_vhost_net
+from kata_runtime.vmm.tap_device import close_all, open_tap, open_vhost_net
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.network.namespace import Namespace
-    from kata_runtime.network.request import NicRequest
+    from kata_runtime.network.requests import NicRequest
     from kata_runtime.sandbox.record import NicRecord
     from kata_runtime.sandbox.session import Session
 

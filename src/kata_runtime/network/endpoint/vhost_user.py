@@ -7,11 +7,11 @@ import os
 from kata_runtime.errors import ConflictError
 from kata_runtime.vmm.accelerator import Accelerator
 from kata_runtime.vmm.hotplug import plug_vhost_user
-from kata_runtime.vmm.vhost_user import examine
+from kata_runtime.vmm.vhost_user_socket import examine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kata_runtime.network.request import NicRequest
+    from kata_runtime.network.requests import NicRequest
     from kata_runtime.sandbox.record import NicRecord
     from kata_runtime.sandbox.session import Session
 

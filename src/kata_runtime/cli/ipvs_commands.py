@@ -1,0 +1,71 @@
+"""kata-ipvs: virtual servers and tracked connections of a running container."""
+
+from __future__ import annotations
+
+from kata_runtime.cli.progress_meter import Meter
+from kata_runtime.cli.sessions import session_of
+from kata_runtime.cli.spool import Spool
+from kata_runtime.cli.streams import read_input, tell
+from kata_runtime.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata_runtime.cli.argument_parser import Call
+
+# A batch of the configured 20,000 rules has about 2 MB.
+_RULES_LIMIT = 64 * 1024 * 1024  # bytes
+
+
+def run(call: Call) -> int:
+    """Do one kata-ipvs command."""
+    if call.command.words[1] == "cleanup":
+        return _cleanup(call)
+    parameters = call.value("--parameters")
+    restore = call.value("--restore")
+    if (parameters is None) == (restore is None):
+        given = "neither --parameters nor --restore" if parameters is None else "both --parameters and --restore"
+        raise UsageError(f"kata-ipvs ipvsadm has {given}", hint="give one of the two")
+    if restore is not None:
+        return _restore(call, restore)
+    if call.value("--replace") is not None:
+        raise UsageError("kata-ipvs ipvsadm has --replace without --restore")
+    return _single(call, parameters or "")
+
+
+def _single(call: Call, parameters: str) -> int:
+    from kata_runtime.ipvs.commands import is_question, read_command, run_ipvsadm
+
+    asked = read_command(parameters)
+    with Spool() as spool:
+        with session_of(call, "ipvs", changes=not is_question(asked)) as session:
+            run_ipvsadm(session, asked, output=spool.add, fmt=call.value("--format") or "text")
+        spool.write_out()
+    return 0
+
+
+def _restore(call: Call, path: str) -> int:
+    from kata_runtime.ipvs.commands import run_restore
+    from kata_runtime.ipvs.rules import RulesError
+
+    rules = read_input(path, _RULES_LIMIT)
+    name = "standard input" if path == "-" else path
+    try:
+        with session_of(call, "ipvs") as session, Meter("rules") as meter:
+            run_restore(session, name, rules, replace=call.value("--replace") is not None, progress=meter.show)
+    except RulesError as error:
+        for problem in error.problems:
+            tell(problem)
+        raise
+    return 0
+
+
+def _cleanup(call: Call) -> int:
+    from kata_runtime.ipvs.commands import run_cleanup
+
+    parameters = call.value("--parameters")
+    if parameters is None:
+        raise UsageError("kata-ipvs cleanup lacks --parameters", hint=f"usage: {call.command.usage}")
+    with session_of(call, "ipvs") as session:
+        count = run_cleanup(session, parameters)
+    tell(f"{count} connection-tracking {'entry' if count == 1 else 'entries'} deleted")
+    return 0

@@ -1,0 +1,174 @@
+"""kata-network: NICs and routes of a running container."""
+
+from __future__ import annotations
+
+from kata_runtime.cli.sessions import session_of
+from kata_runtime.cli.streams import AnswerError, AnswerLostError, OutputClosedError, read_input, tell, write_line
+from kata_runtime.errors import HostError, KataError
+from kata_runtime.named_tuple import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # The request module brings json along, which list-ifaces does not need.
+    from collections.abc import Callable, Sequence
+
+    from kata_runtime.cli.argument_parser import Call
+    from kata_runtime.network.requests import RouteRequest
+    from kata_runtime.network.route_table import ListedRoute
+    from kata_runtime.sandbox.record import NicRecord
+
+
+class _Answer(NamedTuple):
+    """What a command prints; ``lost`` is called where it cannot be printed, and says what there is then."""
+
+    text: str
+    lost: Callable[[], str] | None
+
+
+def run(call: Call) -> int:
+    """Do one kata-network command and print its result, one line of JSON; main prints that of a failure."""
+    answer = _COMMANDS[call.command.words[1]](call)
+    try:
+        write_line(answer.text)
+    except (OutputClosedError, HostError) as exc:
+        if answer.lost is None:
+            raise
+        raise AnswerLostError(exc, answer.lost()) from exc
+    return 0
+
+
+def _carried_out() -> str:
+    """What there is when the answer of a command is lost that has no exact opposite."""
+    return "what was asked for is done nevertheless"
+
+
+def _add_interface(call: Call) -> _Answer:
+    from kata_runtime.network.requests import read_nic_request
+
+    request = read_nic_request(read_input(call.operands[1]))
+    from kata_runtime.cli.network_json import added_nic
+    from kata_runtime.network.interfaces import add_interface
+
+    with session_of(call, "interface") as session:
+        added = add_interface(session, request)
+        nic = session.record.nics[-1]
+    if added.note:
+        tell(added.note)
+    text = added_nic(
+        device=request.device,
+        name=request.name,
+        addresses=[address.with_prefix for address in request.addresses],
+        mac=request.mac,
+        mtu=request.mtu,
+        vhost_user_socket=request.vhost_user_socket,
+        queues=request.queues,
+        pci_address=added.pci_address,
+    )
+    return _Answer(text, lambda: _take_out(call, nic))
+
+
+def _take_out(call: Call, nic: NicRecord) -> str:
+    """Take out the NIC whose place the caller was not told; what became of it."""
+    from kata_runtime.network.interfaces import delete_interface, find_record
+
+    try:
+        with session_of(call, "interface") as session:
+            if find_record(session, nic.name) != nic:
+                return f"NIC {nic.name!a} was deleted meanwhile"
+            delete_interface(session, nic.name)
+    except KataError as error:
+        return f"NIC {nic.name!a} is in the container, and cannot be taken out again: {error}"
+    return f"NIC {nic.name!a} was taken out again"
+
+
+def _list_interfaces(call: Call) -> _Answer:
+    from kata_runtime.network.interfaces import list_interfaces
+
+    with session_of(call, "interface", changes=False) as session:
+        nics = list_interfaces(session)
+    if not nics:
+        return _Answer("null", None)
+    from kata_runtime.cli.network_json import listed_nics
+
+    return _Answer(listed_nics((nic.name, nic.mac, nic.ip, nic.mtu) for nic in nics), None)
+
+
+def _delete_interface(call: Call) -> _Answer:
+    from kata_runtime.network.requests import read_nic_name
+
+    name = read_nic_name(read_input(call.operands[1]))
+    from kata_runtime.cli.network_json import remaining_nic
+    from kata_runtime.network.interfaces import delete_interface, find_record
+
+    with session_of(call, "interface") as session:
+        try:
+            delete_interface(session, name)
+        except BaseException as exc:
+            nic = find_record(session, name)
+            if nic is None:
+                raise
+            left = remaining_nic(
+                device=nic.device,
+                name=nic.name,
+                addresses=nic.addresses,
+                mac=nic.mac,
+                mtu=nic.mtu,
+                vhost_user_socket=nic.vhost_user_socket,
+            )
+            raise AnswerError(exc, left) from exc
+    return _Answer("null", _carried_out)
+
+
+def _add_routes(call: Call) -> _Answer:
+    from kata_runtime.network.requests import read_route_requests
+    from kata_runtime.network.routes import add_routes
+
+    requests = read_route_requests(read_input(call.operands[1]))
+    with session_of(call, "routes") as session:
+        add_routes(session, requests)
+    return _Answer(_listed(requests), _carried_out)
+
+
+def _delete_routes(call: Call) -> _Answer:
+    from kata_runtime.network.requests import read_route_filters
+    from kata_runtime.network.routes import delete_routes
+
+    filters = read_route_filters(read_input(call.operands[1]))
+    with session_of(call, "routes") as session:
+        delete_routes(session, filters)
+    return _Answer(_listed(filters), _carried_out)
+
+
+def _list_routes(call: Call) -> _Answer:
+    from kata_runtime.network.routes import list_routes
+
+    with session_of(call, "routes", changes=False) as session:
+        routes = list_routes(session)
+    return _Answer(_listed(routes), None)
+
+
+def _update_routes(call: Call) -> _Answer:
+    from kata_runtime.network.requests import read_route_table
+    from kata_runtime.network.routes import update_routes
+
+    requests = read_route_table(read_input(call.operands[1]))
+    with session_of(call, "routes") as session:
+        routes = update_routes(session, requests)
+    return _Answer(_listed(routes), _carried_out)
+
+
+def _listed(routes: Sequence[RouteRequest | ListedRoute]) -> str:
+    from kata_runtime.cli.network_json import listed_routes
+
+    return listed_routes((route.dest, route.gateway, route.device) for route in routes)
+
+
+_COMMANDS: dict[str, Callable[[Call], _Answer]] = {
+    "add-iface": _add_interface,
+    "list-ifaces": _list_interfaces,
+    "del-iface": _delete_interface,
+    "add-route": _add_routes,
+    "del-route": _delete_routes,
+    "list-routes": _list_routes,
+    "update-routes": _update_routes,
+}

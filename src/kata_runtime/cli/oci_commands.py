@@ -1,0 +1,211 @@
+"""The OCI runtime command line: what engines call (runc(8)), and the same for people."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from kata_runtime.cli.recovery import recover
+from kata_runtime.cli.settings import config_path_of, root_of
+from kata_runtime.cli.streams import read_input, write_line, write_text
+from kata_runtime.errors import ContainerError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata_runtime.cli.argument_parser import Call
+    from kata_runtime.oci.container import Container
+    from kata_runtime.oci.create import CreateRequest, Surroundings
+
+
+def run(call: Call) -> int:
+    """Do one command of an engine."""
+    return _COMMANDS[call.command.words[0]](call)
+
+
+def run_bundle(call: Call) -> int:
+    """Create and start a container; without --detach stay, end as it does, and delete it."""
+    from kata_runtime.oci.run import run_attached, run_detached
+    from kata_runtime.sandbox.identity import new_id
+
+    container_id = call.operands[0] if call.operands else new_id()
+    request = _request(call, container_id)
+    if call.value("--detach") is None:
+        return run_attached(request, _surroundings(call))
+    run_detached(request, _surroundings(call))
+    write_line(container_id)
+    return 0
+
+
+def execute(call: Call, container: Container) -> int:
+    """Run a command in a container."""
+    from kata_runtime.oci import exec_process
+
+    _refuse_descriptors(call)
+    process = call.value("--process")
+    if (process is None) == (len(call.operands) < 2):
+        raise UsageError("exec needs either CMD or --process", hint=f"usage: {call.command.usage}")
+    request = exec_process.ExecRequest(
+        process=_absolute(process),
+        argv=call.operands[1:],
+        directory=call.value("--cwd") or "",
+        environment=call.options.get("--env", ()),
+        tty=call.value("--tty") is not None,
+        detach=call.value("--detach") is not None,
+        pid_file=_absolute(call.value("--pid-file")),
+        console_socket=_absolute(call.value("--console-socket")),
+        reason_log=_absolute(call.settings.get("--log")),
+    )
+    return exec_process.execute(root_of(call), container, request)
+
+
+def _create(call: Call) -> int:
+    """Make a container whose process waits for start."""
+    from kata_runtime.oci.create import create
+
+    _refuse_descriptors(call)
+    create(_request(call, call.operands[0]), _surroundings(call))
+    return 0
+
+
+def _request(call: Call, container_id: str) -> CreateRequest:
+    from kata_runtime.oci.create import CreateRequest
+
+    return CreateRequest(
+        container_id,
+        _absolute(call.value("--bundle") or "."),
+        pid_file=_absolute(call.value("--pid-file")),
+        console_socket=_absolute(call.value("--console-socket")),
+        systemd_cgroup="--systemd-cgroup" in call.settings,
+        reason_log=_absolute(call.settings.get("--log")),
+    )
+
+
+def _start(call: Call) -> int:
+    """Let a created container's program begin."""
+    from kata_runtime.oci import operations
+
+    operations.start(root_of(call), _container(call))
+    return 0
+
+
+def _pause(call: Call) -> int:
+    """Stop a container's processes."""
+    from kata_runtime.oci import operations
+
+    operations.pause(root_of(call), _container(call))
+    return 0
+
+
+def _resume(call: Call) -> int:
+    """Let them go on."""
+    from kata_runtime.oci import operations
+
+    operations.resume(root_of(call), _container(call))
+    return 0
+
+
+def _update(call: Call) -> int:
+    """Change a container's limits."""
+    from kata_runtime.oci import operations
+    from kata_runtime.oci.document import parse_document
+
+    path = call.value("--resources")
+    if path is None:
+        raise UsageError("update needs --resources", hint="a file with linux.resources, or - for standard input")
+    resources = parse_document(read_input(path), "the resources").fields
+    operations.update(root_of(call), _container(call), resources)
+    return 0
+
+
+def _processes(call: Call) -> int:
+    """List a container's processes: for engines, as JSON, those of this host; for people those in its guest."""
+    from kata_runtime.oci import operations
+
+    container = _container(call)
+    if call.value("--format") == "json":
+        operations.require_alive(container)
+        write_line(json.dumps([container.shim]))
+    else:
+        write_text("PID\n" + "".join(f"{pid}\n" for pid in operations.guest_pids(root_of(call), container)))
+    return 0
+
+
+def _events(call: Call) -> int:
+    """Print what a container uses."""
+    from kata_runtime.oci import operations
+    from kata_runtime.oci.statistics import statistics
+
+    if call.value("--stats") is None:
+        raise UsageError("events needs --stats", hint="it prints once what the container uses")
+    container = _container(call)
+    usage = operations.usage(root_of(call), container)
+    write_line(json.dumps(statistics(container.container_id, usage), separators=(",", ":")))
+    return 0
+
+
+def _features(call: Call) -> int:
+    """Print what this runtime can do."""
+    del call
+    from kata_runtime.oci.features import FEATURES
+
+    write_line(json.dumps(FEATURES, indent=4))
+    return 0
+
+
+def _spec(call: Call) -> int:
+    """Write a config.json to begin with."""
+    from kata_runtime.oci.features import write_spec
+
+    write_spec(_absolute(call.value("--bundle") or "."))
+    return 0
+
+
+def _container(call: Call) -> Container:
+    from kata_runtime.oci.operations import find_container
+
+    found = find_container(root_of(call), call.operands[0])
+    if found is None:
+        raise ContainerError(
+            f"{call.operands[0]} is a sandbox without a bundle, which {call.command.name} cannot act on",
+            container=call.operands[0],
+        )
+    return found
+
+
+def _surroundings(call: Call) -> Surroundings:
+    from kata_runtime.oci.create import Surroundings
+    from kata_runtime.sandbox.config import load_config
+
+    # Standard error is the container's: what is no error goes to the log alone.
+    return Surroundings(root_of(call), lambda: load_config(config_path_of(call), _note), _note, recover)
+
+
+def _note(message: str) -> None:
+    import logging
+
+    logging.getLogger("kata_runtime").info("%s", message)
+
+
+def _refuse_descriptors(call: Call) -> None:
+    if call.value("--preserve-fds") not in (None, "0"):
+        raise UsageError("--preserve-fds: descriptors of this host cannot reach into a VM", hint="0 is possible")
+
+
+def _absolute(path: str | None) -> str:
+    """Paths are the caller's; a shim's working directory is another."""
+    return os.path.abspath(path) if path else ""
+
+
+_COMMANDS: dict[str, Callable[[Call], int]] = {
+    "create": _create,
+    "start": _start,
+    "ps": _processes,
+    "pause": _pause,
+    "resume": _resume,
+    "update": _update,
+    "events": _events,
+    "features": _features,
+    "spec": _spec,
+}

@@ -1,0 +1,223 @@
+"""The control port: hello, netlink, notifications, sysctl, shutdown."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import select
+import signal
+from collections import deque
+from typing import TYPE_CHECKING
+
+from kata_runtime.guest import wire
+from kata_runtime.guest.agent.answer import Answer
+from kata_runtime.guest.agent.netlink_relay import subscribe
+from kata_runtime.guest.agent.socket_options import read_options
+from kata_runtime.guest.agent.template_renewal import renew
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Generator
+
+    from kata_runtime.guest.agent.guest_port import Port
+    from kata_runtime.guest.agent.loop import Loop
+    from kata_runtime.guest.agent.netlink_relay import Relay, Step
+
+_NOTIFICATION_BYTES = 256 * 1024
+_SUBSCRIPTIONS_MAX = 8
+# Requests of at most 256 KiB that wait for the one under way; the host sends no more than four ahead.
+_WAITING_MAX = 16
+# After so many pieces of answers the other ports have their turn.
+_PIECES_A_TURN = 16
+# The host may take so long to read that the guest powers off now.
+_FAREWELL_SECONDS = 2.0
+_PROC_NET_NAME = re.compile(rb"[a-z0-9_]{1,64}")
+# proc_sys(5): components of a sysctl's path; no dot-dot, nothing but what the kernel uses.
+_SYSCTL_NAME = re.compile(rb"(?:[A-Za-z0-9_-][A-Za-z0-9_.:-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.:-]*")
+
+
+class Control:
+    """Serves one client after another, and its requests in turn; a HELLO forgets all that its predecessor wanted.
+
+    A client that does not read its answer holds up its own requests only: the answer goes on when the port has room.
+    """
+
+    def __init__(self, port: Port, loop: Loop, relay: Relay) -> None:
+        self._port = port
+        self._loop = loop
+        self._relay = relay
+        self._subscriptions: dict[int, socket.socket] = {}
+        self._waiting: deque[tuple[int, int, bytes]] = deque()
+        self._answer: Answer | None = None
+        self._is_scheduled = False
+        self._powers_off = False
+        self._verbs: dict[int, Callable[[int, bytes], None]] = {
+            wire.NETLINK: self._netlink,
+            wire.SUBSCRIBE: self._subscribe,
+            wire.UNSUBSCRIBE: self._unsubscribe,
+            wire.SYSCTL: self._sysctl,
+            wire.READ: self._read,
+            wire.RENEW: self._renew,
+            wire.OPTIONS: self._options,
+            wire.SHUTDOWN: self._shutdown,
+        }
+        # Whoever still waits for an agent that was here before learns that it is gone.
+        port.greet(0, b"")
+        loop.watch(port.fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET, self._ready)
+
+    def _ready(self) -> None:
+        self._port.flush()
+        # That a host left does not matter here: the next one's HELLO forgets all that it wanted.
+        frames, _ = self._port.receive()
+        for raw in frames:
+            try:
+                kind, request, payload = wire.unpack_body(raw)
+            except wire.FrameError:
+                continue
+            if kind == wire.HELLO:
+                self._hello(request, payload)
+            elif len(self._waiting) < _WAITING_MAX:
+                self._waiting.append((kind, request, payload))
+            elif not self._port.is_full:
+                self._done(request, errno.ENOBUFS, "too many requests at once")
+        self._work()
+
+    def _work(self) -> None:
+        """Answer what was asked while the port has room; when it has none, ``_ready`` comes again."""
+        for _ in range(_PIECES_A_TURN):
+            if self._port.is_full:
+                return
+            if self._answer is not None:
+                if not self._answer.advance():
+                    return
+                if self._answer.has_ended:
+                    self._answer = None
+            elif self._waiting:
+                self._serve(*self._waiting.popleft())
+            else:
+                if self._powers_off and not self._port.backlog:
+                    _power_off()
+                return
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.later(0, self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._is_scheduled = False
+        self._work()
+
+    def _serve(self, kind: int, request: int, payload: bytes) -> None:
+        verb = self._verbs.get(kind)
+        if verb is None:
+            self._done(request, errno.EOPNOTSUPP, f"unknown request {kind}")
+            return
+        try:
+            verb(request, payload)
+        except wire.FrameError as error:
+            self._done(request, errno.EBADMSG, str(error))
+
+    def _done(self, request: int, number: int = 0, text: str = "") -> None:
+        self._port.send(wire.DONE, request, wire.pack_done(number, text))
+
+    def _hello(self, request: int, payload: bytes) -> None:
+        self._waiting.clear()
+        if self._answer is not None:
+            self._answer.abandon()
+            self._answer = None
+        for old in list(self._subscriptions):
+            self._close_subscription(old)
+        self._port.greet(request, payload)
+
+    def _netlink(self, request: int, payload: bytes) -> None:
+        family, last, one_by_one, block = wire.unpack_netlink(payload)
+        self._begin(request, self._relay.exchange(family, last, block, one_by_one=one_by_one))
+
+    def _read(self, request: int, payload: bytes) -> None:
+        if not _PROC_NET_NAME.fullmatch(payload):
+            self._done(request, errno.EINVAL, "not the name of a file in /proc/net")
+            return
+        self._begin(request, self._relay.read(payload.decode()))
+
+    def _options(self, request: int, payload: bytes) -> None:
+        self._begin(request, read_options(*wire.unpack_options(payload)))
+
+    def _begin(self, request: int, steps: Generator[Step, None, None]) -> None:
+        """Answer with what ``steps`` yields, piece by piece; requests that follow wait for its end."""
+        self._answer = Answer(self._port, self._loop, request, steps, self._work)
+
+    def _subscribe(self, request: int, payload: bytes) -> None:
+        family, group, _ = wire.unpack_target(payload)
+        if len(self._subscriptions) >= _SUBSCRIPTIONS_MAX or request in self._subscriptions:
+            self._done(request, errno.EBUSY, "too many subscriptions")
+            return
+        try:
+            opened = subscribe(family, group)
+        except OSError as error:
+            self._done(request, error.errno or errno.EIO, error.strerror or "")
+            return
+        self._subscriptions[request] = opened
+        self._loop.watch(opened.fileno(), select.EPOLLIN, lambda: self._notify(request))
+        self._done(request)
+
+    def _notify(self, request: int) -> None:
+        opened = self._subscriptions[request]
+        try:
+            data = opened.recv(_NOTIFICATION_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # ENOBUFS: notifications were lost; the host must look for itself.
+            self._close_subscription(request)
+            self._done(request, error.errno or errno.EIO, "notifications were lost")
+            return
+        if not self._port.is_full:
+            self._port.send(wire.NOTIFY, request, data)
+
+    def _unsubscribe(self, request: int, _payload: bytes) -> None:
+        self._close_subscription(request)
+        self._done(request)
+
+    def _close_subscription(self, request: int) -> None:
+        opened = self._subscriptions.pop(request, None)
+        if opened is not None:
+            self._loop.forget(opened.fileno())
+            opened.close()
+
+    def _sysctl(self, request: int, payload: bytes) -> None:
+        name, separator, value = payload.partition(b"\0")
+        if not _SYSCTL_NAME.fullmatch(name):
+            self._done(request, errno.EINVAL, "not the name of a sysctl")
+            return
+        try:
+            fd = os.open(b"/proc/sys/" + name, (os.O_RDWR if separator else os.O_RDONLY) | os.O_CLOEXEC)
+            try:
+                if separator:
+                    os.write(fd, value)
+                text = os.pread(fd, 4096, 0)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self._done(request, error.errno or errno.EIO, error.strerror or "")
+            return
+        self._done(request, 0, text.decode("utf-8", "replace").strip())
+
+    def _renew(self, request: int, payload: bytes) -> None:
+        try:
+            renew(payload)
+        except OSError as error:
+            self._done(request, error.errno or errno.EIO, error.strerror or "")
+        else:
+            self._done(request)
+
+    def _shutdown(self, request: int, _payload: bytes) -> None:
+        self._done(request)
+        self._powers_off = True
+        self._loop.later(_FAREWELL_SECONDS, _power_off)
+
+
+def _power_off() -> None:
+    # Everyone but init and us; then power off without the pauses of an orderly init.
+    os.kill(-1, signal.SIGTERM)
+    os.sync()
+    os.execvp("poweroff", ["poweroff", "-f"])

@@ -1,0 +1,110 @@
+"""The commands of kata-ipvs on one container."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from kata_runtime.errors import HostError, KataError, KernelError
+from kata_runtime.ipvs import batch, rule_limit
+from kata_runtime.ipvs.engine import Engine, explain
+from kata_runtime.ipvs.guest_setup import enable, load
+from kata_runtime.ipvs.ipvsadm_grammar import parse
+from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService, Question
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kata_runtime.ipvs.model import Change
+    from kata_runtime.sandbox.session import Session
+
+
+def read_command(words: str) -> Change | Question:
+    """What ``--parameters`` asks for; needs no container.
+
+    :raise InputError: it is not in ipvsadm's grammar.
+    """
+    return parse(words)
+
+
+def is_question(asked: Change | Question) -> bool:
+    """Whether it changes nothing."""
+    return isinstance(asked, Question)
+
+
+def run_ipvsadm(session: Session, asked: Change | Question, *, output: Callable[[str], None], fmt: str) -> None:
+    """Do one ipvsadm command; ``output`` takes what it prints, ``fmt`` is ``text`` or ``json``.
+
+    :raise InputError, ConflictError, LimitError: it is not possible with this table.
+    :raise KernelError, GuestError: the guest's kernel refused, or the guest failed.
+    """
+    engine = open_engine(session)
+    if isinstance(asked, Question):
+        from kata_runtime.ipvs.queries import answer
+
+        for chunk in answer(engine, asked, fmt, session.container_id):
+            output(chunk)
+        return
+    _change(session, engine, asked)
+
+
+def run_restore(
+    session: Session, name: str, data: bytes, *, replace: bool, progress: Callable[[int, int], None]
+) -> None:
+    """Apply a file of rules, whole or not at all; see ``batch.restore``."""
+    batch.restore(session, open_engine(session), name, data, replace=replace, progress=progress)
+
+
+def run_cleanup(session: Session, words: str) -> int:
+    """Delete tracked connections; how many.
+
+    :raise InputError: the words are wrong. :raise KernelError: the kernel refused.
+    """
+    from kata_runtime.ipvs.conntrack import delete_matching, parse_filter
+
+    which = parse_filter(words)
+    return delete_matching(session.channel(), which)
+
+
+def recover(session: Session, pending: Mapping[str, object]) -> None:
+    """Undo what a killed batch left half-done.
+
+    :raise HostError: the work is not this module's, or the file with the former table is unreadable.
+    """
+    if pending.get("kind") != batch.KIND:
+        raise HostError(f"unfinished work of the kind {pending.get('kind')!a} is none of ipvs")
+    batch.undo(session, open_engine(session))
+
+
+def open_engine(session: Session) -> Engine:
+    """IPVS of the guest, loaded.
+
+    :raise GuestError: the guest's kernel has none.
+    """
+    channel = session.channel()
+    return Engine(channel, load(channel))
+
+
+def _change(session: Session, engine: Engine, change: Change) -> None:
+    if isinstance(change, AddService | AddServer):
+        rule_limit.admit(engine, 1, session.record.ipvs_rule_limit)
+    try:
+        engine.change(change)
+    except KernelError as error:
+        raise explain(change, error, session.container_id) from error
+    if isinstance(change, AddService | AddServer):
+        try:
+            enable(session.channel())
+        except BaseException:
+            # The failure that led here matters more.
+            with suppress(KataError):
+                engine.change(_opposite(change))
+            raise
+
+
+def _opposite(change: AddService | AddServer) -> Change:
+    match change:
+        case AddService(wish):
+            return DeleteService(wish.key)
+        case AddServer(service, wish):
+            return DeleteServer(service, wish.key)

@@ -1,0 +1,260 @@
+"""What kata-network is asked for: JSON in, checked requests out; and the JSON that answers.
+
+Keys are read without regard to case. Those that upstream's clients send and that carry no meaning here are
+ignored.
+"""
+
+from __future__ import annotations
+
+from kata_runtime.errors import InputError
+from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.netlink.address import packed_address
+from kata_runtime.network.request_fields import (
+    IpAddress,
+    family_of,
+    host_address,
+    integer_of,
+    interface_name,
+    mac_address,
+    mtu_of,
+    nic_address,
+    prefix_length,
+    queues_of,
+    shown,
+    text_of,
+    vhost_user_socket,
+)
+from kata_runtime.network.strict_json import read_json
+
+_NIC_KEYS = ("device", "name", "IPAddresses", "hwAddr", "mtu", "vhostUserSocket", "queues")
+# Also what a client gets back from this program or from upstream's, and may send again.
+_NIC_IGNORED = ("RawFlags", "PciPath", "pciAddr", "LinkType", "Family", "Source", "Scope")
+_ADDRESS_KEYS = ("address", "mask")
+_ADDRESS_IGNORED = ("Family",)
+_ROUTE_KEYS = ("dest", "gateway", "device", "Source", "Scope")
+_ROUTE_IGNORED = ("Family", "RawFlags", "PciPath", "LinkType")
+
+_DEFAULT_WORDS = ("default", "")
+
+
+class NicRequest(NamedTuple):
+    """A NIC to add; ``vhost_user_socket`` is empty for a TAP, ``queues`` 0 for a single queue pair."""
+
+    device: str
+    name: str
+    addresses: tuple[IpAddress, ...]
+    mac: str
+    mtu: int
+    vhost_user_socket: str
+    queues: int
+
+
+class RouteRequest(NamedTuple):
+    """A route to add, or the fields that a route to delete must match.
+
+    Checked, spelled as given, ``""`` or None where absent; ``scope`` is the kernel's number (rtnetlink(7)).
+    """
+
+    dest: str
+    gateway: str
+    device: str
+    source: str
+    scope: int | None
+
+
+def read_nic_request(data: bytes) -> NicRequest:
+    """The NIC described by the input of add-iface.
+
+    :raise InputError: not JSON, or a field is missing, unknown or outside its limits.
+    """
+    fields = _known_fields(_object_of(read_json(data), "a NIC"), "a NIC", _NIC_KEYS, _NIC_IGNORED)
+    socket = fields.get("vhostUserSocket")
+    queues = fields.get("queues")
+    return NicRequest(
+        device=interface_name(_required(fields, "device", "the NIC"), "device"),
+        name=interface_name(_required(fields, "name", "the NIC"), "name"),
+        addresses=_addresses(fields.get("IPAddresses")),
+        mac=mac_address(_required(fields, "hwAddr", "the NIC"), "hwAddr"),
+        mtu=mtu_of(_required(fields, "mtu", "the NIC"), "mtu"),
+        vhost_user_socket="" if socket is None else vhost_user_socket(socket, "vhostUserSocket"),
+        queues=0 if queues is None else queues_of(queues, "queues"),
+    )
+
+
+def read_nic_name(data: bytes) -> str:
+    """The name of the NIC in the input of del-iface; the values of its other fields are not looked at.
+
+    :raise InputError: not JSON, an unknown key, or a name that is missing or impossible.
+    """
+    fields = _known_fields(_object_of(read_json(data), "a NIC"), "a NIC", _NIC_KEYS, _NIC_IGNORED)
+    return interface_name(_required(fields, "name", "the NIC"), "name")
+
+
+def read_route_requests(data: bytes) -> list[RouteRequest]:
+    """The routes of add-route: one object or a list of at least one.
+
+    :raise InputError: as read_nic_request.
+    """
+    return [_route_to_add(item, field) for item, field in _objects_of(read_json(data))]
+
+
+def read_route_filters(data: bytes) -> list[RouteRequest]:
+    """What del-route must match: one object or a list of at least one; source and scope are not looked at.
+
+    :raise InputError: as read_nic_request.
+    """
+    return [_route_to_delete(item, field) for item, field in _objects_of(read_json(data))]
+
+
+def read_route_table(data: bytes) -> list[RouteRequest]:
+    """The whole table of update-routes: a list, perhaps empty, one object, or null for no routes.
+
+    :raise InputError: as read_nic_request.
+    """
+    value = read_json(data)
+    if value is None or value == []:
+        return []
+    return [_route_of_table(item, field) for item, field in _objects_of(value)]
+
+
+def _object_of(value: object, what: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise InputError(f"the input is {shown(value)}", hint=f"{what} is described by one JSON object")
+    return value
+
+
+def _objects_of(value: object) -> list[tuple[dict[str, object], str]]:
+    """The route objects and, for error lines, the prefix of the fields of each."""
+    if isinstance(value, dict):
+        return [(value, "")]
+    if not isinstance(value, list):
+        raise InputError(f"the input is {shown(value)}", hint="give one route object or a list of them")
+    if not value:
+        raise InputError("the list of routes is empty", hint="give at least one route")
+    for index, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise InputError(f"route {index + 1} is {shown(item)}", hint="a route is described by one JSON object")
+    return [(item, f"route {index + 1}: ") for index, item in enumerate(value)]
+
+
+def _known_fields(
+    given: dict[str, object], where: str, keys: tuple[str, ...], ignored: tuple[str, ...]
+) -> dict[str, object]:
+    """The given values under the spelling of ``keys``."""
+    spelling = {key.lower(): key for key in (*keys, *ignored)}
+    fields: dict[str, object] = {}
+    for key, value in given.items():
+        known = spelling.get(key.lower())
+        if known is None:
+            raise InputError(f"{where} has no field {shown(key)}", field=key, hint=_nearest(key, spelling, keys))
+        fields[known] = value
+    return fields
+
+
+def _nearest(key: str, spelling: dict[str, str], keys: tuple[str, ...]) -> str:
+    from difflib import get_close_matches
+
+    # Distance is quadratic in the length; no known key comes near this one.
+    matches = get_close_matches(key[:64].lower(), list(spelling), n=1)
+    return f"did you mean {spelling[matches[0]]!r}?" if matches else f"it has {', '.join(keys)}"
+
+
+def _required(fields: dict[str, object], key: str, what: str) -> object:
+    if key not in fields:
+        raise InputError(f"{what} lacks {key!r}", field=key)
+    return fields[key]
+
+
+def _addresses(value: object) -> tuple[IpAddress, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise InputError(
+            f"IPAddresses is {shown(value)}",
+            field="IPAddresses",
+            hint='it must be a list of {"address","mask"}',
+        )
+    found: dict[bytes, IpAddress] = {}
+    for index, item in enumerate(value):
+        field = f"IPAddresses[{index}]"
+        if not isinstance(item, dict):
+            raise InputError(f"{field} is {shown(item)}", field=field, hint='it must be an object {"address","mask"}')
+        fields = _known_fields(item, field, _ADDRESS_KEYS, _ADDRESS_IGNORED)
+        address = nic_address(_required(fields, "address", field), _required(fields, "mask", field), field)
+        if address.packed in found:
+            raise InputError(f"{field} repeats the address {address.text}", field=field)
+        found[address.packed] = address
+    return tuple(found.values())
+
+
+def _route(given: dict[str, object], field: str) -> RouteRequest:
+    """The fields of one route; which of them must be there is the command's business."""
+    fields = _known_fields(given, f"{field}a route", _ROUTE_KEYS, _ROUTE_IGNORED)
+    dest = text_of(_required(fields, "dest", f"{field}the route"), f"{field}dest")
+    packed = _destination(dest, f"{field}dest")
+    gateway = _optional_text(fields, "gateway", field)
+    gateway_bytes = host_address(gateway, f"{field}gateway") if gateway else None
+    device = _optional_text(fields, "device", field)
+    if device:
+        interface_name(device, f"{field}device")
+    if packed is not None and gateway_bytes is not None and len(packed) != len(gateway_bytes):
+        raise InputError(
+            f"{field}gateway {gateway} and dest {dest} are of different families",
+            field="gateway",
+            hint="both must be IPv4 or both IPv6",
+        )
+    source = _optional_text(fields, "Source", field)
+    if source:
+        source_bytes = host_address(source, f"{field}Source")
+        leader = packed or gateway_bytes
+        if leader is not None and len(source_bytes) != len(leader):
+            raise InputError(
+                f"{field}Source {source} is not of the family of the route",
+                field="Source",
+                hint="dest, gateway and Source must all be IPv4 or all IPv6",
+            )
+    scope = fields.get("Scope")
+    number = None if scope is None else integer_of(scope, f"{field}Scope", 0, 255)
+    return RouteRequest(dest, gateway, device, source, number)
+
+
+def _optional_text(fields: dict[str, object], key: str, field: str) -> str:
+    value = fields.get(key)
+    return "" if value is None else text_of(value, f"{field}{key}")
+
+
+def _destination(dest: str, field: str) -> bytes | None:
+    """The address in a destination; None is the default route, whose family the other fields tell."""
+    if dest in _DEFAULT_WORDS:
+        return None
+    address, slash, mask = dest.partition("/")
+    packed = packed_address(address)
+    if packed is None:
+        hint = "it must be an address, address/prefix length, or 'default'"
+        raise InputError(f"{field} is {shown(dest)}", field="dest", hint=hint)
+    if slash:
+        try:
+            prefix_length(mask, field, family_of(packed), 0)
+        except InputError as exc:
+            hint = f"its prefix length must be 0-{8 * len(packed)}"
+            raise InputError(f"{field} is {shown(dest)}", field="dest", hint=hint) from exc
+    return packed
+
+
+def _route_to_add(given: dict[str, object], field: str) -> RouteRequest:
+    route = _route_of_table(given, field)
+    if route.dest in _DEFAULT_WORDS and not route.gateway:
+        raise InputError(f"{field}dest {shown(route.dest)} needs a gateway", field="gateway")
+    return route
+
+
+def _route_of_table(given: dict[str, object], field: str) -> RouteRequest:
+    route = _route(given, field)
+    if not route.device:
+        raise InputError(f"{field}the route lacks 'device'", field="device")
+    return route
+
+
+def _route_to_delete(given: dict[str, object], field: str) -> RouteRequest:
+    # A route is deleted by what the contract names; upstream's further fields carry no meaning there.
+    return _route(given, field)._replace(source="", scope=None)

@@ -1,0 +1,130 @@
+"""Commands in a running container of an engine: in this process's place, or with a shim of their own."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+from kata_runtime.errors import ContainerError, GuestError, InputError
+from kata_runtime.guest.crun import exec_request
+from kata_runtime.guest.host_port import GuestPort
+from kata_runtime.oci import container as status_of
+from kata_runtime.oci.bundle import CONFIG
+from kata_runtime.oci.document import Place, read_document
+from kata_runtime.oci.guest_config import guest_process
+from kata_runtime.oci.pid_file import write_pid_file
+from kata_runtime.oci.shim import Order, Shim, forward_signals
+from kata_runtime.oci.terminal import raw_terminal, terminal_size
+from kata_runtime.sandbox import cgroup, paths
+from kata_runtime.sandbox.confinement import THREADS
+from kata_runtime.sandbox.guest_command import forwarded_signals, free_port
+from kata_runtime.sandbox.record import load_record
+from kata_runtime.sandbox.stream_relay import RefusedError, Relay, Streams
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kata_runtime.oci.container import Container
+    from kata_runtime.sandbox.session import Session
+
+
+class ExecRequest(NamedTuple):
+    """A command: an OCI process object in the file ``process``, or ``argv`` with what else the options say."""
+
+    process: str = ""
+    argv: Sequence[str] = ()
+    directory: str = ""
+    environment: Sequence[str] = ()
+    tty: bool = False
+    detach: bool = False
+    pid_file: str = ""
+    console_socket: str = ""
+    reason_log: str = ""
+
+
+def execute(root: str, container: Container, request: ExecRequest) -> int:
+    """Run a command in a container; its exit status, or 0 at once when it is detached.
+
+    :raise ContainerError: the container does not run. :raise InputError: the process is wrong.
+    :raise GuestError: crun refused, in its own words.
+    """
+    status = container.current_status()
+    if status not in (status_of.RUNNING, status_of.CREATED):
+        raise ContainerError(
+            f"container {container.container_id} is {status}, not running", container=container.container_id
+        )
+    process = _process(container, request)
+    terminal = bool(process.get("terminal"))
+    if request.console_socket and not terminal:
+        raise InputError("there is a --console-socket and the process has no terminal")
+    if request.detach or request.console_socket:
+        return _detached(root, container, request, process, terminal=terminal)
+    return _attached(root, container, process, terminal=terminal)
+
+
+def _process(container: Container, request: ExecRequest) -> dict[str, object]:
+    if request.process:
+        process = guest_process(read_document(request.process, "the process").fields)
+        if request.tty:
+            process["terminal"] = True
+        return process
+    # What the container's own process has, which engines leave in the bundle while it runs.
+    config = read_document(os.path.join(container.bundle, CONFIG), CONFIG)
+    process = guest_process(config.place("process").fields)
+    environment = [*config.place("process").texts("env"), *request.environment]
+    process |= {"args": list(request.argv), "env": environment, "terminal": request.tty}
+    if request.directory:
+        process["cwd"] = request.directory
+    return process
+
+
+def _detached(
+    root: str, container: Container, request: ExecRequest, process: dict[str, object], *, terminal: bool
+) -> int:
+    if terminal and not request.console_socket:
+        raise InputError("a detached process with a terminal needs a --console-socket to hand it to")
+    size = _size(process) if terminal else None
+    kind, payload = exec_request(container.container_id, process, size)
+    directory = os.path.join(root, container.sandbox_id)
+    record = load_record(directory)
+    with ExitStack() as undo:
+        shim = Shim(undo, None, _nothing)
+        cgroup.join(container.cgroups, shim.pid, THREADS)
+        order = Order(
+            directory, container.sandbox_id, kind, payload.decode(), "", request.console_socket,
+            *(size or (0, 0)), reason_log=request.reason_log,
+        )  # fmt: skip
+        shim.start(order, record)
+        write_pid_file(request.pid_file, shim.pid)
+        undo.pop_all()
+    return 0 if request.detach else shim.wait()
+
+
+def _nothing(session: Session) -> None:
+    """No unfinished work concerns a command's shim."""
+    del session
+
+
+def _attached(root: str, container: Container, process: dict[str, object], *, terminal: bool) -> int:
+    kind, payload = exec_request(container.container_id, process, (terminal_size(0) or (0, 0)) if terminal else None)
+    directory = os.path.join(root, container.sandbox_id)
+    with ExitStack() as stack:
+        number = stack.enter_context(free_port(directory, container.sandbox_id))
+        wakeup = stack.enter_context(forwarded_signals())
+        port = GuestPort(os.path.join(directory, paths.exec_socket(number)))
+        stack.callback(port.close)
+        relay = Relay(port, Streams(0, 1, 2), owned=False)
+        relay.watch(wakeup, lambda: forward_signals(relay, wakeup, has_terminal=terminal))
+        if terminal:
+            stack.enter_context(raw_terminal(0))
+        try:
+            return relay.run(kind, payload)
+        except RefusedError as error:
+            raise GuestError(error.message) from None
+    raise AssertionError  # an ExitStack without callbacks that swallow
+
+
+def _size(process: dict[str, object]) -> tuple[int, int]:
+    size = Place("the process: ", process).place("consoleSize")
+    return size.number("height"), size.number("width")

@@ -1,0 +1,49 @@
+"""A pod's first shim keeps the VM in step with its network namespace."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import HostError
+from kata_runtime.network.namespace import Namespace
+from kata_runtime.network.namespace_follower import Follower
+from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.session import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata_runtime.sandbox.session import Session
+    from kata_runtime.sandbox.stream_relay import Relay
+
+
+def follow(relay: Relay, path: str, directory: str, recover: Callable[[Session], None]) -> None:
+    """Let the sandbox in ``directory`` follow the namespace at ``path`` from within the loop of ``relay``.
+
+    What cannot be mirrored, or that the namespace cannot be followed, is written to the sandbox's network log.
+    """
+    root, sandbox_id = os.path.split(directory)
+
+    def tell(note: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            log = os.open(os.path.join(directory, paths.NETWORK_LOG), flags, 0o600)
+        except OSError:
+            return  # the sandbox is being deleted
+        with os.fdopen(log, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{note}\n")
+
+    def ready() -> None:
+        try:
+            follower.ready()
+        except HostError as error:
+            relay.forget(follower.fileno())
+            tell(str(error))
+
+    try:
+        follower = Follower(Namespace(path), lambda: open_session(root, sandbox_id, recover), tell)
+    except HostError as error:
+        tell(str(error))
+        return
+    relay.watch(follower.fileno(), ready)

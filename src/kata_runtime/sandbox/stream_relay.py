@@ -1,0 +1,241 @@
+"""Standard streams between descriptors of this process and a command or container behind an exec port."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from kata_runtime.errors import DeadlineError, GuestError, ProtocolError
+from kata_runtime.guest import wire
+from kata_runtime.named_tuple import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata_runtime.guest.host_port import GuestPort
+
+# poll(2) promises that a pipe takes PIPE_BUF bytes without blocking, not more.
+_WRITE_BYTES = select.PIPE_BUF
+_READ_BYTES = 32 * 1024
+# While this much waits for a slow reader of ours, nothing more is taken from the guest.
+_BACKLOG_BYTES = 256 * 1024
+# crun takes 0.6 s under emulation; a guest that swaps or is being attacked takes longer.
+START_SECONDS = 60.0
+_REQUEST = 1
+_EXIT_MAX, _SIGNAL_MAX, _ERRNO_MAX = 255, 64, 4095
+_REASON_LENGTH = 4096
+
+
+class RefusedError(GuestError):
+    """The guest could not start what was asked for: ``errno``, and its reason in ``message``."""
+
+    def __init__(self, errno: int, text: str) -> None:
+        shown = "".join(letter if letter.isprintable() else " " for letter in text[:_REASON_LENGTH])
+        super().__init__(shown.strip() or os.strerror(errno))
+        self.errno = errno
+
+
+class Streams(NamedTuple):
+    """Descriptors to read standard input from, and to write output and errors to; all can be the same terminal."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+class Relay:
+    """Serves one request on a port until its process has ended.
+
+    The owner's other descriptors (signals, notifications) are served in the same loop: see ``watch``.
+    """
+
+    def __init__(self, port: GuestPort, streams: Streams, *, owned: bool) -> None:
+        """``owned``: outputs are closed as they end, so that who reads them sees the end before the process's."""
+        self._port = port
+        self._streams = streams
+        # A terminal is one descriptor for all, and the end of one output does not end it.
+        self._owned = owned and len(set(streams)) == len(streams)
+        self._deadline = 0.0
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._started: Callable[[int], None] | None = None
+        self._is_running = False
+        self._stdin_open = True
+        self._window = wire.STDIN_WINDOW_BYTES
+        self._output = {wire.STDOUT: _Output(streams.stdout), wire.STDERR: _Output(streams.stderr)}
+        self._status: int | None = None
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """Call ``ready`` from within ``run`` whenever ``fd`` can be read (or has hung up)."""
+        self._watched[fd] = ready
+
+    def forget(self, fd: int) -> None:
+        """Stop watching."""
+        self._watched.pop(fd, None)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if it runs."""
+        if self._is_running:
+            self._port.send(wire.SIGNAL, _REQUEST, bytes([number]))
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the size of the process's terminal, if it runs and has one."""
+        if self._is_running:
+            self._port.send(wire.RESIZE, _REQUEST, wire.pack_size(rows, columns))
+
+    def run(self, kind: int, payload: bytes, started: Callable[[int], None] | None = None) -> int:
+        """Send the request and relay; returns when the process has ended and all that it wrote is written.
+
+        The exit status is as a shell has it: 128 + N when signal N ended the process. ``started`` gets the pid in the
+        guest. Closing the port without waiting for the end kills a container.
+
+        :raise RefusedError: it never started; the text is the guest's reason.
+        :raise DeadlineError: it neither started nor failed in time.
+        :raise GuestError: the VM or its agent ended. :raise ProtocolError: the agent does not keep to the protocol.
+        """
+        self._started = started
+        self._deadline = time.monotonic() + START_SECONDS
+        self._port.send(kind, _REQUEST, payload)
+        while self._status is None or any(output.waiting for output in self._output.values()):
+            ready = self._wait()
+            for fd in ready.keys() & self._watched.keys():
+                if fd in self._watched:
+                    self._watched[fd]()
+            if self._reads_stdin() and ready.get(self._streams.stdin, 0) & ~select.POLLOUT:
+                self._read_stdin()
+            for stream, output in self._output.items():
+                if output.waiting and ready.get(output.fd, 0) & ~select.POLLIN and not output.write():
+                    self._lost(stream, output)
+            if self._status is None and self._port.fileno() in ready:
+                self._port.flush()
+                self._port.fill()
+                self._take_frames()
+        return self._status if self._status >= 0 else 128 - self._status
+
+    def _reads_stdin(self) -> bool:
+        return self._is_running and self._stdin_open and self._window > 0
+
+    def _wait(self) -> dict[int, int]:
+        """The events of each descriptor that is ready."""
+        events = dict.fromkeys(self._watched, int(select.POLLIN))
+        if self._status is None:
+            full = sum(len(output.waiting) for output in self._output.values()) > _BACKLOG_BYTES
+            sending = select.POLLOUT if self._port.sending else 0
+            events[self._port.fileno()] = (0 if full else select.POLLIN) | sending
+            if self._reads_stdin():
+                events[self._streams.stdin] = select.POLLIN
+        for output in self._output.values():
+            if output.waiting:
+                events[output.fd] = events.get(output.fd, 0) | select.POLLOUT
+        poller = select.poll()
+        for fd, mask in events.items():
+            poller.register(fd, mask)
+        if self._is_running or self._status is not None:
+            return dict(poller.poll())
+        ready = dict(poller.poll(max(self._deadline - time.monotonic(), 0) * 1000))
+        if not ready and time.monotonic() >= self._deadline:
+            raise DeadlineError("the start of a process in the container", START_SECONDS)
+        return ready
+
+    def _read_stdin(self) -> None:
+        try:
+            data = os.read(self._streams.stdin, min(self._window, _READ_BYTES))
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # a directory, or a terminal that went away: as good as its end
+        self._window -= len(data)
+        self._stdin_open = bool(data)
+        self._port.send(wire.STDIN, _REQUEST, data)
+
+    def _lost(self, stream: int, output: _Output) -> None:
+        """Nobody reads any more: the process learns it when it writes, as in a pipe."""
+        output.drop()
+        if self._is_running:
+            self._port.send(stream, _REQUEST)
+
+    def _take_frames(self) -> None:
+        while (frame := self._port.next_received()) is not None:
+            kind, _, payload = frame
+            try:
+                self._take(kind, payload)
+            except wire.FrameError as error:
+                raise ProtocolError(f"the guest's agent sent {error}") from None
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        is_first = kind in (wire.STARTED, wire.DONE)
+        if is_first == self._is_running or self._status is not None:
+            raise ProtocolError(f"the guest's agent sent frame {kind} out of turn")
+        match kind:
+            case wire.STARTED:
+                self._is_running = True
+                pid = wire.unpack_count(payload)
+                if self._started is not None:
+                    self._started(pid)
+            case wire.STDOUT | wire.STDERR if payload:
+                self._output[kind].add(payload)
+            case wire.STDOUT | wire.STDERR:
+                self._output[kind].end(close=self._owned)
+            case wire.STDIN_TAKEN:
+                self._window = min(self._window + wire.unpack_count(payload), wire.STDIN_WINDOW_BYTES)
+            case wire.EXIT:
+                self._is_running = False
+                self._status = _status(payload)
+            case wire.DONE:
+                number, text = wire.unpack_done(payload)
+                raise RefusedError(min(number, _ERRNO_MAX), text)
+            case _:
+                raise ProtocolError(f"the guest's agent sent frame {kind} to a command")
+
+
+def _status(payload: bytes) -> int:
+    status = wire.unpack_status(payload)
+    if not -_SIGNAL_MAX <= status <= _EXIT_MAX:
+        raise wire.FrameError(f"an exit status of {status}")
+    return status
+
+
+class _Output:
+    """What waits to be written to a descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.waiting = bytearray()
+        self._is_lost = False
+        self._has_ended = False
+        self._is_closing = False
+
+    def add(self, data: bytes) -> None:
+        """Queue ``data``, unless nobody reads."""
+        if not self._is_lost:
+            self.waiting += data
+
+    def write(self) -> bool:
+        """Write what the descriptor takes at once; False when nobody reads any more."""
+        try:
+            del self.waiting[: os.write(self.fd, self.waiting[:_WRITE_BYTES])]
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._close_if_done()
+        return True
+
+    def end(self, *, close: bool) -> None:
+        """Nothing more comes; close the descriptor, where wanted, when all is written."""
+        if not self._has_ended:
+            self._has_ended = self._is_lost = True
+            self._is_closing = close
+            self._close_if_done()
+
+    def drop(self) -> None:
+        """Forget what waits, and all that comes."""
+        self._is_lost = True
+        self.waiting.clear()
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._is_closing and not self.waiting:
+            self._is_closing = False
+            os.close(self.fd)

@@ -1,0 +1,129 @@
+"""What is kept of the former table while a batch is under way, and how many rules there may be."""
+
+from __future__ import annotations
+
+from _socket import AF_INET
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.unit.ipvs.strategies import server_wishes, service_keys, service_wishes
+
+from kata_runtime.errors import HostError, LimitError
+from kata_runtime.ipvs import batch_journal, rule_limit
+from kata_runtime.ipvs.batch_journal import Former
+from kata_runtime.ipvs.model import (
+    Forwarding,
+    Protocol,
+    ServerKey,
+    ServerWish,
+    ServiceKey,
+    ServiceWish,
+    Tunnel,
+    TunnelType,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@st.composite
+def _formers(draw: st.DrawFn) -> Former:
+    wishes = draw(st.lists(service_wishes(), max_size=3, unique_by=lambda wish: wish.key))
+    table = {}
+    for wish in wishes:
+        servers = draw(st.lists(server_wishes(wish.key), max_size=3))
+        table[wish.key] = (wish, {server.key: server for server in servers})
+    return Former(frozenset(draw(st.sets(service_keys(), max_size=3))) | table.keys(), table)
+
+
+@given(_formers())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_round_trip(tmp_path: Path, former: Former) -> None:
+    """Services that existed, with thresholds and tunnels of their servers, and those that did not, are read again."""
+    batch_journal.write(tmp_path, former)
+    assert batch_journal.read(tmp_path) == former
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ipvs-undo.json"]
+
+
+def test_what_no_rule_can_say(tmp_path: Path) -> None:
+    """What programs in the container made over netlink, beyond the grammar of rules, is kept exactly, too."""
+    key = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 0)
+    tunnel = Tunnel(TunnelType.GUE, 1, 3)
+    servers = [
+        ServerWish(ServerKey(AF_INET, bytes([127, 0, 0, 1]), 8080), Forwarding.LOCAL, 70_000, 1, 2),
+        ServerWish(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 8080), Forwarding.TUNNEL, 1, 0, 0, tunnel),
+    ]
+    wish = ServiceWish(key, "an \u00e9 -p 5", 5, 0, 0xFFFFFF00)
+    former = Former(frozenset({key}), {key: (wish, {server.key: server for server in servers})})
+    batch_journal.write(tmp_path, former)
+    assert batch_journal.read(tmp_path) == former
+
+
+def test_damage(tmp_path: Path) -> None:
+    """A file that is damaged or missing is told; removing it twice is fine."""
+    path = tmp_path / "ipvs-undo.json"
+    for text, reason in {
+        "[[1]]": "not enough values to unpack (expected 3, got 1)",
+        '[[[2,6,"0a000001",80,0]': "Expecting ',' delimiter: line 1 column 24 (char 23)",
+        '[[[2,99,"0a000001",80,0],null,null]]': "99 is not a valid Protocol",
+        "7": "'int' object is not iterable",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(HostError) as refusal:
+            batch_journal.read(tmp_path)
+        assert str(refusal.value) == f"{path} is damaged: {reason}; delete --force the container"
+    for _ in range(2):
+        batch_journal.remove(tmp_path)
+    with pytest.raises(HostError) as refusal:
+        batch_journal.read(tmp_path)
+    assert str(refusal.value) == f"cannot read {path}: No such file or directory"
+
+
+def test_refused_by_the_file_system(tmp_path: Path) -> None:
+    """What cannot be written is told, and the file that was there before stays as it was."""
+    with pytest.raises(HostError) as refusal:
+        batch_journal.write(tmp_path / "none", Former(frozenset(), {}))
+    assert str(refusal.value) == f"cannot write {tmp_path / 'none/ipvs-undo.json'}: No such file or directory"
+    former = Former(frozenset({ServiceKey(AF_INET, Protocol.NONE, b"", 0, 1)}), {})
+    batch_journal.write(tmp_path, former)
+    (tmp_path / "ipvs-undo.json.new").mkdir()
+    with pytest.raises(HostError) as refusal:
+        batch_journal.write(tmp_path, Former(frozenset(), {}))
+    assert str(refusal.value) == f"cannot write {tmp_path / 'ipvs-undo.json'}: Is a directory"
+    assert batch_journal.read(tmp_path) == former
+
+
+class _Engine:
+    def __init__(self, rules: int) -> None:
+        self.rules = rules
+        self.counts = 0
+
+    def count(self) -> int:
+        """Note that the table was read."""
+        self.counts += 1
+        return self.rules
+
+
+@pytest.mark.parametrize(
+    ("actual", "more", "counts"),
+    [(99, 1, 1), (0, 100, 1), (150, -1, 0), (150, 0, 0)],  # 150: the container's own ipvsadm made them
+)
+def test_admitted(actual: int, more: int, counts: int) -> None:
+    """The table is counted before each addition; what adds nothing passes in any case."""
+    engine: Any = _Engine(actual)
+    rule_limit.admit(engine, more, 100)
+    assert engine.counts == counts
+
+
+def test_refused() -> None:
+    """One more than possible is refused with both numbers."""
+    engine: Any = _Engine(98)
+    with pytest.raises(LimitError) as refusal:
+        rule_limit.admit(engine, 3, 100)
+    assert str(refusal.value) == (
+        "the container has 98 of 100 possible rules, and would have 101; services and servers both count; "
+        "ipvs_rule_limit in the configuration raises the limit"
+    )
+    assert refusal.value.limit == 100

@@ -1,0 +1,187 @@
+"""The older interface's entries: exact bytes, the same servers as netlink's, hostile bytes."""
+
+from __future__ import annotations
+
+import struct
+from _socket import AF_INET
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.ipvs.strategies import server_wishes, service_wishes
+
+from kata_runtime.errors import ProtocolError
+from kata_runtime.ipvs import codec, sockopt_table
+from kata_runtime.ipvs.model import (
+    Forwarding,
+    Protocol,
+    Server,
+    ServerKey,
+    ServerWish,
+    ServiceKey,
+    ServiceWish,
+    Statistics,
+    Tunnel,
+)
+from kata_runtime.ipvs.sockopt_table import Wanted
+from kata_runtime.netlink.generic import pack_generic
+from kata_runtime.netlink.message import pack_attribute, pack_nested, pack_u32
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+_GET_SERVICES, _GET_SERVERS = 1154, 1156
+_KEY = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80)
+_MARK = ServiceKey(AF_INET, Protocol.NONE, b"", 0, 17)
+_NONE = bytes(96)  # an entry that the kernel left alone
+_LITTLE = Wanted(statistics=False, tunnels=False)
+_ALL = Wanted(statistics=True, tunnels=True)
+
+
+def _service_entry(key: ServiceKey, count: int) -> bytes:
+    """struct ip_vs_service_entry of a service with ``count`` servers; one with a mark has a protocol, too."""
+    address, port = key.address or bytes(4), key.port.to_bytes(2, "big")
+    return struct.pack("@H2x4s2s2xI16s4I56x", key.protocol or 6, address, port, key.mark, b"rr", 0, 0, 0, count)
+
+
+def _listed(*services: tuple[ServiceKey, int]) -> bytes:
+    """struct ip_vs_get_services with these services and their numbers of servers."""
+    return bytes(8) + b"".join(_service_entry(key, count) for key, count in services)
+
+
+def _server_entry(wish: ServerWish, numbers: Sequence[int], counted: Sequence[int]) -> bytes:
+    """struct ip_vs_dest_entry as the C compiler lays it out; what is counted has 32 bits, but for bytes."""
+    key = wish.key
+    fixed = (key.address, key.port.to_bytes(2, "big"), wish.forwarding | 0x100, wish.weight, wish.upper, wish.lower)
+    narrow = [value if place in (3, 4) else value & 0xFFFFFFFF for place, value in enumerate(counted)]
+    return struct.pack("@4s2sIIIIIII0QIIIQQIIIII0Q", *fixed, *numbers, *narrow)
+
+
+class _Guest:
+    """Answers with ``answers``, by the option's number, in pieces of ``size``; keeps what it was asked."""
+
+    def __init__(self, answers: dict[int, bytes], size: int = 1 << 20) -> None:
+        self._answers = answers
+        self._size = size
+        self.asked: list[tuple[int, list[tuple[int, bytes]]]] = []
+
+    def socket_options(self, number: int, asked: Iterable[Sequence[tuple[int, bytes]]]) -> Iterator[bytes]:
+        """The bytes of this option, whatever is asked."""
+        self.asked += [(number, list(block)) for block in asked]
+        answer = self._answers[number]
+        for start in range(0, len(answer), self._size):
+            yield answer[start : start + self._size]
+
+
+def test_exact_requests() -> None:
+    """A service is asked for by protocol, address and port, or by its mark, with room for a server more than it has."""
+    guest = _Guest({_GET_SERVICES: _listed((_MARK, 0), (_KEY, 0)), _GET_SERVERS: bytes(240)})
+    assert list(sockopt_table.servers(guest, [_KEY, _MARK], _LITTLE)) == [[], []]
+    named = ["06000000 0a000001 00500000 00000000", "00000000 00000000 00000000 11000000"]
+    assert [(number, [(size, key.hex(" ", -4)) for size, key in block]) for number, block in guest.asked] == [
+        (_GET_SERVICES, [(216, "02000000")]),
+        (_GET_SERVERS, [(120, f"{key} 01000000") for key in named]),
+    ]
+
+
+@st.composite
+def _tables(draw: st.DrawFn) -> list[tuple[ServiceWish, list[Server]]]:
+    """Services of IPv4 and their servers, of which some have counted much."""
+    services = service_wishes().filter(lambda wish: sockopt_table.tells_of(wish.key))
+    numbers = st.integers(0, 0xFFFFFFFF)
+    wide = st.one_of(st.integers(0, (1 << 35) - 1), st.integers(0, (1 << 64) - 1))
+    table = []
+    for service in draw(st.lists(services, max_size=4, unique_by=lambda wish: wish.key[1:])):
+        servers = []
+        usual = server_wishes(service.key).filter(lambda wish: wish.key.family == AF_INET and any(wish.key.address))
+        for wish in draw(st.lists(usual, max_size=4)):
+            counted = [draw(wide if place in (3, 4) else numbers) for place in range(10)]
+            connections = [draw(numbers) for _ in range(3)]
+            active, inactive, persistent = connections
+            servers.append(Server(wish, active, inactive, persistent, Statistics(*counted)))
+        table.append((service, servers))
+    return table
+
+
+def _by_netlink(server: Server) -> Server:
+    counters = b"".join(pack_attribute(kind, struct.pack("=Q", value)) for kind, value in enumerate(server[4], 1))
+    numbers = b"".join(pack_u32(kind, value) for kind, value in zip((7, 8, 9), server[1:4], strict=True))
+    attributes = codec.pack_server(server.wish) + numbers + pack_nested(12, counters)
+    return codec.unpack_server(pack_generic(codec.NEW_DEST, 1, pack_nested(2, attributes)), AF_INET)
+
+
+@given(_tables(), st.integers(1, 300))
+def test_the_same_servers_as_netlink(table: list[tuple[ServiceWish, list[Server]]], size: int) -> None:
+    """Wherever the answer is cut, what it tells is what netlink's strict decoder reads, or it is left to netlink."""
+    packed = b"".join(
+        bytes(24) + b"".join(_server_entry(server.wish, server[1:4], server.statistics) for server in servers) + _NONE
+        for _, servers in table
+    )
+    keys = [wish.key for wish, _ in table]
+    counted = _listed(*((wish.key, len(servers)) for wish, servers in table)) if table else b""
+    guest = _Guest({_GET_SERVICES: counted, _GET_SERVERS: packed}, size)
+    read = [[_by_netlink(server) for server in servers] for _, servers in table]
+    assert sockopt_table.counts(guest, keys) == [len(servers) for servers in read]
+    expected: list[list[Server] | None] = []
+    for servers in read:
+        is_left = any(
+            server.wish.forwarding == Forwarding.TUNNEL or max(server.statistics[3:5]) >= 1 << 35 for server in servers
+        )
+        expected.append(None if is_left else servers)
+    assert list(sockopt_table.servers(guest, keys, _ALL)) == expected
+    assert list(sockopt_table.servers(guest, keys, _LITTLE)) == [
+        [server._replace(statistics=Statistics(), wish=server.wish._replace(tunnel=Tunnel())) for server in servers]
+        for servers in read
+    ]
+
+
+def test_what_it_cannot_tell() -> None:
+    """A service with servers of another family, whose entries stay empty, or with more by now is left to netlink."""
+    wish = ServerWish(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 80), Forwarding.TUNNEL, 1)
+    known = _server_entry(wish, (0,) * 3, (0,) * 10)
+    guest = _Guest({_GET_SERVICES: _listed((_KEY, 2)), _GET_SERVERS: bytes(24) + known + _NONE * 2})
+    assert list(sockopt_table.servers(guest, [_KEY], _LITTLE)) == [None]
+    grown = _Guest({_GET_SERVICES: _listed((_KEY, 1)), _GET_SERVERS: bytes(24) + known * 2})
+    assert list(sockopt_table.servers(grown, [_KEY], _LITTLE)) == [None]
+    for listed in (_listed((_KEY, 0xFFFFFFFF)), _listed((_MARK, 1)), bytes(112)):
+        other = _Guest({_GET_SERVICES: listed, _GET_SERVERS: b""})
+        assert list(sockopt_table.servers(other, [_KEY], _LITTLE)) == [None]
+        assert [number for number, _ in other.asked] == [_GET_SERVICES]
+    many = _Guest({_GET_SERVERS: b""})
+    assert (sockopt_table.counts(many, [_KEY] * 80_660), many.asked) == ([None] * 80_660, [])
+
+
+_LISTED = _listed((_KEY, 1))
+
+
+@pytest.mark.parametrize(
+    ("counted", "servers", "reason"),
+    [
+        (_LISTED[:-1], b"", "a socket option of the guest is cut short"),
+        (_LISTED * 2, b"", "the guest sent more of a socket option than was asked for"),
+        (_LISTED, bytes(215), "a socket option of the guest is cut short"),
+        (_LISTED, bytes(217), "the guest sent more of a socket option than was asked for"),
+        (_LISTED, bytes(24) + b"\1" * 96 + _NONE, ""),
+        (_LISTED, bytes(24) + b"\7" * 96 + _NONE, "a real server with flags 0x7070707"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_broken_answers(counted: bytes, servers: bytes, reason: str, size: int) -> None:
+    """Bytes that are missing, or more than was asked for, are refused; so is a server of no known kind."""
+    guest = _Guest({_GET_SERVICES: counted, _GET_SERVERS: servers}, size)
+    if not reason:
+        assert [len(found or ()) for found in sockopt_table.servers(guest, [_KEY], _LITTLE)] == [1]
+        return
+    with pytest.raises(ProtocolError) as refusal:
+        list(sockopt_table.servers(guest, [_KEY], _LITTLE))
+    assert str(refusal.value) == reason
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300), st.booleans(), st.integers(1, 300))
+def test_hostile_answers(counted: bytes, servers: bytes, is_all: bool, size: int) -> None:
+    """Whatever a guest sends is refused as broken, or tells of the services asked for."""
+    guest = _Guest({_GET_SERVICES: counted.ljust(112, b"\0"), _GET_SERVERS: servers}, size)
+    with suppress(ProtocolError):
+        assert len(list(sockopt_table.servers(guest, [_KEY], _ALL if is_all else _LITTLE))) == 1
