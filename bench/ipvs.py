@@ -88,7 +88,7 @@ class Contest:
         run(self._sandbox.runtime.argv("exec", self._sandbox.id, "modprobe", "ip_vs_rr"))
 
     def clear(self) -> None:
-        """An empty table in a kernel that remembers the former one."""
+        """An empty table in a kernel that remembers the previous one."""
         run(self.argv("--parameters", "-C"))
 
     def _floor(self) -> float:

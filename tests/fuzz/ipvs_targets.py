@@ -52,16 +52,16 @@ _KEYS = [
 
 
 def _service(data: bytes) -> None:
-    wish, _ = codec.unpack_service(data)
-    again, _ = codec.unpack_service(codec.service_payload(codec.NEW_SERVICE, codec.pack_service(wish)))
-    assert again == wish
-    check_line(wish.key.words + wish.scheduler + wish.engine)
+    spec, _ = codec.unpack_service(data)
+    again, _ = codec.unpack_service(codec.service_payload(codec.NEW_SERVICE, codec.pack_service(spec)))
+    assert again == spec
+    check_line(spec.key.description + spec.scheduler + spec.engine)
 
 
 def _server(data: bytes) -> None:
     """The quick way and the slow one agree; the first byte is the family of the service."""
     server = codec.unpack_server(data[1:], data[0] if data else 0)
-    check_line(server.wish.key.text)
+    check_line(server.spec.key.text)
     assert codec.unpack_server(data[1:], data[0], statistics=False) == server._replace(statistics=codec.NOT_COUNTED)
 
 
@@ -84,10 +84,10 @@ def _report(data: bytes) -> None:
 def _proc_table(data: bytes) -> None:
     """A file of servers behind the services that netlink tells of, which are the first part."""
     services, *pieces = list(parts(data)) or [b""]
-    wishes = [codec.unpack_service(payload)[0] for payload in parts(services)]
+    specs = [codec.unpack_service(payload)[0] for payload in parts(services)]
     proc_table.count(pieces)
-    for service in proc_table.services(wishes, pieces):
-        check_line(" ".join(server.wish.key.text for server in service.servers))
+    for service in proc_table.services(specs, pieces):
+        check_line(" ".join(server.spec.key.text for server in service.servers))
 
 
 def _entries(data: bytes) -> None:
@@ -95,7 +95,7 @@ def _entries(data: bytes) -> None:
     how, *answers = list(parts(data)) or [b""]
     wanted = Wanted(statistics=b"s" in how, tunnels=b"t" in how)
     for servers in sockopt_table.servers(ScriptedKernel(answers), _KEYS, wanted):
-        check_line(" ".join(server.wish.key.text for server in servers or ()))
+        check_line(" ".join(server.spec.key.text for server in servers or ()))
 
 
 def _connections(data: bytes) -> None:

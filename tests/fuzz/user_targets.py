@@ -71,10 +71,10 @@ def _routes(data: bytes) -> None:
 
 def _ipvsadm(data: bytes) -> None:
     change = parse(_argument(data))
-    if isinstance(change, AddService) and change.wish.flags & ServiceFlag.PERSISTENT:  # without, -S leaves -M out
-        assert parse(saved_rules.add_service(change.wish)) == change
-    if isinstance(change, AddServer) and not (change.wish.upper or change.wish.lower):  # which -S leaves out
-        line = saved_rules.add_server(change.service, change.wish)
+    if isinstance(change, AddService) and change.spec.flags & ServiceFlag.PERSISTENT:  # without, -S leaves -M out
+        assert parse(saved_rules.add_service(change.spec)) == change
+    if isinstance(change, AddServer) and not (change.spec.upper or change.spec.lower):  # which -S leaves out
+        line = saved_rules.add_server(change.service, change.spec)
         assert parse(line, forwarding=Forwarding.ROUTE) == change, line
 
 

@@ -16,7 +16,7 @@ from kata_runtime.cli.command_table import PROGRAM
 from kata_runtime.cli.lifecycle_commands import table
 from kata_runtime.cli.network_json import compact
 from kata_runtime.cli.settings import config_path_of, root_of
-from kata_runtime.cli.streams import tell, write_line, write_text
+from kata_runtime.cli.streams import notify, write_line, write_text
 from kata_runtime.errors import KataError
 from kata_runtime.guest.image import DESCRIPTION_NAME, image_is_current
 from kata_runtime.named_tuple import NamedTuple
@@ -56,7 +56,7 @@ def run(call: Call) -> int:
     """Print the findings; kata-check fails where one of them prevents a sandbox from running."""
     if call.value("--renew") is not None:
         forget()
-    findings = find(load_config(config_path_of(call), tell), Path(root_of(call)))
+    findings = find(load_config(config_path_of(call), notify), Path(root_of(call)))
     if call.command.words[0] == "kata-env":
         if call.value("--json") is not None:
             write_line(compact({finding.name: _as_json(finding) for finding in findings}))
@@ -66,7 +66,7 @@ def run(call: Call) -> int:
     write_text(table([(finding.verdict, finding.name, finding.value) for finding in findings]))
     for finding in findings:
         if finding.remedy:
-            tell(f"{finding.name}: {finding.remedy}")
+            notify(f"{finding.name}: {finding.remedy}")
     failed = [finding.name for finding in findings if finding.verdict is Verdict.FAIL]
     if failed:
         raise KataError(f"this host cannot run sandboxes: see {', '.join(failed)}")

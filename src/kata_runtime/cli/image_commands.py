@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kata_runtime.cli.streams import tell, write_line
+from kata_runtime.cli.streams import notify, write_line
 from kata_runtime.guest.image import DEFAULT_DESTINATION, build_image
 
 TYPE_CHECKING = False
@@ -23,9 +23,9 @@ def _clean(call: Call) -> int:
     from kata_runtime.sandbox.config import load_config
     from kata_runtime.sandbox.template import TemplateStore
 
-    directory = load_config(config_path_of(call), tell).template_path
+    directory = load_config(config_path_of(call), notify).template_path
     count = TemplateStore(Path(directory)).clean()
-    tell(f"{count} template{'s' * (count != 1)} removed from {directory}")
+    notify(f"{count} template{'s' * (count != 1)} removed from {directory}")
     return 0
 
 
@@ -40,7 +40,7 @@ def _build(call: Call) -> int:
         include=tuple(call.options.get("--include", ())),
         kernel=Path(kernel) if kernel else None,
         modules=Path(modules) if modules else None,
-        progress=tell,
+        progress=notify,
     )
     write_line(str(destination))
     return 0

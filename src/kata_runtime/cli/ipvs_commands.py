@@ -5,7 +5,7 @@ from __future__ import annotations
 from kata_runtime.cli.progress_meter import Meter
 from kata_runtime.cli.sessions import session_of
 from kata_runtime.cli.spool import Spool
-from kata_runtime.cli.streams import read_input, tell
+from kata_runtime.cli.streams import notify, read_input
 from kata_runtime.errors import UsageError
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ def _restore(call: Call, path: str) -> int:
             run_restore(session, name, rules, replace=call.value("--replace") is not None, progress=meter.show)
     except RulesError as error:
         for problem in error.problems:
-            tell(problem)
+            notify(problem)
         raise
     return 0
 
@@ -67,5 +67,5 @@ def _cleanup(call: Call) -> int:
         raise UsageError("kata-ipvs cleanup lacks --parameters", hint=f"usage: {call.command.usage}")
     with session_of(call, "ipvs") as session:
         count = run_cleanup(session, parameters)
-    tell(f"{count} connection-tracking {'entry' if count == 1 else 'entries'} deleted")
+    notify(f"{count} connection-tracking {'entry' if count == 1 else 'entries'} deleted")
     return 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from kata_runtime.cli.sessions import patience_of
+from kata_runtime.cli.sessions import lock_wait_of
 from kata_runtime.cli.settings import config_path_of, root_of
-from kata_runtime.cli.streams import note, tell, write_line, write_text
+from kata_runtime.cli.streams import note, notify, write_line, write_text
 from kata_runtime.errors import UsageError
 
 TYPE_CHECKING = False
@@ -47,7 +47,7 @@ def _run(call: Call) -> int:
         return oci_commands.run_bundle(call)
     if call.value("--detach") is None:
         raise UsageError("run needs --detach", hint="a sandbox always runs in the background")
-    config = load_config(config_path_of(call), tell)
+    config = load_config(config_path_of(call), notify)
     wanted = call.operands[0] if call.operands else None
     lifecycle.run(config, wanted, Path(root_of(call)), note, _announce)
     return 0
@@ -65,7 +65,7 @@ def _list(call: Call) -> int:
     from kata_runtime.cli.network_json import compact
     from kata_runtime.oci.operations import list_states
 
-    states = list_states(Path(root_of(call)), tell)
+    states = list_states(Path(root_of(call)), notify)
     if call.value("--quiet") is not None:
         write_text("".join(f"{state['id']}\n" for state in states))
     elif call.value("--format") == "json":
@@ -118,7 +118,7 @@ def _kill(call: Call) -> int:
     if container is not None:
         operations.kill(root, container, number, everything=call.value("--all") is not None)
     else:
-        lifecycle.kill(Path(root), call.operands[0], number, patience_of(call))
+        lifecycle.kill(Path(root), call.operands[0], number, lock_wait_of(call))
     return 0
 
 
@@ -126,7 +126,7 @@ def _delete(call: Call) -> int:
     from kata_runtime.oci.removal import delete
 
     where = Path(root_of(call))
-    delete(where, call.operands[0], patience_of(call), force=call.value("--force") is not None)
+    delete(where, call.operands[0], lock_wait_of(call), force=call.value("--force") is not None)
     return 0
 
 

@@ -9,7 +9,7 @@ import traceback
 from datetime import UTC, datetime
 
 from kata_runtime import operation_log
-from kata_runtime.cli.streams import encoded, one_line, tell, write_note
+from kata_runtime.cli.streams import encoded, notify, one_line, write_note
 from kata_runtime.errors import HostError
 
 TYPE_CHECKING = False
@@ -65,7 +65,7 @@ class _FileHandler(logging.Handler):
             os.write(self._file, encoded(f"{self.format(record)}\n"))
         except OSError as exc:
             if not self._failed:
-                tell(f"cannot write the log {self._path!a}: {os.strerror(exc.errno or 0)}")
+                notify(f"cannot write the log {self._path!a}: {os.strerror(exc.errno or 0)}")
             self._failed = True
 
     def close(self) -> None:

@@ -13,8 +13,8 @@ from kata_runtime.cli.streams import (
     AnswerError,
     AnswerLostError,
     OutputClosedError,
+    notify,
     occupy_standard_descriptors,
-    tell,
     write_line,
 )
 from kata_runtime.errors import KataError, UsageError
@@ -125,22 +125,22 @@ def _report(exc: BaseException, outcome: str) -> int:
     """Tell the user in one line what ended the command, and what there is of it; the exit status for it."""
     if isinstance(exc, OutputClosedError):
         if outcome:
-            tell(f"nobody reads the result; {outcome}")
+            notify(f"nobody reads the result; {outcome}")
         return 1
     if isinstance(exc, Interrupted):
         # It may have come after the work was done, and a deletion in a guest cannot be taken back half-way: the next
         # command on the container then completes it.
-        tell(f"ended by {signal.Signals(exc.number).name}; its change is made whole or not at all")
+        notify(f"ended by {signal.Signals(exc.number).name}; its change is made whole or not at all")
         return 128 + exc.number
     if isinstance(exc, UsageError):
-        tell(str(exc))
+        notify(str(exc))
         return 2
     if isinstance(exc, KataError):
-        tell(f"{exc}; {outcome}" if outcome else str(exc))
+        notify(f"{exc}; {outcome}" if outcome else str(exc))
         return 1
     if isinstance(exc, MemoryError):
-        tell("this command has too little memory; raise its limit (ulimit -v, memory.max) or free some")
+        notify("this command has too little memory; raise its limit (ulimit -v, memory.max) or free some")
         return 1
     advice = "run it again with --debug --log FILE and report what FILE holds"
-    tell(f"internal error: {type(exc).__name__}: {exc}; {advice}")
+    notify(f"internal error: {type(exc).__name__}: {exc}; {advice}")
     return 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kata_runtime.cli.sessions import session_of
-from kata_runtime.cli.streams import AnswerError, AnswerLostError, OutputClosedError, read_input, tell, write_line
+from kata_runtime.cli.streams import AnswerError, AnswerLostError, OutputClosedError, notify, read_input, write_line
 from kata_runtime.errors import HostError, KataError
 from kata_runtime.named_tuple import NamedTuple
 
@@ -53,7 +53,7 @@ def _add_interface(call: Call) -> _Answer:
         added = add_interface(session, request)
         nic = session.record.nics[-1]
     if added.note:
-        tell(added.note)
+        notify(added.note)
     text = added_nic(
         device=request.device,
         name=request.name,

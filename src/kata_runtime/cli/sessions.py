@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from kata_runtime.cli.argument_parser import Call
-    from kata_runtime.sandbox.lock import Patience
+    from kata_runtime.sandbox.lock import LockWait
     from kata_runtime.sandbox.session import Session
 
 
@@ -25,12 +25,12 @@ def session_of(call: Call, subject: str, *, changes: bool = True) -> AbstractCon
     def recover(session: Session) -> None:
         recover_for(session, subject, changes=changes)
 
-    return open_session(root_of(call), call.operands[0], recover, patience_of(call))
+    return open_session(root_of(call), call.operands[0], recover, lock_wait_of(call))
 
 
-def patience_of(call: Call) -> Patience:
+def lock_wait_of(call: Call) -> LockWait:
     """How long the call waits for locks; a longer wait is told on standard error."""
-    from kata_runtime.sandbox.lock import DEFAULT_SECONDS, Patience
+    from kata_runtime.sandbox.lock import DEFAULT_SECONDS, LockWait
 
     given = call.settings.get("--lock-timeout")
-    return Patience(DEFAULT_SECONDS if given is None else float(given), note)
+    return LockWait(DEFAULT_SECONDS if given is None else float(given), note)

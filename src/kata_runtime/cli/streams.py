@@ -112,7 +112,7 @@ def write_line(text: str) -> None:
     write_text(f"{text}\n")
 
 
-def tell(message: str) -> None:
+def notify(message: str) -> None:
     """Write one line for people to standard error, after the work: it waits for who reads there."""
     try:
         os.write(2, _line(message))

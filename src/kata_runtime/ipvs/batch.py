@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from kata_runtime.errors import GuestError, InputError, KataError
 from kata_runtime.ipvs import batch_journal, rule_limit
-from kata_runtime.ipvs.batch_journal import Former
+from kata_runtime.ipvs.batch_journal import Snapshot
 from kata_runtime.ipvs.engine import explain, requests
 from kata_runtime.ipvs.guest_setup import enable
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService
@@ -54,7 +54,7 @@ def restore(
     """
     batch = parse_rules(data, name)
     if replace and not batch.rules:
-        # Far more often a file that was cut off than a wish.
+        # Far more often a file that was cut off than a spec.
         raise InputError(f"{name} holds no rules, and --replace would empty the table", hint="use -C for that")
     named = touched(batch.rules)
     before = engine.table(None if replace else named)
@@ -68,8 +68,8 @@ def restore(
     if not changes:
         return
     keys = touched(changes) if replace else named
-    former = Former(frozenset(keys), {key: before[key] for key in keys if key in before})
-    _apply(session, engine, batch, changes, former, progress)
+    previous = Snapshot(frozenset(keys), {key: before[key] for key in keys if key in before})
+    _apply(session, engine, batch, changes, previous, progress)
     _forget(session)
 
 
@@ -87,18 +87,18 @@ def _apply(
     engine: Engine,
     batch: Batch,
     changes: Sequence[Rule],
-    former: Former,
+    previous: Snapshot,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Send ``changes``; when that fails, put ``former`` back."""
+    """Send ``changes``; when that fails, put ``previous`` back."""
     try:
-        batch_journal.write(session.directory, former)
+        batch_journal.write(session.directory, previous)
         session.save(begun(session.record, _WORK))
         asked = requests(engine, _counted(changes, progress))
         refused = attempt_all(session.channel(), Family.GENERIC, asked, until_failure=True)
         if refused:
-            former = _with_others(engine, former, changes, refused)
-            batch_journal.write(session.directory, former)
+            previous = _with_others(engine, previous, changes, refused)
+            batch_journal.write(session.directory, previous)
             _refuse(session, batch, changes, refused)
         enable(session.channel())
     except BaseException as failure:
@@ -107,7 +107,7 @@ def _apply(
                 _forget(session)
             raise
         try:
-            _put_back(session, engine, former)
+            _put_back(session, engine, previous)
             _forget(session)
         except KataError as error:
             if isinstance(failure, KataError):
@@ -128,37 +128,39 @@ def _refuse(session: Session, batch: Batch, changes: Sequence[Rule], refused: Ma
         batch.refuse([(place, str(reason))])
     if not isinstance(change, DeleteService | DeleteServer):
         for line, rule in enumerate(batch.rules):
-            is_cause = isinstance(rule, AddService | AddServer) and rule.wish == change.wish
+            is_cause = isinstance(rule, AddService | AddServer) and rule.spec == change.spec
             if is_cause and service_of(rule) == service_of(change):
                 batch.refuse([(line, str(reason))])
     raise reason
 
 
-def _with_others(engine: Engine, former: Former, changes: Sequence[Rule], refused: Mapping[int, KernelError]) -> Former:
-    """``former`` with what somebody in the container added meanwhile: it is not ours to take away again."""
+def _with_others(
+    engine: Engine, previous: Snapshot, changes: Sequence[Rule], refused: Mapping[int, KernelError]
+) -> Snapshot:
+    """``previous`` with what somebody in the container added meanwhile: it is not ours to take away again."""
     foreign = [changes[place] for place, error in refused.items() if error.errno == errno.EEXIST]
     current = engine.table(touched(foreign)) if foreign else {}
-    table = dict(former.table)
-    for key, (wish, servers) in current.items():
+    table = dict(previous.table)
+    for key, (spec, servers) in current.items():
         ours = {
-            change.wish.key
+            change.spec.key
             for place, change in enumerate(changes)
             if place not in refused and isinstance(change, AddServer) and change.service == key
         }
         kept = {server: made for server, made in servers.items() if server not in ours}
         if key not in table:
-            table[key] = (wish, kept)
+            table[key] = (spec, kept)
             continue
-        theirs = {change.wish.key for change in foreign if isinstance(change, AddServer) and change.service == key}
+        theirs = {change.spec.key for change in foreign if isinstance(change, AddServer) and change.service == key}
         table[key] = (table[key][0], table[key][1] | {server: kept[server] for server in theirs & kept.keys()})
-    return former._replace(table=table)
+    return previous._replace(table=table)
 
 
-def _put_back(session: Session, engine: Engine, former: Former) -> None:
-    changes = difference(engine.table(former.keys), former.table)
+def _put_back(session: Session, engine: Engine, previous: Snapshot) -> None:
+    changes = difference(engine.table(previous.keys), previous.table)
     refused = attempt_all(session.channel(), Family.GENERIC, requests(engine, changes))
     for error in refused.values():
-        raise GuestError(f"the former virtual servers could not be put back: {error}") from error
+        raise GuestError(f"the previous virtual servers could not be put back: {error}") from error
 
 
 def _forget(session: Session) -> None:

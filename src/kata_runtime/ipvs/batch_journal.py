@@ -13,9 +13,9 @@ from kata_runtime.ipvs.model import (
     Forwarding,
     Protocol,
     ServerKey,
-    ServerWish,
+    ServerSpec,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
     Tunnel,
     TunnelType,
 )
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 _FILE = "ipvs-undo.json"
 
 
-class Former(NamedTuple):
+class Snapshot(NamedTuple):
     """The services ``keys`` as they were; those that ``table`` lacks did not exist."""
 
     keys: frozenset[ServiceKey]
     table: Table
 
 
-def write(directory: Path, former: Former) -> None:
+def write(directory: Path, previous: Snapshot) -> None:
     """Put it on disk, whole or not at all.
 
     :raise HostError: the file system refused.
     """
     path = directory / _FILE
-    content = json.dumps([_packed(key, former.table) for key in former.keys]).encode("ascii")
+    content = json.dumps([_packed(key, previous.table) for key in previous.keys]).encode("ascii")
     try:
         replace_durably(str(path), content)
     except OSError as error:
         raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
 
 
-def read(directory: Path) -> Former:
+def read(directory: Path) -> Snapshot:
     """What ``write`` wrote.
 
     :raise HostError: it cannot be read, or is damaged.
@@ -64,8 +64,8 @@ def read(directory: Path) -> Former:
         raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
     except (ValueError, TypeError, RecursionError) as error:
         raise HostError(f"{path} is damaged: {error}", hint="delete --force the container") from error
-    table = {key: (wish, servers) for key, wish, servers in entries if wish is not None}
-    return Former(frozenset(key for key, _, _ in entries), table)
+    table = {key: (spec, servers) for key, spec, servers in entries if spec is not None}
+    return Snapshot(frozenset(key for key, _, _ in entries), table)
 
 
 def remove(directory: Path) -> None:
@@ -76,31 +76,31 @@ def remove(directory: Path) -> None:
 
 
 def _packed(key: ServiceKey, table: Table) -> list[object]:
-    """Key, wish and servers; wish and servers are None of a service that did not exist."""
+    """Key, spec and servers; spec and servers are None of a service that did not exist."""
     packed = [key.family, key.protocol, key.address.hex(), key.port, key.mark]
     if key not in table:
         return [packed, None, None]
-    wish, servers = table[key]
-    return [packed, wish[1:], [_packed_server(server) for server in servers.values()]]
+    spec, servers = table[key]
+    return [packed, spec[1:], [_packed_server(server) for server in servers.values()]]
 
 
-def _packed_server(wish: ServerWish) -> list[object]:
-    key = wish.key
-    return [key.family, key.address.hex(), key.port, *wish[1:5], *wish.tunnel]
+def _packed_server(spec: ServerSpec) -> list[object]:
+    key = spec.key
+    return [key.family, key.address.hex(), key.port, *spec[1:5], *spec.tunnel]
 
 
-def _unpacked(entry: Any) -> tuple[ServiceKey, ServiceWish | None, dict[ServerKey, ServerWish]]:
-    (family, protocol, address, port, mark), wish, servers = entry
+def _unpacked(entry: Any) -> tuple[ServiceKey, ServiceSpec | None, dict[ServerKey, ServerSpec]]:
+    (family, protocol, address, port, mark), spec, servers = entry
     key = ServiceKey(family, Protocol(protocol), bytes.fromhex(address), port, mark)
-    if wish is None:
+    if spec is None:
         return key, None, {}
-    scheduler, flags, timeout, netmask, engine = wish
+    scheduler, flags, timeout, netmask, engine = spec
     made = [_unpacked_server(server) for server in servers]
-    return key, ServiceWish(key, scheduler, flags, timeout, netmask, engine), {server.key: server for server in made}
+    return key, ServiceSpec(key, scheduler, flags, timeout, netmask, engine), {server.key: server for server in made}
 
 
-def _unpacked_server(packed: Any) -> ServerWish:
+def _unpacked_server(packed: Any) -> ServerSpec:
     family, address, port, forwarding, weight, upper, lower, kind, tunnel_port, flags = packed
     key = ServerKey(family, bytes.fromhex(address), port)
     tunnel = Tunnel(TunnelType(kind), tunnel_port, flags)
-    return ServerWish(key, Forwarding(forwarding), weight, upper, lower, tunnel)
+    return ServerSpec(key, Forwarding(forwarding), weight, upper, lower, tunnel)

@@ -15,10 +15,10 @@ from kata_runtime.ipvs.model import (
     Protocol,
     Server,
     ServerKey,
-    ServerWish,
+    ServerSpec,
     ServiceFlag,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
     Statistics,
     Timeouts,
     Tunnel,
@@ -123,17 +123,17 @@ def pack_service_key(key: ServiceKey) -> bytes:
     )
 
 
-def pack_service(wish: ServiceWish) -> bytes:
+def pack_service(spec: ServiceSpec) -> bytes:
     """All attributes of a service."""
-    engine = pack_text(_SVC_PE_NAME, wish.engine) if wish.engine else b""
-    mask = _MASK4.pack(wish.netmask) if wish.key.family == AF_INET else _NUMBER.pack(wish.netmask)
+    engine = pack_text(_SVC_PE_NAME, spec.engine) if spec.engine else b""
+    mask = _MASK4.pack(spec.netmask) if spec.key.family == AF_INET else _NUMBER.pack(spec.netmask)
     return b"".join(
         (
-            pack_service_key(wish.key),
-            pack_text(_SVC_SCHED_NAME, wish.scheduler),
+            pack_service_key(spec.key),
+            pack_text(_SVC_SCHED_NAME, spec.scheduler),
             engine,
-            pack_attribute(_SVC_FLAGS, _FLAGS.pack(wish.flags, 0xFFFFFFFF)),
-            pack_u32(_SVC_TIMEOUT, wish.timeout),
+            pack_attribute(_SVC_FLAGS, _FLAGS.pack(spec.flags, 0xFFFFFFFF)),
+            pack_u32(_SVC_TIMEOUT, spec.timeout),
             pack_attribute(_SVC_NETMASK, mask),
         )
     )
@@ -150,22 +150,22 @@ def pack_server_key(key: ServerKey) -> bytes:
     )
 
 
-def pack_server(wish: ServerWish) -> bytes:
+def pack_server(spec: ServerSpec) -> bytes:
     """All attributes of a server."""
-    key = wish.key
+    key = spec.key
     # fmt: off
     packed = _SERVER.pack(
         20, _DEST_ADDR, key.address,
         6, _DEST_PORT, _swapped(key.port),
-        8, _DEST_FWD_METHOD, wish.forwarding,
-        8, _DEST_WEIGHT, wish.weight,
-        8, _DEST_U_THRESH, wish.upper,
-        8, _DEST_L_THRESH, wish.lower,
+        8, _DEST_FWD_METHOD, spec.forwarding,
+        8, _DEST_WEIGHT, spec.weight,
+        8, _DEST_U_THRESH, spec.upper,
+        8, _DEST_L_THRESH, spec.lower,
         6, _DEST_FAMILY, key.family,
     )
     # fmt: on
-    tunnel = wish.tunnel
-    if wish.forwarding != Forwarding.TUNNEL:
+    tunnel = spec.tunnel
+    if spec.forwarding != Forwarding.TUNNEL:
         return packed
     return b"".join(
         (
@@ -215,7 +215,7 @@ def timeouts_payload(timeouts: Timeouts) -> bytes:
     return pack_generic(SET_CONFIG, _VERSION, b"".join(attributes))
 
 
-def unpack_service(payload: bytes, *, statistics: bool = True) -> tuple[ServiceWish, Statistics]:
+def unpack_service(payload: bytes, *, statistics: bool = True) -> tuple[ServiceSpec, Statistics]:
     """The service in a message of a dump, without HASHED, which the kernel sets; ``statistics``: also its counters.
 
     :raise ProtocolError: the bytes break the format; so for the others.
@@ -235,7 +235,7 @@ def unpack_service(payload: bytes, *, statistics: bool = True) -> tuple[ServiceW
     flags = attributes.get(_SVC_FLAGS, b"")
     if len(flags) != _FLAGS.size or len(mask) != 4:
         raise ProtocolError("a virtual service without flags or netmask")
-    wish = ServiceWish(
+    spec = ServiceSpec(
         key,
         module_name(attributes.get(_SVC_SCHED_NAME, b"")),
         _FLAGS.unpack(flags)[0] & ~ServiceFlag.HASHED,
@@ -243,7 +243,7 @@ def unpack_service(payload: bytes, *, statistics: bool = True) -> tuple[ServiceW
         (_MASK4 if family == AF_INET else _NUMBER).unpack(mask)[0],
         module_name(attributes[_SVC_PE_NAME]) if _SVC_PE_NAME in attributes else "",
     )
-    return wish, _statistics(attributes, _SVC_STATS64, _SVC_STATS) if statistics else NOT_COUNTED
+    return spec, _statistics(attributes, _SVC_STATS64, _SVC_STATS) if statistics else NOT_COUNTED
 
 
 def unpack_server(payload: bytes, service_family: int, *, statistics: bool = True) -> Server:
@@ -270,10 +270,10 @@ def unpack_server(payload: bytes, service_family: int, *, statistics: bool = Tru
         return unpack_u32(attributes.get(kind, b""))
 
     weight, upper, lower = number(_DEST_WEIGHT), number(_DEST_U_THRESH), number(_DEST_L_THRESH)
-    wish = ServerWish(key, forwarding, weight, upper, lower, tunnel)
+    spec = ServerSpec(key, forwarding, weight, upper, lower, tunnel)
     active, inactive, persistent = number(_DEST_ACTIVE), number(_DEST_INACTIVE), number(_DEST_PERSISTENT)
     counted = _statistics(attributes, _DEST_STATS64, _DEST_STATS) if statistics else NOT_COUNTED
-    return Server(wish, active, inactive, persistent, counted)
+    return Server(spec, active, inactive, persistent, counted)
 
 
 def _usual_server(payload: bytes, *, statistics: bool) -> Server | None:
@@ -300,8 +300,8 @@ def _usual_server(payload: bytes, *, statistics: bool) -> Server | None:
         if counters[::3] != _COUNTER_LENGTHS or counters[1::3] != _COUNTER_TYPES:
             return None
         counted = Statistics(*counters[2::3])
-    wish = ServerWish(key, forwarding, weight, upper, lower, tunnel)
-    return Server(wish, active, inactive, persistent, counted)
+    spec = ServerSpec(key, forwarding, weight, upper, lower, tunnel)
+    return Server(spec, active, inactive, persistent, counted)
 
 
 def unpack_timeouts(payload: bytes) -> Timeouts:

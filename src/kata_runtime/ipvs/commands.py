@@ -69,7 +69,7 @@ def run_cleanup(session: Session, words: str) -> int:
 def recover(session: Session, pending: Mapping[str, object]) -> None:
     """Undo what a killed batch left half-done.
 
-    :raise HostError: the work is not this module's, or the file with the former table is unreadable.
+    :raise HostError: the work is not this module's, or the file with the previous table is unreadable.
     """
     if pending.get("kind") != batch.KIND:
         raise HostError(f"unfinished work of the kind {pending.get('kind')!a} is none of ipvs")
@@ -104,7 +104,7 @@ def _change(session: Session, engine: Engine, change: Change) -> None:
 
 def _opposite(change: AddService | AddServer) -> Change:
     match change:
-        case AddService(wish):
-            return DeleteService(wish.key)
-        case AddServer(service, wish):
-            return DeleteServer(service, wish.key)
+        case AddService(spec):
+            return DeleteService(spec.key)
+        case AddServer(service, spec):
+            return DeleteServer(service, spec.key)

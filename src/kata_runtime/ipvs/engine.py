@@ -39,14 +39,14 @@ if TYPE_CHECKING:
         Daemon,
         Server,
         ServiceKey,
-        ServiceWish,
+        ServiceSpec,
         Statistics,
         Timeouts,
     )
     from kata_runtime.ipvs.rules import Table
     from kata_runtime.netlink.transport import Transport
 
-    Head = tuple[ServiceWish, Statistics]
+    Head = tuple[ServiceSpec, Statistics]
 
     class Guest(Transport, sockopt_table.Guest, Protocol):
         """A kernel whose files and socket options can be read."""
@@ -105,10 +105,10 @@ class Engine:
         if len(heads) > _FEW:
             told, rest = [], []
             for head in heads:
-                (told if sockopt_table.tells_of(head[0].key) else rest).append(head)
+                (told if sockopt_table.covers(head[0].key) else rest).append(head)
         done = 0
         try:
-            for servers in sockopt_table.servers(self._transport, [wish.key for wish, _ in told], wanted):
+            for servers in sockopt_table.servers(self._transport, [spec.key for spec, _ in told], wanted):
                 if servers is None:
                     rest.append(told[done])
                 else:
@@ -126,16 +126,16 @@ class Engine:
         """
         if len(heads) > _FILE_SERVICES:
             return self.services(heads, Wanted(statistics=False, tunnels=False))
-        return proc_table.services((wish for wish, _ in heads), self._transport.read_file(proc_table.NAME))
+        return proc_table.services((spec for spec, _ in heads), self._transport.read_file(proc_table.NAME))
 
-    def wishes(self) -> list[ServiceWish]:
+    def specs(self) -> list[ServiceSpec]:
         """All services without their servers, in the kernel's order."""
-        return [wish for wish, _ in self.heads(statistics=False)]
+        return [spec for spec, _ in self.heads(statistics=False)]
 
     def count(self) -> int:
         """How many rules there are: services and servers both count."""
-        keys = [wish.key for wish in self.wishes()]
-        if len(keys) > _FEW and all(map(sockopt_table.tells_of, keys)):
+        keys = [spec.key for spec in self.specs()]
+        if len(keys) > _FEW and all(map(sockopt_table.covers, keys)):
             try:
                 counts = [count for count in sockopt_table.counts(self._transport, keys) if count is not None]
             except KernelError:
@@ -151,21 +151,21 @@ class Engine:
         :raise KernelError: ESRCH: there is none.
         """
         payload = codec.service_payload(codec.GET_SERVICE, codec.pack_service_key(key))
-        request = Request(f"look up {key.words}", self._family, 0, payload)
+        request = Request(f"look up {key.description}", self._family, 0, payload)
         for message in call(self._transport, Family.GENERIC, request):
             (found,) = self._with_servers([codec.unpack_service(message.payload)], statistics=True)
             return found
-        raise ProtocolError(f"no answer about {key.words}")
+        raise ProtocolError(f"no answer about {key.description}")
 
     def connections(self) -> Iterator[Connection]:
         """The connections that are balanced now."""
         return parse_connections(self._transport.read_file(CONNECTIONS))
 
     def table(self, keys: Container[ServiceKey] | None = None) -> Table:
-        """All services as wishes, or those of ``keys`` that there are."""
+        """All services as specs, or those of ``keys`` that there are."""
         heads = [head for head in self.heads(statistics=False) if keys is None or head[0].key in keys]
         return {
-            service.wish.key: (service.wish, {server.wish.key: server.wish for server in service.servers})
+            service.spec.key: (service.spec, {server.spec.key: server.spec for server in service.servers})
             for service in self.services(heads, Wanted(statistics=False, tunnels=True))
         }
 
@@ -184,7 +184,7 @@ class Engine:
         raise ProtocolError(f"no answer to the request to {operation}")
 
     def _with_servers(self, found: Sequence[Head], *, statistics: bool) -> Iterator[Service]:
-        requests = [self._servers_of(wish.key) for wish, _ in found]
+        requests = [self._servers_of(spec.key) for spec, _ in found]
 
         def decode(index: int, payload: bytes) -> Server:
             return codec.unpack_server(payload, found[index][0].key.family, statistics=statistics)
@@ -203,16 +203,16 @@ _OPERATION = "change the virtual servers"
 
 def _payload(change: Change) -> bytes:
     match change:
-        case AddServer(service, wish):
-            return codec.service_payload(codec.NEW_DEST, codec.pack_service_key(service), codec.pack_server(wish))
-        case AddService(wish):
-            return codec.service_payload(codec.NEW_SERVICE, codec.pack_service(wish))
-        case EditService(wish):
-            return codec.service_payload(codec.SET_SERVICE, codec.pack_service(wish))
+        case AddServer(service, spec):
+            return codec.service_payload(codec.NEW_DEST, codec.pack_service_key(service), codec.pack_server(spec))
+        case AddService(spec):
+            return codec.service_payload(codec.NEW_SERVICE, codec.pack_service(spec))
+        case EditService(spec):
+            return codec.service_payload(codec.SET_SERVICE, codec.pack_service(spec))
         case DeleteService(key):
             return codec.service_payload(codec.DEL_SERVICE, codec.pack_service_key(key))
-        case EditServer(service, wish):
-            return codec.service_payload(codec.SET_DEST, codec.pack_service_key(service), codec.pack_server(wish))
+        case EditServer(service, spec):
+            return codec.service_payload(codec.SET_DEST, codec.pack_service_key(service), codec.pack_server(spec))
         case DeleteServer(service, key):
             server = codec.pack_server_key(key)
             return codec.service_payload(codec.DEL_DEST, codec.pack_service_key(service), server)
@@ -232,25 +232,25 @@ def explain(change: Change, error: KernelError, container: str) -> KataError:
     """The kernel's refusal of ``change`` in the words of who asked for it (net/netfilter/ipvs/ip_vs_ctl.c)."""
     where = f"in container {container[:12]}"
     match change, error.errno:
-        case AddService(wish), errno.EEXIST:
-            return ConflictError(f"{wish.key.words} exists already {where}", hint="edit it with -E")
-        case AddService(wish) | EditService(wish), errno.ENOENT:
-            what = f"scheduler {wish.scheduler}" + (f" or persistence engine {wish.engine}" if wish.engine else "")
+        case AddService(spec), errno.EEXIST:
+            return ConflictError(f"{spec.key.description} exists already {where}", hint="edit it with -E")
+        case AddService(spec) | EditService(spec), errno.ENOENT:
+            what = f"scheduler {spec.scheduler}" + (f" or persistence engine {spec.engine}" if spec.engine else "")
             return InputError(f"the container's kernel has no {what}")
-        case EditService(wish), errno.ESRCH:
-            return _missing(wish.key, where)
+        case EditService(spec), errno.ESRCH:
+            return _missing(spec.key, where)
         case ((DeleteService(key) | Zero(key)), errno.ESRCH) if key is not None:
             return _missing(key, where)
         case ((AddServer(service, _) | EditServer(service, _) | DeleteServer(service, _)), errno.ESRCH):
             return _missing(service, where)
         case AddServer(service, server), errno.EEXIST:
             return ConflictError(
-                f"{service.words} has server {server.key.text} already {where}", hint="edit it with -e"
+                f"{service.description} has server {server.key.text} already {where}", hint="edit it with -e"
             )
         case EditServer(service, server), errno.ENOENT:
-            return InputError(f"{service.words} has no server {server.key.text} {where}")
+            return InputError(f"{service.description} has no server {server.key.text} {where}")
         case DeleteServer(service, key), errno.ENOENT:
-            return InputError(f"{service.words} has no server {key.text} {where}")
+            return InputError(f"{service.description} has no server {key.text} {where}")
         case _:
             return KernelError(f"the container's kernel refuses {describe(change)}", error.errno, error.extack)
 
@@ -258,14 +258,14 @@ def explain(change: Change, error: KernelError, container: str) -> KataError:
 def describe(change: Change) -> str:
     """A change in words."""
     match change:
-        case AddService(wish) | EditService(wish):
-            return wish.key.words
-        case AddServer(service, wish) | EditServer(service, wish):
-            return f"server {wish.key.text} of {service.words}"
+        case AddService(spec) | EditService(spec):
+            return spec.key.description
+        case AddServer(service, spec) | EditServer(service, spec):
+            return f"server {spec.key.text} of {service.description}"
         case DeleteServer(service, key):
-            return f"server {key.text} of {service.words}"
+            return f"server {key.text} of {service.description}"
         case DeleteService(key):
-            return key.words
+            return key.description
         case StartDaemon(daemon):
             return f"a {daemon.state.name.lower()} daemon on interface {daemon.interface!a}"
         case StopDaemon(state):
@@ -277,7 +277,7 @@ def describe(change: Change) -> str:
 
 
 def _missing(key: ServiceKey, where: str) -> InputError:
-    return InputError(f"{key.words} does not exist {where}", hint="-L shows those that do")
+    return InputError(f"{key.description} does not exist {where}", hint="-L shows those that do")
 
 
 def requests(engine: Engine, changes: Iterable[Change]) -> Iterable[Request]:

@@ -29,10 +29,10 @@ from kata_runtime.ipvs.model import (
     Forwarding,
     Protocol,
     ServerKey,
-    ServerWish,
+    ServerSpec,
     ServiceFlag,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
 )
 
 TYPE_CHECKING = False
@@ -59,12 +59,12 @@ def read(text: str) -> Rule | None:
     if service is None:
         return None
     if command == "-a" or command == "-e":  # not «in»: the first is nearly always it
-        wish = _server_wish(words, size, service)
-        if wish is None:
+        spec = _server_spec(words, size, service)
+        if spec is None:
             return None
-        return AddServer(service, wish) if command == "-a" else EditServer(service, wish)
+        return AddServer(service, spec) if command == "-a" else EditServer(service, spec)
     if command == "-A" or command == "-E":
-        made = _service_wish(words, size, service)
+        made = _service_spec(words, size, service)
         if made is None:
             return None
         return AddService(made) if command == "-A" else EditService(made)
@@ -74,7 +74,7 @@ def read(text: str) -> Rule | None:
     return DeleteService(service) if command == "-D" and size == 3 else None
 
 
-def _server_wish(words: list[str], size: int, service: ServiceKey) -> ServerWish | None:
+def _server_spec(words: list[str], size: int, service: ServiceKey) -> ServerSpec | None:
     """``-r ADDRESS:PORT [-m|-g|-i] [-w WEIGHT]``"""
     if size < 5 or words[3] != "-r":
         return None
@@ -97,10 +97,10 @@ def _server_wish(words: list[str], size: int, service: ServiceKey) -> ServerWish
         return None
     if forwarding is not Forwarding.MASQUERADE and key.port != service.port:
         key = key._replace(port=service.port)
-    return ServerWish(key, forwarding, weight)
+    return ServerSpec(key, forwarding, weight)
 
 
-def _service_wish(words: list[str], size: int, key: ServiceKey) -> ServiceWish | None:
+def _service_spec(words: list[str], size: int, key: ServiceKey) -> ServiceSpec | None:
     """``[-s SCHEDULER] [-p SECONDS]``"""
     scheduler = DEFAULT_SCHEDULER
     place = 3
@@ -116,7 +116,7 @@ def _service_wish(words: list[str], size: int, key: ServiceKey) -> ServiceWish |
         place += 2
     if size != place or scheduler not in _SCHEDULERS or not (flags or key.port):
         return None
-    return ServiceWish(key, scheduler, flags, timeout, FULL_MASK if key.family == AF_INET else FULL_PREFIX)
+    return ServiceSpec(key, scheduler, flags, timeout, FULL_MASK if key.family == AF_INET else FULL_PREFIX)
 
 
 # Without the bound a hostile file could fill the caches with long words.

@@ -52,18 +52,18 @@ def enable(channel: AgentChannel) -> None:
     """
     if channel.sysctl(_CONNTRACK) == "1":
         return
-    former: list[tuple[str, str]] = []
+    previous: list[tuple[str, str]] = []
     try:
         for name, value in _SYSCTLS:
             try:
-                former.append((name, channel.sysctl(name)))
+                previous.append((name, channel.sysctl(name)))
                 channel.sysctl(name, value)
             except KernelError as error:
                 # A kernel without IPv6 has nothing to forward.
                 if error.errno != errno.ENOENT:
                     raise
     except BaseException:
-        for name, value in reversed(former):
+        for name, value in reversed(previous):
             # The failure that led here matters more.
             with suppress(KataError):
                 channel.sysctl(name, value)

@@ -30,10 +30,10 @@ from kata_runtime.ipvs.model import (
     Protocol,
     Save,
     ServerKey,
-    ServerWish,
+    ServerSpec,
     ServiceFlag,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
     SetTimeouts,
     StartDaemon,
     StopDaemon,
@@ -136,7 +136,7 @@ def interpret(line: Line, forwarding: Forwarding) -> Change | Question:
             raise InputError("--restore among --parameters has no input", hint="use kata-ipvs ipvsadm --restore FILE")
 
 
-def _service(line: Line) -> ServiceWish:
+def _service(line: Line) -> ServiceSpec:
     options = line.options
     key = _needed_key(line)
     scheduler = options.get("scheduler", DEFAULT_SCHEDULER)
@@ -148,10 +148,12 @@ def _service(line: Line) -> ServiceWish:
         given = options["persistent"]
         timeout = _number(given, "the persistence", 1, PERSISTENCE_MAX) if given else _DEFAULT_PERSISTENCE
     elif not key.mark and not key.port:
-        raise InputError(f"{key.words} has port 0", hint="only a persistent service can have that; give 1-65535")
+        raise InputError(f"{key.description} has port 0", hint="only a persistent service can have that; give 1-65535")
     if "ops" in options:
         if not key.mark and key.protocol != Protocol.UDP:
-            raise InputError(f"option --ops does not go with {key.words}", hint="one-packet scheduling is for UDP")
+            raise InputError(
+                f"option --ops does not go with {key.description}", hint="one-packet scheduling is for UDP"
+            )
         flags |= ServiceFlag.ONE_PACKET
     for name in filter(None, options.get("sched-flags", "").split(",")):
         flags |= _scheduler_flag(scheduler, name)
@@ -159,7 +161,7 @@ def _service(line: Line) -> ServiceWish:
     engine = options.get("pe", "")
     if "pe" in options and not (engine.isascii() and engine.isalnum() and len(engine) <= 15):
         raise InputError(f"persistence engine {engine!a} is not possible", hint="'sip' is one")
-    return ServiceWish(key, scheduler, int(flags), timeout, netmask, engine)
+    return ServiceSpec(key, scheduler, int(flags), timeout, netmask, engine)
 
 
 def _scheduler_flag(scheduler: str, name: str) -> ServiceFlag:
@@ -181,7 +183,7 @@ def _netmask(text: str | None, family: int) -> int:
     return int.from_bytes(packed, "big")
 
 
-def _server(line: Line, service: ServiceKey, default: Forwarding) -> ServerWish:
+def _server(line: Line, service: ServiceKey, default: Forwarding) -> ServerSpec:
     options = line.options
     forwarding = next((kind for name, kind in _FORWARDING.items() if name in options), default)
     key = _server_key(line, service)
@@ -190,7 +192,7 @@ def _server(line: Line, service: ServiceKey, default: Forwarding) -> ServerWish:
         key = key._replace(port=service.port)
     if key.family != service.family and forwarding != Forwarding.TUNNEL:
         raise InputError(
-            f"server {key.text} and {service.words} are of different address families",
+            f"server {key.text} and {service.description} are of different address families",
             hint="only tunnelling (-i) can cross them",
         )
     upper = _number(options.get("u-threshold", "0"), "the upper threshold", 0, _THRESHOLD_MAX)
@@ -198,7 +200,7 @@ def _server(line: Line, service: ServiceKey, default: Forwarding) -> ServerWish:
     if upper < lower:
         raise InputError(f"the lower threshold {lower} is above the upper one {upper}")
     weight = _number(options.get("weight", "1"), "the weight", 0, WEIGHT_MAX)
-    return ServerWish(key, forwarding, weight, upper, lower, _tunnel(options, forwarding))
+    return ServerSpec(key, forwarding, weight, upper, lower, _tunnel(options, forwarding))
 
 
 def _tunnel(options: Mapping[str, str], forwarding: Forwarding) -> Tunnel:

@@ -70,7 +70,7 @@ def _gathered(services: Iterable[Service]) -> list[tuple[ServiceKey, str]]:
     for service in services:
         servers = ",".join(_dumped(_server(server)) for server in servers_in_order(service.servers))
         made = f'{_dumped(_service(service))[:-1]},"servers":[{servers}]}}'
-        pairs.append((service.wish.key, made))
+        pairs.append((service.spec.key, made))
         held += len(made)
         if held > _TEXT_MAX:
             raise ProtocolError("the guest lists more virtual servers than can be held in memory")
@@ -79,14 +79,14 @@ def _gathered(services: Iterable[Service]) -> list[tuple[ServiceKey, str]]:
 
 def _service(service: Service) -> dict[str, object]:
     """A service without its servers, which come last in its object."""
-    wish = service.wish
-    document = _key(wish.key)
-    document["scheduler"] = wish.scheduler
-    document["schedulerFlags"] = flag_names(wish.scheduler, wish.flags)
-    document["persistence"] = wish.timeout if wish.flags & ServiceFlag.PERSISTENT else 0
-    document["netmask"] = listing.netmask_text(wish)
-    document["engine"] = wish.engine
-    document["onePacket"] = bool(wish.flags & ServiceFlag.ONE_PACKET)
+    spec = service.spec
+    document = _key(spec.key)
+    document["scheduler"] = spec.scheduler
+    document["schedulerFlags"] = flag_names(spec.scheduler, spec.flags)
+    document["persistence"] = spec.timeout if spec.flags & ServiceFlag.PERSISTENT else 0
+    document["netmask"] = listing.netmask_text(spec)
+    document["engine"] = spec.engine
+    document["onePacket"] = bool(spec.flags & ServiceFlag.ONE_PACKET)
     document["statistics"] = service.statistics._asdict()
     return document
 
@@ -110,20 +110,20 @@ def _key(key: ServiceKey) -> dict[str, object]:
 
 
 def _server(server: Server) -> dict[str, object]:
-    wish = server.wish
+    spec = server.spec
     document: dict[str, object] = {
-        "address": inet_ntop(wish.key.family, wish.key.address),
-        "port": wish.key.port,
-        "forwarding": wish.forwarding.name.lower(),
-        "weight": wish.weight,
-        "upperThreshold": wish.upper,
-        "lowerThreshold": wish.lower,
+        "address": inet_ntop(spec.key.family, spec.key.address),
+        "port": spec.key.port,
+        "forwarding": spec.forwarding.name.lower(),
+        "weight": spec.weight,
+        "upperThreshold": spec.upper,
+        "lowerThreshold": spec.lower,
         "activeConnections": server.active,
         "inactiveConnections": server.inactive,
         "persistentConnections": server.persistent,
         "statistics": server.statistics._asdict(),
     }
-    if wish.forwarding == Forwarding.TUNNEL:
-        tunnel = wish.tunnel
+    if spec.forwarding == Forwarding.TUNNEL:
+        tunnel = spec.tunnel
         document["tunnel"] = {"type": tunnel.type.name.lower(), "port": tunnel.port, "flags": tunnel.flags}
     return document

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         Daemon,
         Server,
         Service,
-        ServiceWish,
+        ServiceSpec,
         Statistics,
         Timeouts,
         Tunnel,
@@ -105,46 +105,46 @@ def connections(entries: Iterable[Connection], *, with_engine: bool) -> Iterator
         yield f"{line}\n"
 
 
-def describe_flags(wish: ServiceWish) -> str:
+def describe_flags(spec: ServiceSpec) -> str:
     """What follows a service's scheduler."""
     text = ""
-    names = flag_names(wish.scheduler, wish.flags)
+    names = flag_names(spec.scheduler, spec.flags)
     if names:
         text += f" ({','.join(names)})"
-    if wish.flags & ServiceFlag.PERSISTENT:
-        text += f" persistent {wish.timeout}"
-        mask = netmask_text(wish)
+    if spec.flags & ServiceFlag.PERSISTENT:
+        text += f" persistent {spec.timeout}"
+        mask = netmask_text(spec)
         if mask:
             text += f" mask {mask}"
-    if wish.engine:
-        text += f" pe {wish.engine}"
-    if wish.flags & ServiceFlag.ONE_PACKET:
+    if spec.engine:
+        text += f" pe {spec.engine}"
+    if spec.flags & ServiceFlag.ONE_PACKET:
         text += " ops"
     return text
 
 
-def netmask_text(wish: ServiceWish) -> str:
+def netmask_text(spec: ServiceSpec) -> str:
     """The persistence mask, empty when it is the whole address."""
-    if wish.key.family == AF_INET6:
-        return "" if wish.netmask == FULL_PREFIX else str(wish.netmask)
-    if wish.netmask == FULL_MASK:
+    if spec.key.family == AF_INET6:
+        return "" if spec.netmask == FULL_PREFIX else str(spec.netmask)
+    if spec.netmask == FULL_MASK:
         return ""
-    return inet_ntop(AF_INET, wish.netmask.to_bytes(4, "big"))
+    return inet_ntop(AF_INET, spec.netmask.to_bytes(4, "big"))
 
 
 def _service_line(shown: Service, view: View, *, exact: bool) -> str:
-    wish = shown.wish
+    spec = shown.spec
     if view in (View.STATISTICS, View.RATES):
-        return f"{wish.key.text:<33}{_numbers(shown.statistics, view, exact=exact)}\n"
-    return f"{wish.key.text} {wish.scheduler}{describe_flags(wish)}\n"
+        return f"{spec.key.text:<33}{_numbers(shown.statistics, view, exact=exact)}\n"
+    return f"{spec.key.text} {spec.scheduler}{describe_flags(spec)}\n"
 
 
 def _server_line(server: Server, view: View, *, exact: bool) -> str:
-    wish = server.wish
-    end = address_text(*wish.key)
+    spec = server.spec
+    end = address_text(*spec.key)
     if view == View.CONNECTIONS:
         return (
-            f"  -> {end:<28} {_FORWARDING[wish.forwarding]:<7} {wish.weight:<6} "
+            f"  -> {end:<28} {_FORWARDING[spec.forwarding]:<7} {spec.weight:<6} "
             f"{server.active:<10} {server.inactive:<10}\n"
         )
     head = f"  -> {end:<28}"
@@ -153,12 +153,12 @@ def _server_line(server: Server, view: View, *, exact: bool) -> str:
         case View.STATISTICS | View.RATES:
             return f"{head}{_numbers(server.statistics, view, exact=exact)}\n"
         case View.THRESHOLDS:
-            return f"{head} {wish.upper:<10} {wish.lower:<10} {connections_text}"
+            return f"{head} {spec.upper:<10} {spec.lower:<10} {connections_text}"
         case View.PERSISTENCE:
-            return f"{head} {wish.weight:<9} {server.persistent:<11} {connections_text}"
+            return f"{head} {spec.weight:<9} {server.persistent:<11} {connections_text}"
         case View.TUNNELS:
-            tunnel = _tunnel_text(wish.tunnel) if wish.forwarding == Forwarding.TUNNEL else "n/a"
-            return f"{head} {_FORWARDING[wish.forwarding]:<7} {tunnel:<13} {wish.weight:<6} {connections_text}"
+            tunnel = _tunnel_text(spec.tunnel) if spec.forwarding == Forwarding.TUNNEL else "n/a"
+            return f"{head} {_FORWARDING[spec.forwarding]:<7} {tunnel:<13} {spec.weight:<6} {connections_text}"
 
 
 def _tunnel_text(tunnel: Tunnel) -> str:

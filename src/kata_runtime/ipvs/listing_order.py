@@ -28,14 +28,14 @@ def by_service(pairs: Sequence[tuple[ServiceKey, T]]) -> list[T]:
 
 def servers_in_order(servers: Sequence[Server]) -> list[Server]:
     """The servers of a service."""
-    keys = [server.wish.key for server in servers]
+    keys = [server.spec.key for server in servers]
     if len({key.family for key in keys}) < 2 and _are_near([key.address for key in keys]):
         return sorted(servers, key=_by_address)
-    return _merge_sort(list(servers), lambda a, b: _compare_servers(a.wish.key, b.wish.key))
+    return _merge_sort(list(servers), lambda a, b: _compare_servers(a.spec.key, b.spec.key))
 
 
 def _by_address(server: Server) -> ServerKey:
-    return server.wish.key
+    return server.spec.key
 
 
 def _plain(key: ServiceKey) -> tuple[int, int, int, bytes, int]:

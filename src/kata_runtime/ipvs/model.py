@@ -87,12 +87,12 @@ class ServiceKey(NamedTuple):
         return f"{self.protocol.name:<4} {address_text(self.family, self.address, self.port)}"
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """In a sentence: ``service TCP 10.0.0.1:80``."""
         return f"service {' '.join(self.text.split())}"
 
 
-class ServiceWish(NamedTuple):
+class ServiceSpec(NamedTuple):
     """A service as asked for.
 
     ``timeout`` in seconds; ``netmask`` of IPv4 as a number (0xffffff00), of IPv6 as a prefix length; ``engine``
@@ -128,7 +128,7 @@ class Tunnel(NamedTuple):
     flags: int = 0
 
 
-class ServerWish(NamedTuple):
+class ServerSpec(NamedTuple):
     """A server as asked for; ``upper`` and ``lower`` are thresholds of connections, 0 is none."""
 
     key: ServerKey
@@ -157,7 +157,7 @@ class Statistics(NamedTuple):
 class Server(NamedTuple):
     """A server as the kernel has it, with its connections."""
 
-    wish: ServerWish
+    spec: ServerSpec
     active: int
     inactive: int
     persistent: int
@@ -167,7 +167,7 @@ class Server(NamedTuple):
 class Service(NamedTuple):
     """A service as the kernel has it, with its servers."""
 
-    wish: ServiceWish
+    spec: ServiceSpec
     statistics: Statistics
     servers: Sequence[Server] = ()
 
@@ -232,13 +232,13 @@ def flag_names(scheduler: str, flags: int) -> list[str]:
 class AddService(NamedTuple):
     """-A"""
 
-    wish: ServiceWish
+    spec: ServiceSpec
 
 
 class EditService(NamedTuple):
     """-E"""
 
-    wish: ServiceWish
+    spec: ServiceSpec
 
 
 class DeleteService(NamedTuple):
@@ -251,14 +251,14 @@ class AddServer(NamedTuple):
     """-a"""
 
     service: ServiceKey
-    wish: ServerWish
+    spec: ServerSpec
 
 
 class EditServer(NamedTuple):
     """-e"""
 
     service: ServiceKey
-    wish: ServerWish
+    spec: ServerSpec
 
 
 class DeleteServer(NamedTuple):

@@ -13,14 +13,14 @@ from functools import lru_cache
 
 from kata_runtime.errors import ConflictError, ProtocolError
 from kata_runtime.ipvs.codec import NOT_COUNTED
-from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerWish, Service
+from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerSpec, Service
 from kata_runtime.ipvs.proc_file import rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from kata_runtime.ipvs.model import ServiceWish
+    from kata_runtime.ipvs.model import ServiceSpec
 
 NAME = "ip_vs"
 _WHAT = "virtual servers"
@@ -40,13 +40,13 @@ _FORWARDING = {
 }
 
 
-def services(wishes: Iterable[ServiceWish], pieces: Iterable[bytes]) -> Iterator[Service]:
-    """Each of ``wishes``, which are in the kernel's order, with its servers.
+def services(specs: Iterable[ServiceSpec], pieces: Iterable[bytes]) -> Iterator[Service]:
+    """Each of ``specs``, which are in the kernel's order, with its servers.
 
     :raise ConflictError: the file tells of other services. :raise ProtocolError: it is broken.
     """
-    waiting = iter(wishes)
-    wish: ServiceWish | None = None
+    waiting = iter(specs)
+    spec: ServiceSpec | None = None
     servers: list[Server] = []
     for line in rows(pieces, _HEADING_LINES, _WHAT):
         if line.startswith(_ARROW):
@@ -54,14 +54,14 @@ def services(wishes: Iterable[ServiceWish], pieces: Iterable[bytes]) -> Iterator
             if len(servers) > _SERVERS_MAX:
                 raise ProtocolError(f"more than {_SERVERS_MAX} servers of one service in the guest's list of {_WHAT}")
             continue
-        if wish is not None:
-            yield Service(wish, NOT_COUNTED, servers)
+        if spec is not None:
+            yield Service(spec, NOT_COUNTED, servers)
             servers = []
-        wish = next(waiting, None)
-        if wish is None or not line.startswith(_head(wish)):
+        spec = next(waiting, None)
+        if spec is None or not line.startswith(_head(spec)):
             raise _changed()
-    if wish is not None:
-        yield Service(wish, NOT_COUNTED, servers)
+    if spec is not None:
+        yield Service(spec, NOT_COUNTED, servers)
     elif servers:
         raise ProtocolError(f"servers without a service in the guest's list of {_WHAT}")
     if next(waiting, None) is not None:
@@ -83,14 +83,14 @@ def _changed() -> ConflictError:
     return ConflictError("the virtual servers changed while they were read", hint="try again")
 
 
-def _head(wish: ServiceWish) -> str:
+def _head(spec: ServiceSpec) -> str:
     """How the line of a service begins."""
-    key = wish.key
+    key = spec.key
     if key.mark:
-        return f"FWM  {key.mark:08X} {wish.scheduler} "
+        return f"FWM  {key.mark:08X} {spec.scheduler} "
     if key.family == AF_INET6:
-        return f"{key.protocol.name}  [{key.address.hex(':', 2)}]:{key.port:04X} {wish.scheduler} "
-    return f"{key.protocol.name}  {key.address.hex().upper()}:{key.port:04X} {wish.scheduler} "
+        return f"{key.protocol.name}  [{key.address.hex(':', 2)}]:{key.port:04X} {spec.scheduler} "
+    return f"{key.protocol.name}  {key.address.hex().upper()}:{key.port:04X} {spec.scheduler} "
 
 
 # Servers that stand behind several services have the same line while they have no connections.
@@ -101,10 +101,10 @@ def _server(line: str) -> Server:
         raise _broken(line)
     end, method, weight, active, inactive = found.groups()
     try:
-        wish = ServerWish(_end(end), _FORWARDING[method], int(weight))
+        spec = ServerSpec(_end(end), _FORWARDING[method], int(weight))
     except (ValueError, KeyError, OSError):
         raise _broken(line) from None
-    return Server(wish, int(active), int(inactive), 0, NOT_COUNTED)
+    return Server(spec, int(active), int(inactive), 0, NOT_COUNTED)
 
 
 def _broken(line: str) -> ProtocolError:

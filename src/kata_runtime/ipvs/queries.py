@@ -99,7 +99,7 @@ def _of_services(engine: Engine, text: Callable[[Service], str], view: View) -> 
     """A text for each service, in the kernel's order, made as they come: text is smaller than what it is made of."""
     is_counted = view in (View.STATISTICS, View.RATES)
     heads = engine.heads(statistics=is_counted)
-    order_of_kernel = dict.fromkeys((wish.key for wish, _ in heads), "")
+    order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
     if view == View.CONNECTIONS:
         try:
             return order_of_kernel | _gathered(engine.shown_services(heads), text)
@@ -107,7 +107,7 @@ def _of_services(engine: Engine, text: Callable[[Service], str], view: View) -> 
             # Somebody in the container changes the table, or its kernel writes the file in another way. Netlink
             # reads each service as a whole.
             heads = engine.heads(statistics=False)
-            order_of_kernel = dict.fromkeys((wish.key for wish, _ in heads), "")
+            order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
     wanted = Wanted(statistics=is_counted, tunnels=view == View.TUNNELS)
     return order_of_kernel | _gathered(engine.services(heads, wanted), text)
 
@@ -116,7 +116,7 @@ def _gathered(services: Iterable[Service], text: Callable[[Service], str]) -> di
     texts: dict[ServiceKey, str] = {}
     held = 0
     for service in services:
-        made = texts[service.wish.key] = text(service)
+        made = texts[service.spec.key] = text(service)
         held += len(made)
         if held > TEXT_MAX:
             raise ProtocolError("the guest lists more virtual servers than can be held in memory")
@@ -127,8 +127,8 @@ def _saved(engine: Engine) -> dict[ServiceKey, str]:
     tunnelled: set[ServiceKey] = set()
 
     def rules(service: Service) -> str:
-        if any(server.wish.forwarding == Forwarding.TUNNEL for server in service.servers):
-            tunnelled.add(service.wish.key)
+        if any(server.spec.forwarding == Forwarding.TUNNEL for server in service.servers):
+            tunnelled.add(service.spec.key)
         return saved_rules.rules(service._replace(servers=listing_order.servers_in_order(service.servers)))
 
     texts = _of_services(engine, rules, View.CONNECTIONS)
@@ -136,5 +136,5 @@ def _saved(engine: Engine) -> dict[ServiceKey, str]:
         # The quick ways do not tell the kind of tunnel.
         heads = [head for head in engine.heads(statistics=False) if head[0].key in tunnelled]
         wanted = Wanted(statistics=False, tunnels=True)
-        texts |= {service.wish.key: rules(service) for service in engine.services(heads, wanted)}
+        texts |= {service.spec.key: rules(service) for service in engine.services(heads, wanted)}
     return texts

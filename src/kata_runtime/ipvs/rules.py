@@ -15,9 +15,9 @@ from kata_runtime.ipvs.model import (
     Forwarding,
     Rule,
     ServerKey,
-    ServerWish,
+    ServerSpec,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
 )
 from kata_runtime.named_tuple import NamedTuple
 
@@ -31,9 +31,9 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SHOWN_CHARACTERS = 80
 PROBLEMS_SHOWN = 20
 
-# A table as wishes: what a batch is checked against and compared with.
-Servers = dict[ServerKey, ServerWish]
-Table = dict[ServiceKey, tuple[ServiceWish, Servers]]
+# A table as specs: what a batch is checked against and compared with.
+Servers = dict[ServerKey, ServerSpec]
+Table = dict[ServiceKey, tuple[ServiceSpec, Servers]]
 
 
 class Batch(NamedTuple):
@@ -149,8 +149,8 @@ def touched(rules: Iterable[Rule]) -> set[ServiceKey]:
 def service_of(rule: Rule) -> ServiceKey:
     """The service that a rule names."""
     match rule:
-        case AddService(wish) | EditService(wish):
-            return wish.key
+        case AddService(spec) | EditService(spec):
+            return spec.key
         case DeleteService(key):
             return key
         case AddServer(service, _) | EditServer(service, _) | DeleteServer(service, _):
@@ -183,42 +183,42 @@ def outcome(before: Table, batch: Batch) -> Table:
 def _apply(table: Table, own: set[ServiceKey], rule: Rule) -> str:
     """Carry a rule out on the model; why the kernel would refuse it, or nothing."""
     match rule:
-        case AddService(wish):
-            if wish.key in table:
-                return f"{wish.key.words} exists already"
-            table[wish.key] = (wish, {})
-            own.add(wish.key)
-        case EditService(wish):
-            if wish.key not in table:
-                return f"{wish.key.words} does not exist"
-            table[wish.key] = (wish, table[wish.key][1])
+        case AddService(spec):
+            if spec.key in table:
+                return f"{spec.key.description} exists already"
+            table[spec.key] = (spec, {})
+            own.add(spec.key)
+        case EditService(spec):
+            if spec.key not in table:
+                return f"{spec.key.description} does not exist"
+            table[spec.key] = (spec, table[spec.key][1])
         case DeleteService(key):
             if table.pop(key, None) is None:
-                return f"{key.words} does not exist"
+                return f"{key.description} does not exist"
             own.discard(key)
         case AddServer(service, server) | EditServer(service, server):
             if service not in table:
-                return f"{service.words} does not exist"
+                return f"{service.description} does not exist"
             servers = _own_servers(table, own, service)
             exists = server.key in servers
             if exists and isinstance(rule, AddServer):
-                return f"{service.words} has server {server.key.text} already"
+                return f"{service.description} has server {server.key.text} already"
             if not exists and isinstance(rule, EditServer):
-                return f"{service.words} has no server {server.key.text}"
+                return f"{service.description} has no server {server.key.text}"
             servers[server.key] = server
         case DeleteServer(service, key):
             if service not in table:
-                return f"{service.words} does not exist"
+                return f"{service.description} does not exist"
             if _own_servers(table, own, service).pop(key, None) is None:
-                return f"{service.words} has no server {key.text}"
+                return f"{service.description} has no server {key.text}"
     return ""
 
 
 def _own_servers(table: Table, own: set[ServiceKey], service: ServiceKey) -> Servers:
-    wish, servers = table[service]
+    spec, servers = table[service]
     if service not in own:
         servers = dict(servers)
-        table[service] = (wish, servers)
+        table[service] = (spec, servers)
         own.add(service)
     return servers
 
@@ -230,7 +230,7 @@ def _since(batch: Batch, place: int) -> str:
         return ""
     for earlier in range(place - 1, -1, -1):
         other = batch.rules[earlier]
-        if type(other) is type(rule) and service_of(other) == service_of(rule) and other.wish.key == rule.wish.key:
+        if type(other) is type(rule) and service_of(other) == service_of(rule) and other.spec.key == rule.spec.key:
             return f" since line {batch.lines[earlier]}"
     return ""
 
@@ -240,14 +240,14 @@ def difference(current: Table, wanted: Table) -> list[Rule]:
     additions: list[Rule] = []
     edits: list[Rule] = []
     deletions: list[Rule] = []
-    for key, (wish, servers) in wanted.items():
+    for key, (spec, servers) in wanted.items():
         if key not in current:
-            additions.append(AddService(wish))
+            additions.append(AddService(spec))
             additions += [AddServer(key, server) for server in servers.values()]
             continue
         present, present_servers = current[key]
-        if present != wish:
-            edits.append(EditService(wish))
+        if present != spec:
+            edits.append(EditService(spec))
         for server in servers.values():
             there = present_servers.get(server.key)
             if there is None:

@@ -9,7 +9,7 @@ from kata_runtime.ipvs.model import Forwarding, Protocol, ServiceFlag, TunnelFla
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kata_runtime.ipvs.model import ServerWish, Service, ServiceKey, ServiceWish, Tunnel
+    from kata_runtime.ipvs.model import ServerSpec, Service, ServiceKey, ServiceSpec, Tunnel
 
 _SERVICE_OPTIONS = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
 _FORWARDING_OPTIONS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.ROUTE: "-g"}
@@ -22,32 +22,32 @@ _CHECKSUM_OPTIONS = {
 
 def rules(service: Service) -> str:
     """The rules that make a service and its servers."""
-    lines = [add_service(service.wish), *(add_server(service.wish.key, server.wish) for server in service.servers)]
+    lines = [add_service(service.spec), *(add_server(service.spec.key, server.spec) for server in service.servers)]
     return "".join(f"{line}\n" for line in lines)
 
 
-def add_service(wish: ServiceWish) -> str:
+def add_service(spec: ServiceSpec) -> str:
     """``-A -t 10.0.0.1:80 -s rr``"""
-    text = f"-A {key_words(wish.key)} -s {wish.scheduler}"
-    if wish.flags & ServiceFlag.PERSISTENT:
-        text += f" -p {wish.timeout}"
-        mask = netmask_text(wish)
+    text = f"-A {key_words(spec.key)} -s {spec.scheduler}"
+    if spec.flags & ServiceFlag.PERSISTENT:
+        text += f" -p {spec.timeout}"
+        mask = netmask_text(spec)
         if mask:
             text += f" -M {mask}"
-    if wish.engine:
-        text += f" --pe {wish.engine}"
-    if wish.flags & ServiceFlag.ONE_PACKET:
+    if spec.engine:
+        text += f" --pe {spec.engine}"
+    if spec.flags & ServiceFlag.ONE_PACKET:
         text += " -o"
-    names = flag_names(wish.scheduler, wish.flags)
+    names = flag_names(spec.scheduler, spec.flags)
     return f"{text} -b {','.join(names)}" if names else text
 
 
-def add_server(service: ServiceKey, wish: ServerWish) -> str:
+def add_server(service: ServiceKey, spec: ServerSpec) -> str:
     """``-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 1``"""
-    forwarding = _FORWARDING_OPTIONS.get(wish.forwarding, "-g")
-    text = f"-a {key_words(service)} -r {wish.key.text} {forwarding} -w {wish.weight}"
-    if wish.forwarding == Forwarding.TUNNEL:
-        text += _tunnel_words(wish.tunnel)
+    forwarding = _FORWARDING_OPTIONS.get(spec.forwarding, "-g")
+    text = f"-a {key_words(service)} -r {spec.key.text} {forwarding} -w {spec.weight}"
+    if spec.forwarding == Forwarding.TUNNEL:
+        text += _tunnel_words(spec.tunnel)
     return text
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs.codec import NOT_COUNTED, forwarding_of
-from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerWish, Statistics
+from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerSpec, Statistics
 from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ class Wanted(NamedTuple):
     tunnels: bool
 
 
-def tells_of(key: ServiceKey) -> bool:
+def covers(key: ServiceKey) -> bool:
     """Whether the interface knows services of this kind."""
     return key.family == AF_INET
 
@@ -166,4 +166,4 @@ def _server(entry: bytes, wanted: Wanted) -> Server | None:
     if statistics.in_bytes >= _EXACT_BYTES or statistics.out_bytes >= _EXACT_BYTES:
         return None
     key = ServerKey(AF_INET, address, port[0] << 8 | port[1])
-    return Server(ServerWish(key, forwarding, weight, upper, lower), active, inactive, persistent, statistics)
+    return Server(ServerSpec(key, forwarding, weight, upper, lower), active, inactive, persistent, statistics)

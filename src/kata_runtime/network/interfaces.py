@@ -283,7 +283,7 @@ def _begin_addition(session: Session, nic: NicRecord) -> Mapping[str, object]:
     """Write the intention down, unless another sandbox took the device meanwhile."""
     from kata_runtime.sandbox.lock import global_lock
 
-    with global_lock(session.root, session.patience):
+    with global_lock(session.root, session.lock_wait):
         _refuse_foreign(session, nic)
         work = addition(nic)
         session.save(begun(session.record, work))

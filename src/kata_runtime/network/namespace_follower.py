@@ -31,9 +31,9 @@ class Follower:
         self,
         namespace: Namespace,
         open_session: Callable[[], AbstractContextManager[Session]],
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
-        """Follow ``namespace``, beginning with a first look; ``tell`` hears in a line of what cannot be mirrored.
+        """Follow ``namespace``, beginning with a first look; ``notify`` hears in a line of what cannot be mirrored.
 
         :raise HostError: the kernel refused.
         """
@@ -41,7 +41,7 @@ class Follower:
 
         self._namespace = namespace
         self._open_session = open_session
-        self._tell = tell
+        self._notify = notify
         self._told: list[str] = []
         self._watch = NamespaceWatch(namespace)
         self._thread = ThreadPoolExecutor(1)
@@ -76,7 +76,7 @@ class Follower:
             self._round = None
             for note in notes:
                 if note not in self._told:
-                    self._tell(note)
+                    self._notify(note)
             self._told = notes
         if self._due and self._round is None:
             self._due = False

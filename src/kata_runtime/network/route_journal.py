@@ -62,8 +62,8 @@ def apply(session: Session, requests: Sequence[Request], before: Groups) -> dict
 def recover(session: Session, pending: Mapping[str, object]) -> None:
     """Undo what a killed command left half-done.
 
-    :raise HostError: the work is not this module's, or the file with the former routes is unreadable.
-    :raise GuestError: the kernel refuses to take a former route back.
+    :raise HostError: the work is not this module's, or the file with the previous routes is unreadable.
+    :raise GuestError: the kernel refuses to take a previous route back.
     """
     if pending.get("kind") != KIND:
         raise HostError(f"unfinished work of the kind {pending.get('kind')!a} is none of routes")
@@ -79,7 +79,7 @@ def put_back(transport: Transport, before: Groups) -> None:
     steps = plan(group(read_routes(transport)), before)
     refused = attempt_all(transport, Family.ROUTE, [step.request for step in steps])
     for error in refused.values():
-        raise GuestError(f"the former routes could not be put back: {error}") from error
+        raise GuestError(f"the previous routes could not be put back: {error}") from error
 
 
 def _forget(session: Session) -> None:
@@ -92,7 +92,7 @@ def _forget(session: Session) -> None:
 
 
 def _write_undo(path: Path, before: Groups) -> None:
-    """Write the former routes so that they are whole on disk before anything changes."""
+    """Write the previous routes so that they are whole on disk before anything changes."""
     document = [
         [key.family, key.destination.hex(), *key[2:], [route.full_payload.hex() for route in routes]]
         for key, routes in before.items()

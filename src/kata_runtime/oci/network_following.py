@@ -25,7 +25,7 @@ def follow(relay: Relay, path: str, directory: str, recover: Callable[[Session],
     """
     root, sandbox_id = os.path.split(directory)
 
-    def tell(note: str) -> None:
+    def notify(note: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
             log = os.open(os.path.join(directory, paths.NETWORK_LOG), flags, 0o600)
@@ -39,11 +39,11 @@ def follow(relay: Relay, path: str, directory: str, recover: Callable[[Session],
             follower.ready()
         except HostError as error:
             relay.forget(follower.fileno())
-            tell(str(error))
+            notify(str(error))
 
     try:
-        follower = Follower(Namespace(path), lambda: open_session(root, sandbox_id, recover), tell)
+        follower = Follower(Namespace(path), lambda: open_session(root, sandbox_id, recover), notify)
     except HostError as error:
-        tell(str(error))
+        notify(str(error))
         return
     relay.watch(follower.fileno(), ready)

@@ -25,11 +25,11 @@ from kata_runtime.sandbox.session import held
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kata_runtime.sandbox.lock import Patience
+    from kata_runtime.sandbox.lock import LockWait
     from kata_runtime.sandbox.record import Record
 
 
-def delete(root: Path, text: str, patience: Patience, *, force: bool) -> None:
+def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool) -> None:
     """Remove every trace of a container or sandbox; with ``force`` of a running one, and of none without complaint.
 
     :raise ConflictError: it runs. :raise ContainerError: there is none. :raise HostError: something stays.
@@ -44,7 +44,7 @@ def delete(root: Path, text: str, patience: Patience, *, force: bool) -> None:
         # A record that cannot be read names no process that may be ended; the sandbox's removal looks for itself.
         container = None
     if container is None:
-        lifecycle.delete(root, text, patience, force=force, release=_release)
+        lifecycle.delete(root, text, lock_wait, force=force, release=_release)
         return
     status = container.current_status()
     if status in (status_of.RUNNING, status_of.PAUSED) and not force:
@@ -52,7 +52,7 @@ def delete(root: Path, text: str, patience: Patience, *, force: bool) -> None:
             f"container {container.container_id} is {status}",
             hint=f"'kata-runtime kill {container.container_id} KILL' ends it, 'delete --force' does both",
         )
-    _delete_container(str(root), container, patience)
+    _delete_container(str(root), container, lock_wait)
 
 
 def _container_to_delete(root: str, text: str) -> Container | None:
@@ -66,13 +66,13 @@ def _container_to_delete(root: str, text: str) -> Container | None:
         return None
 
 
-def _delete_container(root: str, container: Container, patience: Patience) -> None:
+def _delete_container(root: str, container: Container, lock_wait: LockWait) -> None:
     # Before the lock is taken: who holds it may wait for this container.
     kill_process(container.shim, container.shim_start_time)
     directory = os.path.join(root, container.sandbox_id)
     with ExitStack() as stack:
         with suppress(ContainerError):  # the pod is gone already
-            stack.enter_context(held(root, container.sandbox_id, patience))
+            stack.enter_context(held(root, container.sandbox_id, lock_wait))
         current = load_container(root, container.container_id) or container
         kill_process(current.shim, current.shim_start_time)
         if pod_members(root, container.sandbox_id) <= {container.container_id}:

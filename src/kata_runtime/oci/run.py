@@ -12,7 +12,7 @@ from kata_runtime.oci.create import CreateRequest, Surroundings, create
 from kata_runtime.oci.operations import start
 from kata_runtime.oci.removal import delete
 from kata_runtime.sandbox.guest_command import forwarded_signals
-from kata_runtime.sandbox.lock import Patience
+from kata_runtime.sandbox.lock import LockWait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def run_attached(request: CreateRequest, around: Surroundings) -> int:
         with forwarded_signals() as wakeup:
             start(around.root, container)
             status = _await(container.shim, wakeup)
-        delete(Path(around.root), container.container_id, Patience(), force=True)
+        delete(Path(around.root), container.container_id, LockWait(), force=True)
     return status
 
 
@@ -64,5 +64,5 @@ def _deleted_on_failure(request: CreateRequest, around: Surroundings) -> Iterato
     except BaseException:
         # An ID that was taken before is another's container.
         if made:
-            delete(Path(around.root), request.container_id, Patience(), force=True)
+            delete(Path(around.root), request.container_id, LockWait(), force=True)
         raise

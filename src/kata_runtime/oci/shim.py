@@ -44,7 +44,7 @@ class Order(NamedTuple):
     """What a shim is to do: the request ``kind`` of the agent's language with its ``payload`` on a free exec port.
 
     ``follow`` is the path of the network namespace that the VM is to follow, or empty.
-    With a ``console_socket`` there is a terminal, of ``rows`` and ``columns`` (0 where the engine will tell).
+    With a ``console_socket`` there is a terminal, of ``rows`` and ``columns`` (0 where the engine will notify).
     ``reason_log`` is where it writes, besides standard error, why a container ended that did not end by itself.
     """
 
@@ -134,9 +134,9 @@ def _be_shim(channel: socket.socket, namespace: str | None, recover: Callable[[S
         _leave_caller(channel)
         status = _serve(channel, namespace, recover)
     except KataError as error:
-        _tell(channel, "refused" if isinstance(error, GuestError) else "failed", str(error))
+        _notify(channel, "refused" if isinstance(error, GuestError) else "failed", str(error))
     except OSError as error:
-        _tell(channel, "failed", f"the shim failed: {error.strerror}")
+        _notify(channel, "failed", f"the shim failed: {error.strerror}")
     finally:
         os._exit(status)
 
@@ -157,7 +157,7 @@ def _serve(channel: socket.socket, namespace: str | None, recover: Callable[[Ses
         network_namespace.enter_network_namespace(namespace)
     elif namespace is not None:
         network_namespace.new_network_namespace()
-    _tell(channel, "pid", os.getpid())
+    _notify(channel, "pid", os.getpid())
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * _MESSAGE_BYTES)
     data, processes, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 2)
     if not data:
@@ -186,7 +186,7 @@ def _relay(
     def started(pid: int) -> None:
         nonlocal running
         running = True
-        _tell(channel, "pid", pid)
+        _notify(channel, "pid", pid)
         channel.close()
         size = terminal_size(0) if order.console_socket else None
         if size is not None:
@@ -238,7 +238,7 @@ class _Machine:
         return f"the container ended because {ended[0]} of its VM did"
 
 
-def _tell(channel: socket.socket, key: str, value: object) -> None:
+def _notify(channel: socket.socket, key: str, value: object) -> None:
     with suppress(OSError):  # nobody waits any more
         channel.send(json.dumps({key: value}).encode())
 

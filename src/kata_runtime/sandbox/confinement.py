@@ -60,7 +60,7 @@ def confine(confinement: Confinement, libc: CDLL) -> None:
     :raise OSError: the kernel refused; its third argument says what.
     """
     # A TAP or a socket that comes as a descriptor stays in its own namespace, and so works as before; sockets at
-    # paths belong to the file system. What is left of QEMU's own wish to speak to a network leads nowhere.
+    # paths belong to the file system. What is left of QEMU's own spec to speak to a network leads nowhere.
     _check(libc.unshare(_CLONE_NEWNET), "an empty network namespace")
     for kind, value in confinement.limits:
         _, hard = resource.getrlimit(kind)

@@ -9,7 +9,7 @@ from contextlib import suppress
 def replace_durably(path: str, content: bytes) -> None:
     """Make ``content`` what is in the file ``path`` (mode 0600), in one step.
 
-    :raise OSError: the file system refused. The former content is there, or, when it could not even say that the
+    :raise OSError: the file system refused. The previous content is there, or, when it could not even say that the
         new one is safe, the new one.
     """
     temporary = f"{path}.new"

@@ -23,7 +23,7 @@ from kata_runtime.sandbox.boot import (
 from kata_runtime.sandbox.boot_failure import BootError
 from kata_runtime.sandbox.guest_command import execute as execute_on_port
 from kata_runtime.sandbox.identity import check_id, check_root, new_id, resolve, sandbox_ids, user_of
-from kata_runtime.sandbox.lock import LockFile, Patience
+from kata_runtime.sandbox.lock import LockFile, LockWait
 from kata_runtime.sandbox.mounts import remove_mounts
 from kata_runtime.sandbox.process import await_end, held_signals, is_alive, kill_process
 from kata_runtime.sandbox.record import Record, boot_id, load_record, save_record
@@ -251,7 +251,7 @@ def execute(root: Path, text: str, argv: Sequence[str]) -> int:
     return execute_on_port(directory, container_id, argv)
 
 
-def kill(root: Path, text: str, number: int, patience: Patience) -> None:
+def kill(root: Path, text: str, number: int, lock_wait: LockWait) -> None:
     """End the container: by its own shutdown for TERM, INT, HUP and QUIT, at once for KILL.
 
     :raise InputError: another signal, which a VM cannot take.
@@ -270,7 +270,7 @@ def kill(root: Path, text: str, number: int, patience: Patience) -> None:
         _kill_at_once(directory, container_id)
         return
     require_running(_loaded(directory, container_id))
-    with locked(str(root), container_id, patience) as record:
+    with locked(str(root), container_id, lock_wait) as record:
         require_running(record)
         channel = AgentChannel(os.path.join(directory, paths.CONTROL), "")
         try:
@@ -296,7 +296,7 @@ def _kill_at_once(directory: str, container_id: str) -> None:
     kill_process(record.pid, record.start_time)
 
 
-def delete(root: Path, text: str, patience: Patience, *, force: bool, release: Callable[[Record], None]) -> None:
+def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool, release: Callable[[Record], None]) -> None:
     """Remove every trace of a stopped container; with ``force`` of a running one, too.
 
     ``release`` takes away what the host holds for it outside its directory, once its VM has ended.
@@ -309,7 +309,7 @@ def delete(root: Path, text: str, patience: Patience, *, force: bool, release: C
     if force:
         # Before the lock is taken: a command that holds it fails at once instead of at its deadline.
         end_processes(directory, container_id)
-    with held(str(root), container_id, patience):
+    with held(str(root), container_id, lock_wait):
         if not force:
             record = _loaded(directory, container_id)
             unknown = not record.pid and sandbox_processes(directory, container_id)

@@ -23,18 +23,18 @@ DEFAULT_SECONDS = 120.0
 _NOTICE_SECONDS = 1.0
 
 
-def _unheard(_message: str) -> None:
+def _no_notice(_message: str) -> None:
     return
 
 
-class Patience(NamedTuple):
-    """How long to wait for a lock; ``tell`` hears in one line of a wait that lasts longer than a second.
+class LockWait(NamedTuple):
+    """How long to wait for a lock; ``notify`` hears in one line of a wait that lasts longer than a second.
 
-    ``tell`` must not block: another lock may be held.
+    ``notify`` must not block: another lock may be held.
     """
 
     seconds: float = DEFAULT_SECONDS
-    tell: Callable[[str], None] = _unheard
+    notify: Callable[[str], None] = _no_notice
 
 
 class LockFile:
@@ -54,14 +54,14 @@ class LockFile:
         except OSError as error:
             raise HostError(f"cannot open {path}: {error.strerror}", errno=error.errno or 0) from error
 
-    def acquire(self, patience: Patience, what: str) -> bool:
+    def acquire(self, lock_wait: LockWait, what: str) -> bool:
         """Wait for the lock; False when the file was removed meanwhile, as by the deletion of its sandbox.
 
         :raise DeadlineError: others kept it too long; ``what`` is what they work on.
         """
         with operation_log.measured("lock", path=self._path):
             if not self._lock_now():
-                self._wait(patience, what)
+                self._wait(lock_wait, what)
         return self._is_current()
 
     def try_acquire(self) -> bool:
@@ -81,7 +81,7 @@ class LockFile:
             raise HostError(f"cannot lock {self._path}: {error.strerror}", errno=error.errno or 0) from error
         return True
 
-    def _wait(self, patience: Patience, what: str) -> None:
+    def _wait(self, lock_wait: LockWait, what: str) -> None:
         """Have a thread wait in flock(2), which knows no deadline.
 
         After the deadline or a signal the thread stays behind; a lock that it is granted then ends at once, as the
@@ -90,14 +90,14 @@ class LockFile:
         poller = select.poll()
         with self._granted() as (granted, failure):
             poller.register(granted, 0)  # POLLHUP is always reported
-            notice = min(_NOTICE_SECONDS, patience.seconds)
+            notice = min(_NOTICE_SECONDS, lock_wait.seconds)
             if not poller.poll(notice * 1000):
-                if patience.seconds > notice:
-                    patience.tell(f"waiting for {what}, which {self._holder()} uses")
-                if not poller.poll((patience.seconds - notice) * 1000):
+                if lock_wait.seconds > notice:
+                    lock_wait.notify(f"waiting for {what}, which {self._holder()} uses")
+                if not poller.poll((lock_wait.seconds - notice) * 1000):
                     raise DeadlineError(
                         f"the end of the work of {self._holder()} on {what}",
-                        patience.seconds,
+                        lock_wait.seconds,
                         hint="try again later, or wait longer with --lock-timeout",
                     )
             for error in failure:
@@ -167,7 +167,7 @@ def _stopped(pid: str) -> str:
 
 
 @contextmanager
-def global_lock(root: str, patience: Patience) -> Iterator[None]:
+def global_lock(root: str, lock_wait: LockWait) -> Iterator[None]:
     """Keep other commands from looking at or changing what must be unique among all sandboxes of ``root``.
 
     It is taken after the lock of a sandbox, never before one, and held for moments.
@@ -176,7 +176,7 @@ def global_lock(root: str, patience: Patience) -> Iterator[None]:
     """
     lock = LockFile(os.path.join(root, ".lock"))
     try:
-        lock.acquire(patience, f"the containers below {root}")
+        lock.acquire(lock_wait, f"the containers below {root}")
         yield
     finally:
         lock.close()

@@ -9,7 +9,7 @@ from kata_runtime.errors import ContainerError
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.identity import resolve, sandbox_of
-from kata_runtime.sandbox.lock import LockFile, Patience, stops_deferred
+from kata_runtime.sandbox.lock import LockFile, LockWait, stops_deferred
 from kata_runtime.sandbox.process import held_signals, is_alive
 from kata_runtime.sandbox.record import Record, load_record, save_record
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
     from kata_runtime.vmm.monitor import Monitor
 
-_PATIENCE = Patience()
+_PATIENCE = LockWait()
 
 
 class Session:
     """The sandbox as one command sees it; nobody else changes it meanwhile."""
 
-    def __init__(self, root: str, record: Record, patience: Patience = _PATIENCE) -> None:
+    def __init__(self, root: str, record: Record, lock_wait: LockWait = _PATIENCE) -> None:
         self.root = root
         self.record = record
-        self.patience = patience
+        self.lock_wait = lock_wait
         self._path = os.path.join(root, record.container_id)
         self._channel: AgentChannel | None = None
         self._monitor: Monitor | None = None
@@ -88,7 +88,7 @@ class Session:
 
 @contextmanager
 def open_session(
-    root: Path | str, container_id: str, recover: Callable[[Session], None], patience: Patience = _PATIENCE
+    root: Path | str, container_id: str, recover: Callable[[Session], None], lock_wait: LockWait = _PATIENCE
 ) -> Iterator[Session]:
     """Hold the running sandbox that ``container_id`` means; ``recover`` first ends what another left pending.
 
@@ -99,9 +99,9 @@ def open_session(
     """
     root = str(root)
     full_id = sandbox_of(root, resolve(root, container_id))
-    with locked(root, full_id, patience) as record:
+    with locked(root, full_id, lock_wait) as record:
         require_running(record)
-        session = Session(root, record, patience)
+        session = Session(root, record, lock_wait)
         try:
             if record.pending:
                 recover(session)
@@ -111,14 +111,14 @@ def open_session(
 
 
 @contextmanager
-def locked(root: str, full_id: str, patience: Patience = _PATIENCE) -> Iterator[Record]:
+def locked(root: str, full_id: str, lock_wait: LockWait = _PATIENCE) -> Iterator[Record]:
     """Hold the lock of a sandbox and give its record.
 
     :raise ContainerError: it was deleted meanwhile, or is being made.
     :raise DeadlineError: others held it too long.
     """
     directory = os.path.join(root, full_id)
-    with held(root, full_id, patience):
+    with held(root, full_id, lock_wait):
         try:
             record = load_record(directory)
         except FileNotFoundError:
@@ -128,7 +128,7 @@ def locked(root: str, full_id: str, patience: Patience = _PATIENCE) -> Iterator[
 
 
 @contextmanager
-def held(root: str, full_id: str, patience: Patience = _PATIENCE) -> Iterator[None]:
+def held(root: str, full_id: str, lock_wait: LockWait = _PATIENCE) -> Iterator[None]:
     """Hold the lock of a sandbox without reading its record, which may be damaged.
 
     :raise ContainerError: it was deleted meanwhile.
@@ -140,7 +140,7 @@ def held(root: str, full_id: str, patience: Patience = _PATIENCE) -> Iterator[No
         raise _deleted(full_id) from None
     with stops_deferred():
         try:
-            if not lock.acquire(patience, f"container {full_id}"):
+            if not lock.acquire(lock_wait, f"container {full_id}"):
                 raise _deleted(full_id)
             yield
         finally:

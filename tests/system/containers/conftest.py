@@ -63,7 +63,7 @@ class Shim:
         """What it says of the start."""
         return self._control.recv(65536).decode()
 
-    def tell(self, command: str) -> None:
+    def notify(self, command: str) -> None:
         """Make it pass on a signal or a size."""
         self._control.sendall(command.encode())
 

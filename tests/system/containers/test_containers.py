@@ -43,7 +43,7 @@ def test_status_of_signals(guest: Guest) -> None:
     """A signal from the host's relay and one from crun reach the program; one that kills it is 128 and its number."""
     with guest.started("sh", "-c", "trap 'exit 5' TERM; echo ready; sleep 1000 & wait") as (_, shim):
         assert shim.stdout.readline() == b"ready\n"
-        shim.tell(f"signal {signal.SIGTERM}")
+        shim.notify(f"signal {signal.SIGTERM}")
         assert shim.outcome() == (5, b"", b"")
     with guest.started("sh", "-c", "sleep 1000 & echo ready; wait") as (name, shim):
         assert shim.stdout.readline() == b"ready\n"
@@ -109,7 +109,7 @@ def test_terminal(guest: Guest) -> None:
         assert [shim.stdout.readline() for _ in range(2)] == [b"word\r\n", b"got word\r\n"]
         with guest.executed(name, "sh", "-c", "stty size; exit 6", terminal=(2, 999)) as other:
             assert other.outcome() == (6, b"2 999\r\n", b"")
-        shim.tell("resize 40 100")
+        shim.notify("resize 40 100")
         assert shim.outcome() == (4, b"40 100\r\n", b"")
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.system.conftest import Completed, Sandbox
 
 
-FORMER = "-A -t 10.9.9.9:80 -s wlc -p 60\n-a -t 10.9.9.9:80 -r 10.9.9.1:80 -m -w 7\n-A -f 3 -s rr\n"
+PREVIOUS = "-A -t 10.9.9.9:80 -s wlc -p 60\n-a -t 10.9.9.9:80 -r 10.9.9.1:80 -m -w 7\n-A -f 3 -s rr\n"
 
 _RENEW = """
 ipvsadm -C

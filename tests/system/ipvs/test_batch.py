@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.system.ipvs.conftest import FORMER, rule_lines
+from tests.system.ipvs.conftest import PREVIOUS, rule_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def test_twenty_thousand(balancer: Balancer, tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", [1, 999, 2000])
 def test_conflict_leaves_the_table(balancer: Balancer, line: int) -> None:
     """A rule that contradicts the table, anywhere in the file: named by its line, nothing applied."""
-    assert balancer.restore(FORMER).returncode == 0
+    assert balancer.restore(PREVIOUS).returncode == 0
     before = balancer.table()
     lines = rule_lines(100, 19)
     lines[line - 1] = "-A -t 10.9.9.9:80 -s rr"
@@ -75,7 +75,7 @@ def test_two_at_once(balancer: Balancer) -> None:
 
 def test_replace_touches_only_what_differs(balancer: Balancer) -> None:
     """--replace makes the file the table; what both have keeps its counters."""
-    assert balancer.restore(FORMER).returncode == 0
+    assert balancer.restore(PREVIOUS).returncode == 0
     wanted = "-A -t 10.9.9.9:80 -s wlc -p 60\n-a -t 10.9.9.9:80 -r 10.9.9.2:80 -m -w 1\n-A -u 10.9.9.9:53 -s rr\n"
     assert _outcome(balancer.restore(wanted, "--replace")) == (0, "", "")
     assert balancer.table() == wanted
@@ -168,7 +168,7 @@ def test_forgiving_files(balancer: Balancer) -> None:
 
 def test_closed_input(balancer: Balancer) -> None:
     """Without an input at all nothing changes."""
-    assert balancer.restore(FORMER).returncode == 0
+    assert balancer.restore(PREVIOUS).returncode == 0
     before = balancer.table()
     argv = balancer.sandbox.runtime.argv("kata-ipvs", "ipvsadm", "--restore", "-", "--replace", balancer.sandbox.id)
     closed = ["sh", "-c", 'exec "$@" <&-', "sh", *argv]

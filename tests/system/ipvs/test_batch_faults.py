@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.system.ipvs.conftest import FORMER, rule_lines
+from tests.system.ipvs.conftest import PREVIOUS, rule_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Faulty:
 original = batch.attempt_all
 
 def attempt_all(channel, family, requests, **options):
-    # What puts the former table back passes no options.
+    # What puts the previous table back passes no options.
     return original(Faulty(channel) if options else channel, family, requests, **options)
 
 batch.attempt_all = attempt_all
@@ -53,7 +53,7 @@ from kata_runtime.cli.main import main
 sys.exit(main())
 """
 _KILL = "kill -9 $1"
-# As many rules as the former table leaves of 20,000: 2.8 MB of netlink, in blocks of 128 KiB.
+# As many rules as the previous table leaves of 20,000: 2.8 MB of netlink, in blocks of 128 KiB.
 _MOST = [f"-A -u 10.3.0.{n}:53 -s rr" for n in range(1, 18)] + rule_lines(999, 19)
 _BLOCKS = 22
 
@@ -62,7 +62,7 @@ _BLOCKS = 22
 def before(balancer: Balancer) -> str:
     """A table with something in it, in a kernel that remembers no others."""
     balancer.renew()
-    assert balancer.restore(FORMER).returncode == 0
+    assert balancer.restore(PREVIOUS).returncode == 0
     return balancer.table()
 
 
@@ -95,7 +95,7 @@ def test_killed_at_every_block(balancer: Balancer, before: str, tmp_path: Path, 
         assert balancer.ours("-S").stdout == before
         assert balancer.table() == before
         balancer.renew()
-        assert balancer.restore(FORMER).returncode == 0
+        assert balancer.restore(PREVIOUS).returncode == 0
     assert _restore(balancer, path, _BLOCKS + 2, _KILL, *options).returncode == 0
     assert len(balancer.table().splitlines()) == len(_MOST) + (0 if options else 3)
     balancer.renew()
@@ -112,7 +112,7 @@ def test_ended_by_a_signal(balancer: Balancer, before: str, tmp_path: Path) -> N
 
 
 def test_agent_killed_at_every_block(balancer: Balancer, before: str, tmp_path: Path) -> None:
-    """The agent dies before any block: the command says so, and the table is the former one at once."""
+    """The agent dies before any block: the command says so, and the table is the previous one at once."""
     path = _write(tmp_path / "rules", _MOST)
     # The agent cannot say how a command ended that ended the agent.
     kill = _in_guest(balancer, "kill -9 $(pgrep -f [k]ata_runtime.guest)") + " >/dev/null 2>&1 || true"
@@ -122,12 +122,12 @@ def test_agent_killed_at_every_block(balancer: Balancer, before: str, tmp_path: 
         assert done.stderr.endswith("kata-runtime: the guest's agent ended and was started anew; try again\n")
         assert balancer.table() == before
         balancer.renew()
-        assert balancer.restore(FORMER).returncode == 0
+        assert balancer.restore(PREVIOUS).returncode == 0
 
 
 def _with_line(number: int, line: str) -> list[str]:
     """20,000 lines of which one, which has nothing to do with the others, stands in the given place."""
-    lines = ["# former", "# table's", "# share", *_MOST[1:]]
+    lines = ["# previous", "# table's", "# share", *_MOST[1:]]
     return [*lines[: number - 1], line, *lines[number - 1 :]]
 
 

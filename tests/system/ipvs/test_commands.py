@@ -84,10 +84,10 @@ def test_listings_of_many_services(balancer: Balancer) -> None:
     with balancer.sandbox.session() as session:
         engine = open_engine(session)
         heads = engine.heads()
-        quick = {service.wish.key: service for service in engine.services(heads, everything)}
-        slow = {service.wish.key: service for one in heads for service in engine.services([one], everything)}
+        quick = {service.spec.key: service for service in engine.services(heads, everything)}
+        slow = {service.spec.key: service for one in heads for service in engine.services([one], everything)}
         assert quick == slow
-        keys = [wish.key for wish, _ in heads if sockopt_table.tells_of(wish.key)]
+        keys = [spec.key for spec, _ in heads if sockopt_table.covers(spec.key)]
         left = [
             key.text
             for key, servers in zip(keys, sockopt_table.servers(session.channel(), keys, everything), strict=True)

@@ -31,7 +31,7 @@ def points_of(calls: int) -> list[Point]:
     return [Point(at, moment, number) for at in range(calls) for moment in MOMENTS for number in SIGNALS]
 
 
-class Words(NamedTuple):
+class Invocation(NamedTuple):
     """A command line, without the program and its global flags, and its standard input."""
 
     words: tuple[str, ...]
@@ -42,9 +42,9 @@ class Plan(NamedTuple):
     """A command to be ended at any step, the commands that take its effect back, and one that only reads."""
 
     name: str
-    command: Words
-    undo: tuple[Words, ...]
-    reading: Words
+    command: Invocation
+    undo: tuple[Invocation, ...]
+    reading: Invocation
 
 
 class Subject:
@@ -123,10 +123,10 @@ class Subject:
         for words in self.plan.undo:
             self._run(words)
 
-    def _attempt(self, words: Words) -> Completed:
+    def _attempt(self, words: Invocation) -> Completed:
         return self._sandbox.cli(*words.words, stdin=words.stdin)
 
-    def _run(self, words: Words) -> str:
+    def _run(self, words: Invocation) -> str:
         done = self._attempt(words)
         assert (done.returncode, done.stderr) == (0, ""), (self.plan.name, words, done.stdout, done.stderr)
         return done.stdout

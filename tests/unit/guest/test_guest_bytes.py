@@ -73,17 +73,22 @@ def _routes(data: bytes) -> object:
 
 
 def _service(data: bytes) -> object:
-    wish, counted = codec.unpack_service(data)
-    shown = Service(wish, counted)
-    packed = codec.pack_service(wish)
-    return packed, saved_rules.rules(shown), wish.key.words, [listing.service(shown, view, exact=True) for view in View]
+    spec, counted = codec.unpack_service(data)
+    shown = Service(spec, counted)
+    packed = codec.pack_service(spec)
+    return (
+        packed,
+        saved_rules.rules(shown),
+        spec.key.description,
+        [listing.service(shown, view, exact=True) for view in View],
+    )
 
 
 def _server(data: bytes) -> object:
     server = codec.unpack_server(data, AF_INET)
     service, counted = codec.unpack_service(_SERVICE)
     shown = Service(service, counted, [server])
-    packed = codec.pack_server(server.wish)
+    packed = codec.pack_server(server.spec)
     return packed, saved_rules.rules(shown), [listing.service(shown, view, exact=False) for view in View]
 
 
@@ -98,8 +103,8 @@ def _conntrack(data: bytes) -> object:
 
 
 def _proc_table(data: bytes) -> object:
-    wish, _ = codec.unpack_service(_SERVICE)
-    shown = list(proc_table.services([wish], [data]))
+    spec, _ = codec.unpack_service(_SERVICE)
+    shown = list(proc_table.services([spec], [data]))
     return [saved_rules.rules(service) for service in shown], [
         listing.service(s, View.CONNECTIONS, exact=True) for s in shown
     ]

@@ -13,10 +13,10 @@ from kata_runtime.ipvs.model import (
     Forwarding,
     Protocol,
     ServerKey,
-    ServerWish,
+    ServerSpec,
     ServiceFlag,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
     Tunnel,
     TunnelFlag,
     TunnelType,
@@ -41,7 +41,7 @@ def service_keys(draw: st.DrawFn) -> ServiceKey:
 
 
 @st.composite
-def service_wishes(draw: st.DrawFn) -> ServiceWish:
+def service_specs(draw: st.DrawFn) -> ServiceSpec:
     """A service as the grammar can ask for."""
     key = draw(service_keys())
     flags = draw(st.sampled_from([0, 8, 16, 32, 8 | 16, 8 | 16 | 32]))
@@ -54,7 +54,7 @@ def service_wishes(draw: st.DrawFn) -> ServiceWish:
         engine = draw(st.sampled_from(["", "sip"]))
     if key.mark or key.protocol == Protocol.UDP:
         flags |= draw(st.sampled_from([0, ServiceFlag.ONE_PACKET]))
-    return ServiceWish(key, draw(st.sampled_from(SCHEDULERS)), int(flags), timeout, netmask, engine)
+    return ServiceSpec(key, draw(st.sampled_from(SCHEDULERS)), int(flags), timeout, netmask, engine)
 
 
 _TUNNELS = st.one_of(
@@ -65,14 +65,14 @@ _TUNNELS = st.one_of(
 
 
 @st.composite
-def server_wishes(draw: st.DrawFn, service: ServiceKey) -> ServerWish:
+def server_specs(draw: st.DrawFn, service: ServiceKey) -> ServerSpec:
     """A server that ``service`` can have."""
     forwarding = draw(st.sampled_from([Forwarding.MASQUERADE, Forwarding.TUNNEL, Forwarding.ROUTE]))
     tunnelling = forwarding == Forwarding.TUNNEL
     family = draw(st.sampled_from([AF_INET, AF_INET6])) if tunnelling else service.family
     port = draw(_PORTS) if forwarding == Forwarding.MASQUERADE or service.mark else service.port
     lower = draw(st.integers(0, 1000))
-    return ServerWish(
+    return ServerSpec(
         ServerKey(family, draw(_address(family)), port),
         forwarding,
         draw(st.integers(0, 65535)),

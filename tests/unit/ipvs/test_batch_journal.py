@@ -1,4 +1,4 @@
-"""What is kept of the former table while a batch is under way, and how many rules there may be."""
+"""What is kept of the previous table while a batch is under way, and how many rules there may be."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.ipvs.strategies import server_wishes, service_keys, service_wishes
+from tests.unit.ipvs.strategies import server_specs, service_keys, service_specs
 
 from kata_runtime.errors import HostError, LimitError
 from kata_runtime.ipvs import batch_journal, rule_limit
-from kata_runtime.ipvs.batch_journal import Former
+from kata_runtime.ipvs.batch_journal import Snapshot
 from kata_runtime.ipvs.model import (
     Forwarding,
     Protocol,
     ServerKey,
-    ServerWish,
+    ServerSpec,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
     Tunnel,
     TunnelType,
 )
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 
 @st.composite
-def _formers(draw: st.DrawFn) -> Former:
-    wishes = draw(st.lists(service_wishes(), max_size=3, unique_by=lambda wish: wish.key))
+def _snapshots(draw: st.DrawFn) -> Snapshot:
+    specs = draw(st.lists(service_specs(), max_size=3, unique_by=lambda spec: spec.key))
     table = {}
-    for wish in wishes:
-        servers = draw(st.lists(server_wishes(wish.key), max_size=3))
-        table[wish.key] = (wish, {server.key: server for server in servers})
-    return Former(frozenset(draw(st.sets(service_keys(), max_size=3))) | table.keys(), table)
+    for spec in specs:
+        servers = draw(st.lists(server_specs(spec.key), max_size=3))
+        table[spec.key] = (spec, {server.key: server for server in servers})
+    return Snapshot(frozenset(draw(st.sets(service_keys(), max_size=3))) | table.keys(), table)
 
 
-@given(_formers())
+@given(_snapshots())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_round_trip(tmp_path: Path, former: Former) -> None:
+def test_round_trip(tmp_path: Path, previous: Snapshot) -> None:
     """Services that existed, with thresholds and tunnels of their servers, and those that did not, are read again."""
-    batch_journal.write(tmp_path, former)
-    assert batch_journal.read(tmp_path) == former
+    batch_journal.write(tmp_path, previous)
+    assert batch_journal.read(tmp_path) == previous
     assert [entry.name for entry in tmp_path.iterdir()] == ["ipvs-undo.json"]
 
 
@@ -52,13 +52,13 @@ def test_what_no_rule_can_say(tmp_path: Path) -> None:
     key = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 0)
     tunnel = Tunnel(TunnelType.GUE, 1, 3)
     servers = [
-        ServerWish(ServerKey(AF_INET, bytes([127, 0, 0, 1]), 8080), Forwarding.LOCAL, 70_000, 1, 2),
-        ServerWish(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 8080), Forwarding.TUNNEL, 1, 0, 0, tunnel),
+        ServerSpec(ServerKey(AF_INET, bytes([127, 0, 0, 1]), 8080), Forwarding.LOCAL, 70_000, 1, 2),
+        ServerSpec(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 8080), Forwarding.TUNNEL, 1, 0, 0, tunnel),
     ]
-    wish = ServiceWish(key, "an \u00e9 -p 5", 5, 0, 0xFFFFFF00)
-    former = Former(frozenset({key}), {key: (wish, {server.key: server for server in servers})})
-    batch_journal.write(tmp_path, former)
-    assert batch_journal.read(tmp_path) == former
+    spec = ServiceSpec(key, "an \u00e9 -p 5", 5, 0, 0xFFFFFF00)
+    previous = Snapshot(frozenset({key}), {key: (spec, {server.key: server for server in servers})})
+    batch_journal.write(tmp_path, previous)
+    assert batch_journal.read(tmp_path) == previous
 
 
 def test_damage(tmp_path: Path) -> None:
@@ -84,15 +84,15 @@ def test_damage(tmp_path: Path) -> None:
 def test_refused_by_the_file_system(tmp_path: Path) -> None:
     """What cannot be written is told, and the file that was there before stays as it was."""
     with pytest.raises(HostError) as refusal:
-        batch_journal.write(tmp_path / "none", Former(frozenset(), {}))
+        batch_journal.write(tmp_path / "none", Snapshot(frozenset(), {}))
     assert str(refusal.value) == f"cannot write {tmp_path / 'none/ipvs-undo.json'}: No such file or directory"
-    former = Former(frozenset({ServiceKey(AF_INET, Protocol.NONE, b"", 0, 1)}), {})
-    batch_journal.write(tmp_path, former)
+    previous = Snapshot(frozenset({ServiceKey(AF_INET, Protocol.NONE, b"", 0, 1)}), {})
+    batch_journal.write(tmp_path, previous)
     (tmp_path / "ipvs-undo.json.new").mkdir()
     with pytest.raises(HostError) as refusal:
-        batch_journal.write(tmp_path, Former(frozenset(), {}))
+        batch_journal.write(tmp_path, Snapshot(frozenset(), {}))
     assert str(refusal.value) == f"cannot write {tmp_path / 'ipvs-undo.json'}: Is a directory"
-    assert batch_journal.read(tmp_path) == former
+    assert batch_journal.read(tmp_path) == previous
 
 
 class _Engine:

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.ipvs.strategies import server_wishes, service_wishes
+from tests.unit.ipvs.strategies import server_specs, service_specs
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs import codec
@@ -20,10 +20,10 @@ from kata_runtime.ipvs.model import (
     Protocol,
     Server,
     ServerKey,
-    ServerWish,
+    ServerSpec,
     ServiceFlag,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
     Statistics,
     Timeouts,
     Tunnel,
@@ -54,20 +54,20 @@ def test_service_keys() -> None:
 
 def test_service() -> None:
     """Scheduler, engine, flags with their mask, timeout and netmask follow the key."""
-    wish = ServiceWish(_V4, "rr", ServiceFlag.PERSISTENT | ServiceFlag.ONE_PACKET, 300, 0xFFFFFF00, "sip")
+    spec = ServiceSpec(_V4, "rr", ServiceFlag.PERSISTENT | ServiceFlag.ONE_PACKET, 300, 0xFFFFFF00, "sip")
     key = codec.pack_service_key(_V4)
-    packed = codec.pack_service(wish)
+    packed = codec.pack_service(spec)
     assert packed.startswith(key)
     assert _hex(packed[len(key) :]) == (
         "07000600 72720000 08000b00 73697000 0c000700 05000000 ffffffff 08000800 2c010000 08000900 ffffff00"
     )
-    six = codec.pack_service(ServiceWish(_V6, "wlc", 0, 0, 64))
+    six = codec.pack_service(ServiceSpec(_V6, "wlc", 0, 0, 64))
     assert _hex(six[-8:]) == "08000900 40000000"
 
 
 def test_server() -> None:
     """A NAT server has no tunnel attributes, a tunnelling one has three."""
-    nat = ServerWish(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 8080), Forwarding.MASQUERADE, 3, 100, 50)
+    nat = ServerSpec(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 8080), Forwarding.MASQUERADE, 3, 100, 50)
     assert _hex(codec.pack_server(nat)) == (
         "14000100 0a000002 00000000 00000000 00000000 06000200 1f900000 08000300 00000000 08000400 03000000 "
         "08000500 64000000 08000600 32000000 06000b00 02000000"
@@ -100,40 +100,40 @@ def _counters(*values: int) -> bytes:
     return b"".join(pack_attribute(kind, struct.pack("=Q", value)) for kind, value in enumerate(values, 1))
 
 
-@given(service_wishes())
-def test_services_round_trip(wish: ServiceWish) -> None:
+@given(service_specs())
+def test_services_round_trip(spec: ServiceSpec) -> None:
     """What is packed for the kernel is what is read from it."""
-    attributes = codec.pack_service(wish) + pack_nested(12, _counters(*range(10)))
+    attributes = codec.pack_service(spec) + pack_nested(12, _counters(*range(10)))
     payload = pack_generic(codec.NEW_SERVICE, 1, pack_nested(1, attributes))
-    assert codec.unpack_service(payload) == (wish, Statistics(*range(10)))
+    assert codec.unpack_service(payload) == (spec, Statistics(*range(10)))
 
 
-@given(service_wishes().flatmap(lambda wish: server_wishes(wish.key)))
-def test_servers_round_trip(wish: ServerWish) -> None:
+@given(service_specs().flatmap(lambda spec: server_specs(spec.key)))
+def test_servers_round_trip(spec: ServerSpec) -> None:
     """So for servers, with their connections and counters."""
     counts = b"".join(pack_u32(kind, kind * 100) for kind in (7, 8, 9))
-    attributes = codec.pack_server(wish) + counts + pack_nested(12, _counters(*range(10)))
+    attributes = codec.pack_server(spec) + counts + pack_nested(12, _counters(*range(10)))
     payload = pack_generic(codec.NEW_DEST, 1, pack_nested(2, attributes))
-    expected = Server(wish, 700, 800, 900, Statistics(*range(10)))
+    expected = Server(spec, 700, 800, 900, Statistics(*range(10)))
     assert codec.unpack_server(payload, AF_INET) == expected
     assert codec.unpack_server(payload, AF_INET, statistics=False) == expected._replace(statistics=Statistics())
 
 
-def _as_linux_sends(wish: ServerWish) -> list[bytes]:
+def _as_linux_sends(spec: ServerSpec) -> list[bytes]:
     """The attributes of a server, in the order and with the widths of ip_vs_genl_fill_dest."""
-    key, tunnel = wish.key, wish.tunnel
+    key, tunnel = spec.key, spec.tunnel
     counters = b"".join(pack_attribute(kind, bytes(8 if kind in (4, 5) else 4)) for kind in range(1, 11))
     return [
         pack_attribute(1, key.address.ljust(16, b"\0")),
         pack_attribute(2, key.port.to_bytes(2, "big")),
-        pack_u32(3, wish.forwarding | 0x100),
-        pack_u32(4, wish.weight),
+        pack_u32(3, spec.forwarding | 0x100),
+        pack_u32(4, spec.weight),
         pack_attribute(13, bytes([tunnel.type])),
         pack_attribute(14, tunnel.port.to_bytes(2, "big")),
         pack_attribute(15, struct.pack("=H", tunnel.flags)),
         *(
             pack_u32(kind, value)
-            for kind, value in zip((5, 6, 7, 8, 9), (wish.upper, wish.lower, 7, 8, 9), strict=True)
+            for kind, value in zip((5, 6, 7, 8, 9), (spec.upper, spec.lower, 7, 8, 9), strict=True)
         ),
         pack_attribute(11, struct.pack("=H", key.family)),
         pack_attribute(10, counters),
@@ -145,21 +145,21 @@ def _message(attributes: list[bytes]) -> bytes:
     return pack_generic(codec.NEW_DEST, 1, pack_attribute(2, b"".join(attributes)))
 
 
-@given(service_wishes().flatmap(lambda wish: server_wishes(wish.key)), st.booleans())
-def test_the_usual_server(wish: ServerWish, statistics: bool) -> None:
+@given(service_specs().flatmap(lambda spec: server_specs(spec.key)), st.booleans())
+def test_the_usual_server(spec: ServerSpec, statistics: bool) -> None:
     """The layout that Linux sends is read in one go, with the result of reading it attribute by attribute."""
-    attributes = _as_linux_sends(wish)
-    expected = Server(wish, 7, 8, 9, Statistics(*range(10)) if statistics else Statistics())
+    attributes = _as_linux_sends(spec)
+    expected = Server(spec, 7, 8, 9, Statistics(*range(10)) if statistics else Statistics())
     assert codec._usual_server(_message(attributes), statistics=statistics) == expected
     assert codec._usual_server(_message(attributes[::-1]), statistics=statistics) is None
     for order in (attributes, attributes[::-1]):
         assert codec.unpack_server(_message(order), AF_INET, statistics=statistics) == expected
 
 
-@given(service_wishes().flatmap(lambda wish: server_wishes(wish.key)), st.integers(0, 339), st.integers(0, 255))
-def test_the_usual_server_with_a_wrong_byte(wish: ServerWish, place: int, value: int) -> None:
+@given(service_specs().flatmap(lambda spec: server_specs(spec.key)), st.integers(0, 339), st.integers(0, 255))
+def test_the_usual_server_with_a_wrong_byte(spec: ServerSpec, place: int, value: int) -> None:
     """One byte changed is another server or refused, never anything else."""
-    payload = bytearray(_message(_as_linux_sends(wish)))
+    payload = bytearray(_message(_as_linux_sends(spec)))
     assert len(payload) == 340
     payload[place] = value
     with suppress(ProtocolError):
@@ -168,9 +168,9 @@ def test_the_usual_server_with_a_wrong_byte(wish: ServerWish, place: int, value:
 
 def test_names_cannot_steer_a_terminal() -> None:
     """A scheduler's name with control characters is refused."""
-    wish = ServiceWish(_V4, "r\x1b[2J", 0, 0, 0xFFFFFFFF)
+    spec = ServiceSpec(_V4, "r\x1b[2J", 0, 0, 0xFFFFFFFF)
     with pytest.raises(ProtocolError) as refusal:
-        codec.unpack_service(pack_generic(codec.NEW_SERVICE, 1, pack_nested(1, codec.pack_service(wish))))
+        codec.unpack_service(pack_generic(codec.NEW_SERVICE, 1, pack_nested(1, codec.pack_service(spec))))
     assert str(refusal.value) == "a name 'r\\x1b[2J'"
 
 

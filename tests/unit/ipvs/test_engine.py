@@ -11,7 +11,7 @@ import pytest
 from kata_runtime.errors import KernelError
 from kata_runtime.ipvs.codec import NOT_COUNTED
 from kata_runtime.ipvs.engine import Engine
-from kata_runtime.ipvs.model import Protocol, ServiceKey, ServiceWish
+from kata_runtime.ipvs.model import Protocol, ServiceKey, ServiceSpec
 from kata_runtime.ipvs.sockopt_table import Wanted
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _REFUSED = KernelError("reading a socket option in the guest", errno.EOPNOTSUPP)
 def _heads(count: int, family: int) -> list[Head]:
     size = 4 if family == AF_INET else 16
     keys = (ServiceKey(family, Protocol.TCP, number.to_bytes(size, "big"), 80) for number in range(count))
-    return [(ServiceWish(key, "rr", 0, 0, 0), NOT_COUNTED) for key in keys]
+    return [(ServiceSpec(key, "rr", 0, 0, 0), NOT_COUNTED) for key in keys]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from _socket import AF_INET, AF_INET6, inet_pton
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.ipvs.strategies import server_wishes, service_keys, service_wishes
+from tests.unit.ipvs.strategies import server_specs, service_keys, service_specs
 
 from kata_runtime.errors import InputError
 from kata_runtime.ipvs import fast_rule_parser, saved_rules
@@ -23,10 +23,10 @@ from kata_runtime.ipvs.model import (
     Protocol,
     Rule,
     ServerKey,
-    ServerWish,
+    ServerSpec,
     ServiceFlag,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
 )
 
 _TCP = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80)
@@ -38,24 +38,24 @@ _NEAR6 = ServerKey(AF_INET6, inet_pton(AF_INET6, "fd00::2"), 53)
 _FULL, _FULL6 = 0xFFFFFFFF, 128
 
 _USUAL: dict[str, Rule] = {
-    "-A -t 10.0.0.1:80": AddService(ServiceWish(_TCP, "wlc", 0, 0, _FULL)),
-    "-A -t 10.0.0.1:80 -s rr": AddService(ServiceWish(_TCP, "rr", 0, 0, _FULL)),
-    "-E -u [fd00::1]:53 -s mh": EditService(ServiceWish(_UDP6, "mh", 0, 0, _FULL6)),
+    "-A -t 10.0.0.1:80": AddService(ServiceSpec(_TCP, "wlc", 0, 0, _FULL)),
+    "-A -t 10.0.0.1:80 -s rr": AddService(ServiceSpec(_TCP, "rr", 0, 0, _FULL)),
+    "-E -u [fd00::1]:53 -s mh": EditService(ServiceSpec(_UDP6, "mh", 0, 0, _FULL6)),
     "-A --sctp-service 10.0.0.1:9 -s sh -p 300": AddService(
-        ServiceWish(_SCTP, "sh", ServiceFlag.PERSISTENT, 300, _FULL)
+        ServiceSpec(_SCTP, "sh", ServiceFlag.PERSISTENT, 300, _FULL)
     ),
-    "-A -t 10.0.0.1:0 -p 2678400": AddService(ServiceWish(_ANY_PORT, "wlc", ServiceFlag.PERSISTENT, 2_678_400, _FULL)),
-    "-A -t 10.0.0.1 -p 1": AddService(ServiceWish(_ANY_PORT, "wlc", ServiceFlag.PERSISTENT, 1, _FULL)),
+    "-A -t 10.0.0.1:0 -p 2678400": AddService(ServiceSpec(_ANY_PORT, "wlc", ServiceFlag.PERSISTENT, 2_678_400, _FULL)),
+    "-A -t 10.0.0.1 -p 1": AddService(ServiceSpec(_ANY_PORT, "wlc", ServiceFlag.PERSISTENT, 1, _FULL)),
     "-D -t 10.0.0.1:80": DeleteService(_TCP),
-    "-a -t 10.0.0.1:80 -r 10.0.0.2:80": AddServer(_TCP, ServerWish(_NEAR, Forwarding.ROUTE, 1)),
-    "-a -t 10.0.0.1:80 -r 10.0.0.2:8080": AddServer(_TCP, ServerWish(_NEAR, Forwarding.ROUTE, 1)),
+    "-a -t 10.0.0.1:80 -r 10.0.0.2:80": AddServer(_TCP, ServerSpec(_NEAR, Forwarding.ROUTE, 1)),
+    "-a -t 10.0.0.1:80 -r 10.0.0.2:8080": AddServer(_TCP, ServerSpec(_NEAR, Forwarding.ROUTE, 1)),
     "-a -t 10.0.0.1:80 -r 10.0.0.2:8080 -m -w 65535": AddServer(
-        _TCP, ServerWish(_NEAR._replace(port=8080), Forwarding.MASQUERADE, 65535)
+        _TCP, ServerSpec(_NEAR._replace(port=8080), Forwarding.MASQUERADE, 65535)
     ),
-    "-e -t 10.0.0.1:80 -r 10.0.0.2:8080 -g -w 0": EditServer(_TCP, ServerWish(_NEAR, Forwarding.ROUTE, 0)),
-    "-e -u [fd00::1]:53 -r [fd00::2]:53 -i": EditServer(_UDP6, ServerWish(_NEAR6, Forwarding.TUNNEL, 1)),
-    "-a -t 10.0.0.1:80 -r 10.0.0.2:0 -m": AddServer(_TCP, ServerWish(_NEAR._replace(port=0), Forwarding.MASQUERADE, 1)),
-    "-a -t 10.0.0.1:80 -r 10.0.0.2:80 -w 3": AddServer(_TCP, ServerWish(_NEAR, Forwarding.ROUTE, 3)),
+    "-e -t 10.0.0.1:80 -r 10.0.0.2:8080 -g -w 0": EditServer(_TCP, ServerSpec(_NEAR, Forwarding.ROUTE, 0)),
+    "-e -u [fd00::1]:53 -r [fd00::2]:53 -i": EditServer(_UDP6, ServerSpec(_NEAR6, Forwarding.TUNNEL, 1)),
+    "-a -t 10.0.0.1:80 -r 10.0.0.2:0 -m": AddServer(_TCP, ServerSpec(_NEAR._replace(port=0), Forwarding.MASQUERADE, 1)),
+    "-a -t 10.0.0.1:80 -r 10.0.0.2:80 -w 3": AddServer(_TCP, ServerSpec(_NEAR, Forwarding.ROUTE, 3)),
     "-d -t 10.0.0.1:80 -r 10.0.0.2:8080": DeleteServer(_TCP, _NEAR._replace(port=8080)),
 }
 
@@ -150,7 +150,7 @@ def _lines(draw: st.DrawFn) -> str:
 def _nearly_right(draw: st.DrawFn) -> str:
     """A saved rule with a word exchanged, repeated, taken away or put in."""
     if draw(st.booleans()):
-        words = saved_rules.add_service(draw(service_wishes())).split(" ")
+        words = saved_rules.add_service(draw(service_specs())).split(" ")
     else:
         key = draw(service_keys())
         words = saved_rules.add_server(key, draw(_servers(key))).split(" ")
@@ -160,9 +160,9 @@ def _nearly_right(draw: st.DrawFn) -> str:
     return " ".join(words)
 
 
-def _servers(key: ServiceKey) -> st.SearchStrategy[ServerWish]:
-    wishes: st.SearchStrategy[ServerWish] = server_wishes(key)
-    return wishes
+def _servers(key: ServiceKey) -> st.SearchStrategy[ServerSpec]:
+    specs: st.SearchStrategy[ServerSpec] = server_specs(key)
+    return specs
 
 
 @settings(max_examples=400)
@@ -178,15 +178,15 @@ def test_never_otherwise_than_the_grammar(line: str) -> None:
         assert rule is None or (type(rule), rule) == (type(expected), expected)
 
 
-@given(service_wishes(), st.data())
-def test_saved_rules_are_usual(wish: ServiceWish, data: st.DataObject) -> None:
+@given(service_specs(), st.data())
+def test_saved_rules_are_usual(spec: ServiceSpec, data: st.DataObject) -> None:
     """Plain services, and servers without thresholds and tunnels, are read from what -S writes of them."""
-    key = wish.key._replace(mark=0) if wish.key.address else _TCP
-    plain = ServiceWish(
+    key = spec.key._replace(mark=0) if spec.key.address else _TCP
+    plain = ServiceSpec(
         key,
-        wish.scheduler,
-        wish.flags & ServiceFlag.PERSISTENT,
-        wish.timeout,
+        spec.scheduler,
+        spec.flags & ServiceFlag.PERSISTENT,
+        spec.timeout,
         _FULL if key.family == AF_INET else _FULL6,
     )
     assert fast_rule_parser.read(saved_rules.add_service(plain)) == AddService(plain)

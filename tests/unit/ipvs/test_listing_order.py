@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata_runtime.ipvs import listing_order
-from kata_runtime.ipvs.model import Forwarding, Protocol, Server, ServerKey, ServerWish, ServiceKey, Statistics
+from kata_runtime.ipvs.model import Forwarding, Protocol, Server, ServerKey, ServerSpec, ServiceKey, Statistics
 
 # Few values, near and far, so that many are equal in part.
 _WORDS = st.sampled_from([0, 1, 2, 0x0A000001, 0x0A000002, 0x7FFFFFFF, 0x80000000, 0xC8000001, 0xFFFFFFFF])
@@ -34,7 +34,7 @@ def _service_keys(draw: st.DrawFn, words: st.SearchStrategy[int]) -> ServiceKey:
 def _servers(draw: st.DrawFn, words: st.SearchStrategy[int]) -> Server:
     family = draw(st.sampled_from([AF_INET, AF_INET, AF_INET, AF_INET6]))
     key = ServerKey(family, draw(_addresses(words, 1 if family == AF_INET else 4)), draw(st.integers(80, 82)))
-    return Server(ServerWish(key, Forwarding.MASQUERADE, draw(st.integers(0, 3))), 0, 0, 0, Statistics())
+    return Server(ServerSpec(key, Forwarding.MASQUERADE, draw(st.integers(0, 3))), 0, 0, 0, Statistics())
 
 
 @given(st.one_of(*(st.lists(_service_keys(words), max_size=12) for words in (_WORDS, _NEAR))))
@@ -48,7 +48,7 @@ def test_services(keys: list[ServiceKey]) -> None:
 @given(st.one_of(*(st.lists(_servers(words), max_size=12) for words in (_WORDS, _NEAR))))
 def test_servers(servers: list[Server]) -> None:
     """So for the servers of a service."""
-    expected = listing_order._merge_sort(servers, lambda a, b: listing_order._compare_servers(a.wish.key, b.wish.key))
+    expected = listing_order._merge_sort(servers, lambda a, b: listing_order._compare_servers(a.spec.key, b.spec.key))
     assert listing_order.servers_in_order(servers) == expected
 
 

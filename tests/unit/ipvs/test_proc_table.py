@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.ipvs.strategies import server_wishes, service_wishes
+from tests.unit.ipvs.strategies import server_specs, service_specs
 
 from kata_runtime.errors import ConflictError, ProtocolError
 from kata_runtime.ipvs import proc_table
@@ -17,10 +17,10 @@ from kata_runtime.ipvs.model import (
     Protocol,
     Server,
     ServerKey,
-    ServerWish,
+    ServerSpec,
     Service,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
     Statistics,
 )
 
@@ -44,11 +44,11 @@ _FILE = (
     "  -> 0A010101:0000      Route   1      0          0         \n"
 )
 _FD00 = inet_pton(AF_INET6, "fd00::1")
-_WISHES = [
-    ServiceWish(ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80), "rr", 0, 0, 0xFFFFFFFF),
-    ServiceWish(ServiceKey(AF_INET6, Protocol.UDP, _FD00, 53), "wlc", 1, 360, 128),
-    ServiceWish(ServiceKey(AF_INET, Protocol.UDP, bytes([10, 0, 0, 1]), 53), "sh", 5, 360, 0xFFFFFF00),
-    ServiceWish(ServiceKey(AF_INET, Protocol.NONE, b"", 0, 17), "sed", 0, 0, 0xFFFFFFFF),
+_SPECS = [
+    ServiceSpec(ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80), "rr", 0, 0, 0xFFFFFFFF),
+    ServiceSpec(ServiceKey(AF_INET6, Protocol.UDP, _FD00, 53), "wlc", 1, 360, 128),
+    ServiceSpec(ServiceKey(AF_INET, Protocol.UDP, bytes([10, 0, 0, 1]), 53), "sh", 5, 360, 0xFFFFFF00),
+    ServiceSpec(ServiceKey(AF_INET, Protocol.NONE, b"", 0, 17), "sed", 0, 0, 0xFFFFFFFF),
 ]
 
 
@@ -56,12 +56,12 @@ def _server(address: str, port: int, forwarding: Forwarding, *numbers: int) -> S
     family = AF_INET6 if ":" in address else AF_INET
     weight, active, inactive = numbers
     key = ServerKey(family, inet_pton(family, address), port)
-    return Server(ServerWish(key, forwarding, weight), active, inactive, 0, Statistics())
+    return Server(ServerSpec(key, forwarding, weight), active, inactive, 0, Statistics())
 
 
-def _read(text: str, wishes: Sequence[ServiceWish], size: int = 1 << 20) -> list[Service]:
+def _read(text: str, specs: Sequence[ServiceSpec], size: int = 1 << 20) -> list[Service]:
     data = text.encode()
-    return list(proc_table.services(wishes, (data[at : at + size] for at in range(0, len(data), size))))
+    return list(proc_table.services(specs, (data[at : at + size] for at in range(0, len(data), size))))
 
 
 def test_the_kernels_file() -> None:
@@ -75,9 +75,9 @@ def test_the_kernels_file() -> None:
         [],
         [_server("10.1.1.1", 0, Forwarding.ROUTE, 1, 0, 0)],
     ]
-    services = [Service(wish, Statistics(), servers) for wish, servers in zip(_WISHES, expected, strict=True)]
+    services = [Service(spec, Statistics(), servers) for spec, servers in zip(_SPECS, expected, strict=True)]
     for size in (1, 7, 4096, 1 << 20):
-        assert _read(_FILE, _WISHES, size) == services
+        assert _read(_FILE, _SPECS, size) == services
     assert proc_table.count([_FILE[:100].encode(), _FILE[100:].encode()]) == 8
     assert _read(_HEADING, []) == []
     assert proc_table.count([_HEADING.encode()]) == 0
@@ -93,10 +93,10 @@ def _end(family: int, address: bytes, port: int) -> str:
     return f"[{':'.join(groups)}]:{port:04X}"
 
 
-def _written(wish: ServiceWish, servers: Sequence[ServerWish]) -> str:
-    key = wish.key
+def _written(spec: ServiceSpec, servers: Sequence[ServerSpec]) -> str:
+    key = spec.key
     head = f"{key.protocol.name}  {_end(key.family, key.address, key.port)}" if not key.mark else f"FWM  {key.mark:08X}"
-    lines = [f"{head} {wish.scheduler} \n"]
+    lines = [f"{head} {spec.scheduler} \n"]
     for server in servers:
         end = _end(*server.key)
         lines.append(f"  -> {end}      {_FORWARDING[server.forwarding]:<7} {server.weight:<6} {1:<10} {2:<10}\n")
@@ -104,37 +104,37 @@ def _written(wish: ServiceWish, servers: Sequence[ServerWish]) -> str:
 
 
 @st.composite
-def _tables(draw: st.DrawFn) -> list[tuple[ServiceWish, list[ServerWish]]]:
-    wishes = draw(st.lists(service_wishes(), max_size=4))
-    return [(wish, draw(st.lists(server_wishes(wish.key), max_size=3))) for wish in wishes]
+def _tables(draw: st.DrawFn) -> list[tuple[ServiceSpec, list[ServerSpec]]]:
+    specs = draw(st.lists(service_specs(), max_size=4))
+    return [(spec, draw(st.lists(server_specs(spec.key), max_size=3))) for spec in specs]
 
 
 @given(_tables(), st.integers(1, 300))
-def test_any_file_in_any_pieces(table: list[tuple[ServiceWish, list[ServerWish]]], size: int) -> None:
+def test_any_file_in_any_pieces(table: list[tuple[ServiceSpec, list[ServerSpec]]], size: int) -> None:
     """What a file of any services and servers tells is the same wherever it is cut."""
-    text = _HEADING + "".join(_written(wish, servers) for wish, servers in table)
-    found = _read(text, [wish for wish, _ in table], size)
+    text = _HEADING + "".join(_written(spec, servers) for spec, servers in table)
+    found = _read(text, [spec for spec, _ in table], size)
     assert [
-        (service.wish, [(s.wish.key, s.wish.forwarding, s.wish.weight, s.active, s.inactive) for s in service.servers])
+        (service.spec, [(s.spec.key, s.spec.forwarding, s.spec.weight, s.active, s.inactive) for s in service.servers])
         for service in found
-    ] == [(wish, [(s.key, s.forwarding, s.weight, 1, 2) for s in servers]) for wish, servers in table]
+    ] == [(spec, [(s.key, s.forwarding, s.weight, 1, 2) for s in servers]) for spec, servers in table]
 
 
 @pytest.mark.parametrize(
-    "wishes",
+    "specs",
     [
-        _WISHES[1:],
-        _WISHES[:-1],
-        [*_WISHES, _WISHES[0]],
-        [_WISHES[1], _WISHES[0], *_WISHES[2:]],
-        [_WISHES[0]._replace(scheduler="wrr"), *_WISHES[1:]],
+        _SPECS[1:],
+        _SPECS[:-1],
+        [*_SPECS, _SPECS[0]],
+        [_SPECS[1], _SPECS[0], *_SPECS[2:]],
+        [_SPECS[0]._replace(scheduler="wrr"), *_SPECS[1:]],
         [],
     ],
 )
-def test_another_table(wishes: list[ServiceWish]) -> None:
+def test_another_table(specs: list[ServiceSpec]) -> None:
     """A file that tells of other services than netlink did is told apart."""
     with pytest.raises(ConflictError) as refusal:
-        _read(_FILE, wishes)
+        _read(_FILE, specs)
     assert str(refusal.value) == "the virtual servers changed while they were read; try again"
 
 
@@ -198,7 +198,7 @@ def test_hostile_files(junk: bytes, place: int, is_whole: bool) -> None:
     real = _FILE.encode()
     data = real[:place] + junk + (real[place:] if is_whole else b"")
     try:
-        found = list(proc_table.services(_WISHES, [data]))
+        found = list(proc_table.services(_SPECS, [data]))
     except (ConflictError, ProtocolError):
         return
-    assert [service.wish for service in found] == _WISHES
+    assert [service.spec for service in found] == _SPECS

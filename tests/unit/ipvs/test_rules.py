@@ -9,7 +9,7 @@ import pytest
 
 from kata_runtime.errors import KernelError
 from kata_runtime.ipvs.batch import _with_others
-from kata_runtime.ipvs.batch_journal import Former
+from kata_runtime.ipvs.batch_journal import Snapshot
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService, EditServer, EditService
 from kata_runtime.ipvs.rules import RulesError, Table, difference, outcome, parse_rules, touched
 
@@ -65,7 +65,7 @@ def test_contradictions_with_the_table() -> None:
 
 
 def test_deleted_and_added_again() -> None:
-    """A service that the file deletes and adds again has the servers that follow, not its former ones."""
+    """A service that the file deletes and adds again has the servers that follow, not its previous ones."""
     before = _table("-A -t 10.0.0.1:80", "-a -t 10.0.0.1:80 -r 10.0.0.2:80")
     lines = "-D -t 10.0.0.1:80", "-A -t 10.0.0.1:80 -s rr", "-a -t 10.0.0.1:80 -r 10.0.0.3:80"
     assert outcome(before, parse_rules("\n".join(lines).encode(), "f")) == _table(*lines[1:])
@@ -125,7 +125,7 @@ class _Engine:
 
 
 def test_what_others_added_is_theirs() -> None:
-    """Of a service or server that was refused as existing, what the batch did not add belongs to the former table."""
+    """Of a service or server that was refused as existing, what the batch did not add belongs to the previous table."""
     before = _table("-A -f 1", "-a -f 1 -r 10.0.0.1")
     changes = _rules(
         "-A -f 2", "-a -f 2 -r 10.0.0.1", "-a -f 2 -r 10.0.0.2", "-a -f 1 -r 10.0.0.2", "-a -f 1 -r 10.0.0.3"
@@ -137,7 +137,7 @@ def test_what_others_added_is_theirs() -> None:
     )
     engine: Any = _Engine(now)
     keys = frozenset(touched(changes))
-    assert _with_others(engine, Former(keys, before), changes, refused) == Former(
+    assert _with_others(engine, Snapshot(keys, before), changes, refused) == Snapshot(
         keys,
         _table(
             *("-A -f 1", "-a -f 1 -r 10.0.0.1", "-a -f 1 -r 10.0.0.2 -w 7"),
@@ -145,4 +145,4 @@ def test_what_others_added_is_theirs() -> None:
         ),
     )
     others = {0: KernelError("add", errno.ENOENT)}
-    assert _with_others(engine, Former(keys, before), changes, others) == Former(keys, before)
+    assert _with_others(engine, Snapshot(keys, before), changes, others) == Snapshot(keys, before)

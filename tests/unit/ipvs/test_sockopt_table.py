@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.ipvs.strategies import server_wishes, service_wishes
+from tests.unit.ipvs.strategies import server_specs, service_specs
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs import codec, sockopt_table
@@ -19,9 +19,9 @@ from kata_runtime.ipvs.model import (
     Protocol,
     Server,
     ServerKey,
-    ServerWish,
+    ServerSpec,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
     Statistics,
     Tunnel,
 )
@@ -51,10 +51,10 @@ def _listed(*services: tuple[ServiceKey, int]) -> bytes:
     return bytes(8) + b"".join(_service_entry(key, count) for key, count in services)
 
 
-def _server_entry(wish: ServerWish, numbers: Sequence[int], counted: Sequence[int]) -> bytes:
+def _server_entry(spec: ServerSpec, numbers: Sequence[int], counted: Sequence[int]) -> bytes:
     """struct ip_vs_dest_entry as the C compiler lays it out; what is counted has 32 bits, but for bytes."""
-    key = wish.key
-    fixed = (key.address, key.port.to_bytes(2, "big"), wish.forwarding | 0x100, wish.weight, wish.upper, wish.lower)
+    key = spec.key
+    fixed = (key.address, key.port.to_bytes(2, "big"), spec.forwarding | 0x100, spec.weight, spec.upper, spec.lower)
     narrow = [value if place in (3, 4) else value & 0xFFFFFFFF for place, value in enumerate(counted)]
     return struct.pack("@4s2sIIIIIII0QIIIQQIIIII0Q", *fixed, *numbers, *narrow)
 
@@ -87,20 +87,20 @@ def test_exact_requests() -> None:
 
 
 @st.composite
-def _tables(draw: st.DrawFn) -> list[tuple[ServiceWish, list[Server]]]:
+def _tables(draw: st.DrawFn) -> list[tuple[ServiceSpec, list[Server]]]:
     """Services of IPv4 and their servers, of which some have counted much."""
-    services = service_wishes().filter(lambda wish: sockopt_table.tells_of(wish.key))
+    services = service_specs().filter(lambda spec: sockopt_table.covers(spec.key))
     numbers = st.integers(0, 0xFFFFFFFF)
     wide = st.one_of(st.integers(0, (1 << 35) - 1), st.integers(0, (1 << 64) - 1))
     table = []
-    for service in draw(st.lists(services, max_size=4, unique_by=lambda wish: wish.key[1:])):
+    for service in draw(st.lists(services, max_size=4, unique_by=lambda spec: spec.key[1:])):
         servers = []
-        usual = server_wishes(service.key).filter(lambda wish: wish.key.family == AF_INET and any(wish.key.address))
-        for wish in draw(st.lists(usual, max_size=4)):
+        usual = server_specs(service.key).filter(lambda spec: spec.key.family == AF_INET and any(spec.key.address))
+        for spec in draw(st.lists(usual, max_size=4)):
             counted = [draw(wide if place in (3, 4) else numbers) for place in range(10)]
             connections = [draw(numbers) for _ in range(3)]
             active, inactive, persistent = connections
-            servers.append(Server(wish, active, inactive, persistent, Statistics(*counted)))
+            servers.append(Server(spec, active, inactive, persistent, Statistics(*counted)))
         table.append((service, servers))
     return table
 
@@ -108,39 +108,39 @@ def _tables(draw: st.DrawFn) -> list[tuple[ServiceWish, list[Server]]]:
 def _by_netlink(server: Server) -> Server:
     counters = b"".join(pack_attribute(kind, struct.pack("=Q", value)) for kind, value in enumerate(server[4], 1))
     numbers = b"".join(pack_u32(kind, value) for kind, value in zip((7, 8, 9), server[1:4], strict=True))
-    attributes = codec.pack_server(server.wish) + numbers + pack_nested(12, counters)
+    attributes = codec.pack_server(server.spec) + numbers + pack_nested(12, counters)
     return codec.unpack_server(pack_generic(codec.NEW_DEST, 1, pack_nested(2, attributes)), AF_INET)
 
 
 @given(_tables(), st.integers(1, 300))
-def test_the_same_servers_as_netlink(table: list[tuple[ServiceWish, list[Server]]], size: int) -> None:
+def test_the_same_servers_as_netlink(table: list[tuple[ServiceSpec, list[Server]]], size: int) -> None:
     """Wherever the answer is cut, what it tells is what netlink's strict decoder reads, or it is left to netlink."""
     packed = b"".join(
-        bytes(24) + b"".join(_server_entry(server.wish, server[1:4], server.statistics) for server in servers) + _NONE
+        bytes(24) + b"".join(_server_entry(server.spec, server[1:4], server.statistics) for server in servers) + _NONE
         for _, servers in table
     )
-    keys = [wish.key for wish, _ in table]
-    counted = _listed(*((wish.key, len(servers)) for wish, servers in table)) if table else b""
+    keys = [spec.key for spec, _ in table]
+    counted = _listed(*((spec.key, len(servers)) for spec, servers in table)) if table else b""
     guest = _Guest({_GET_SERVICES: counted, _GET_SERVERS: packed}, size)
     read = [[_by_netlink(server) for server in servers] for _, servers in table]
     assert sockopt_table.counts(guest, keys) == [len(servers) for servers in read]
     expected: list[list[Server] | None] = []
     for servers in read:
         is_left = any(
-            server.wish.forwarding == Forwarding.TUNNEL or max(server.statistics[3:5]) >= 1 << 35 for server in servers
+            server.spec.forwarding == Forwarding.TUNNEL or max(server.statistics[3:5]) >= 1 << 35 for server in servers
         )
         expected.append(None if is_left else servers)
     assert list(sockopt_table.servers(guest, keys, _ALL)) == expected
     assert list(sockopt_table.servers(guest, keys, _LITTLE)) == [
-        [server._replace(statistics=Statistics(), wish=server.wish._replace(tunnel=Tunnel())) for server in servers]
+        [server._replace(statistics=Statistics(), spec=server.spec._replace(tunnel=Tunnel())) for server in servers]
         for servers in read
     ]
 
 
 def test_what_it_cannot_tell() -> None:
     """A service with servers of another family, whose entries stay empty, or with more by now is left to netlink."""
-    wish = ServerWish(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 80), Forwarding.TUNNEL, 1)
-    known = _server_entry(wish, (0,) * 3, (0,) * 10)
+    spec = ServerSpec(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 80), Forwarding.TUNNEL, 1)
+    known = _server_entry(spec, (0,) * 3, (0,) * 10)
     guest = _Guest({_GET_SERVICES: _listed((_KEY, 2)), _GET_SERVERS: bytes(24) + known + _NONE * 2})
     assert list(sockopt_table.servers(guest, [_KEY], _LITTLE)) == [None]
     grown = _Guest({_GET_SERVICES: _listed((_KEY, 1)), _GET_SERVERS: bytes(24) + known * 2})

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.ipvs.strategies import server_wishes, service_wishes
+from tests.unit.ipvs.strategies import server_specs, service_specs
 
 from kata_runtime.errors import InputError
 from kata_runtime.ipvs import listing, saved_rules
@@ -23,11 +23,11 @@ from kata_runtime.ipvs.model import (
     ListTable,
     Protocol,
     Server,
-    ServerWish,
+    ServerSpec,
     Service,
     ServiceFlag,
     ServiceKey,
-    ServiceWish,
+    ServiceSpec,
     SetTimeouts,
     Statistics,
     Timeouts,
@@ -51,12 +51,12 @@ _KEY = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80)
 )
 def test_spellings(words: str) -> None:
     """Long, short, attached, clustered, quoted and in any order: the same service."""
-    assert parse(words) == AddService(ServiceWish(_KEY, "rr", ServiceFlag.PERSISTENT, 300, 0xFFFFFFFF))
+    assert parse(words) == AddService(ServiceSpec(_KEY, "rr", ServiceFlag.PERSISTENT, 300, 0xFFFFFFFF))
 
 
 def test_meanings() -> None:
     """Commands of other kinds, with their defaults."""
-    assert parse("-A -t 10.0.0.1:80") == AddService(ServiceWish(_KEY, "wlc", 0, 0, 0xFFFFFFFF))
+    assert parse("-A -t 10.0.0.1:80") == AddService(ServiceSpec(_KEY, "wlc", 0, 0, 0xFFFFFFFF))
     assert parse("-D -t 10.0.0.1:80") == DeleteService(_KEY)
     assert parse("--set 1 0 3") == SetTimeouts(Timeouts(1, 0, 3))
     assert parse("-Ln") == ListTable(None, View.CONNECTIONS, exact=False, is_sorted=True)
@@ -64,7 +64,7 @@ def test_meanings() -> None:
     assert parse("-Lnc --persistent-conn") == ListConnections(with_engine=True)
     added = parse("-a -t 10.0.0.1:80 -r 10.0.0.2")
     assert isinstance(added, AddServer)
-    assert (added.wish.forwarding, added.wish.key.port, added.wish.weight) == (Forwarding.MASQUERADE, 80, 1)
+    assert (added.spec.forwarding, added.spec.key.port, added.spec.weight) == (Forwarding.MASQUERADE, 80, 1)
 
 
 @given(st.text(max_size=60))
@@ -76,19 +76,19 @@ def test_any_words(text: str) -> None:
 
 @st.composite
 def _services(draw: st.DrawFn) -> list[Service]:
-    wishes = draw(st.lists(service_wishes(), max_size=3, unique_by=lambda wish: wish.key))
-    return [Service(wish, Statistics(), tuple(draw(_servers(wish.key)))) for wish in wishes]
+    specs = draw(st.lists(service_specs(), max_size=3, unique_by=lambda spec: spec.key))
+    return [Service(spec, Statistics(), tuple(draw(_servers(spec.key)))) for spec in specs]
 
 
 def _servers(key: ServiceKey) -> st.SearchStrategy[list[Server]]:
-    made: st.SearchStrategy[ServerWish] = server_wishes(key)
-    wishes = st.lists(made, max_size=3, unique_by=lambda wish: wish.key)
-    return wishes.map(lambda found: [Server(wish, 0, 0, 0, Statistics()) for wish in found])
+    made: st.SearchStrategy[ServerSpec] = server_specs(key)
+    specs = st.lists(made, max_size=3, unique_by=lambda spec: spec.key)
+    return specs.map(lambda found: [Server(spec, 0, 0, 0, Statistics()) for spec in found])
 
 
 def _table(services: list[Service]) -> Table:
     return {
-        service.wish.key: (service.wish, {server.wish.key: server.wish for server in service.servers})
+        service.spec.key: (service.spec, {server.spec.key: server.spec for server in service.servers})
         for service in services
     }
 
@@ -97,9 +97,9 @@ def _load(text: str) -> Table:
     return outcome({}, parse_rules(text.encode(), "rules"))
 
 
-def _thresholds(wish: ServerWish) -> str:
+def _thresholds(spec: ServerSpec) -> str:
     """What ``add_server`` leaves out, as ipvsadm does."""
-    return f" -x {wish.upper} -y {wish.lower}" if wish.upper or wish.lower else ""
+    return f" -x {spec.upper} -y {spec.lower}" if spec.upper or spec.lower else ""
 
 
 @given(_services())
@@ -107,9 +107,9 @@ def test_saved_rules_load(services: list[Service]) -> None:
     """What is saved, with thresholds added, loads into the same table."""
     text = ""
     for service in services:
-        text += f"{saved_rules.add_service(service.wish)}\n"
+        text += f"{saved_rules.add_service(service.spec)}\n"
         for server in service.servers:
-            text += saved_rules.add_server(service.wish.key, server.wish) + _thresholds(server.wish) + "\n"
+            text += saved_rules.add_server(service.spec.key, server.spec) + _thresholds(server.spec) + "\n"
     assert _load(text) == _table(services)
 
 
@@ -142,7 +142,7 @@ def test_count() -> None:
 )
 def test_large_numbers(value: int, shown: str, exact: str) -> None:
     """Counters are cut to K, M, G and T as ipvsadm does, or shown whole."""
-    service = Service(ServiceWish(_KEY, "rr", 0, 0, 0xFFFFFFFF), Statistics(connections=value))
+    service = Service(ServiceSpec(_KEY, "rr", 0, 0, 0xFFFFFFFF), Statistics(connections=value))
     lines = [listing.service(service, View.STATISTICS, exact=how) for how in (False, True)]
     rest = f"{0:>9}" * 4
     assert lines == [f"{'TCP  10.0.0.1:80':<33}{shown}{rest}\n", f"{'TCP  10.0.0.1:80':<33}{exact}{rest}\n"]

@@ -22,12 +22,12 @@ class _EndError(BaseException):
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize("failure", [OSError, _EndError])
-def test_a_failure_leaves_the_former(
+def test_a_failure_leaves_the_previous(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, failure: type[BaseException]
 ) -> None:
-    """When writing fails or is interrupted the former content is there, and nothing lies beside it."""
+    """When writing fails or is interrupted the previous content is there, and nothing lies beside it."""
     path = tmp_path / "file"
-    replace_durably(str(path), b"former")
+    replace_durably(str(path), b"previous")
 
     def fail(*_: object) -> None:
         raise failure
@@ -35,7 +35,7 @@ def test_a_failure_leaves_the_former(
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(failure):
         replace_durably(str(path), b"new")
-    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"former")]
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"previous")]
 
 
 def test_a_signal_waits_for_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

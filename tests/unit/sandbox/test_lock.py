@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kata_runtime.errors import DeadlineError
-from kata_runtime.sandbox.lock import LockFile, Patience
+from kata_runtime.sandbox.lock import LockFile, LockWait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +25,10 @@ _SECONDS = 30.0
 _HOLDER = """
 import sys
 sys.path.append(sys.argv.pop(1))
-from kata_runtime.sandbox.lock import LockFile, Patience, stops_deferred
+from kata_runtime.sandbox.lock import LockFile, LockWait, stops_deferred
 with stops_deferred():
     lock = LockFile(sys.argv[1])
-    assert lock.acquire(Patience(), "x")
+    assert lock.acquire(LockWait(), "x")
     print("held", flush=True)
     sys.stdin.readline()
     lock.close()
@@ -54,7 +54,7 @@ def _give_up(lock: LockFile, seconds: float) -> tuple[str, list[str], float]:
     told: list[str] = []
     start = time.monotonic()
     with pytest.raises(DeadlineError) as refusal:
-        lock.acquire(Patience(seconds, told.append), "container web")
+        lock.acquire(LockWait(seconds, told.append), "container web")
     return str(refusal.value), told, time.monotonic() - start
 
 
@@ -90,11 +90,11 @@ def test_lock_given_up_is_not_held_later(tmp_path: Path) -> None:
         process.stdin.flush()
         # Whoever waits after it gets the lock, and keeps it alone.
         lock = LockFile(str(path))
-        assert lock.acquire(Patience(_SECONDS), "x")
+        assert lock.acquire(LockWait(_SECONDS), "x")
         other = LockFile(str(path))
         assert not other.try_acquire()
         lock.close()
-        assert other.acquire(Patience(_SECONDS), "x")
+        assert other.acquire(LockWait(_SECONDS), "x")
         other.close()
 
 
@@ -103,10 +103,10 @@ _WAITER = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.append(sys.argv.pop(1))
-from kata_runtime.sandbox.lock import LockFile, Patience
+from kata_runtime.sandbox.lock import LockFile, LockWait
 def told(message):
     print(message, flush=True)
-LockFile(sys.argv[1]).acquire(Patience(3600, told), "container web")
+LockFile(sys.argv[1]).acquire(LockWait(3600, told), "container web")
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 from kata_runtime.errors import ContainerError, HostError, InputError
 from kata_runtime.sandbox.config import Config, load_config
 from kata_runtime.sandbox.identity import check_id, new_id, resolve
-from kata_runtime.sandbox.lock import LockFile, Patience
+from kata_runtime.sandbox.lock import LockFile, LockWait
 from kata_runtime.sandbox.neighbours import user_of_device
 from kata_runtime.sandbox.process import start_time_of
 from kata_runtime.sandbox.record import EndpointKind, NicRecord, Record, load_record, save_record
@@ -96,11 +96,11 @@ def test_lock_of_a_removed_sandbox(tmp_path: Path) -> None:
     """A lock whose file was removed meanwhile is told; a held one is not given twice."""
     path = str(tmp_path / "lock")
     first, second = LockFile(path), LockFile(path)
-    assert first.acquire(Patience(), "x")
+    assert first.acquire(LockWait(), "x")
     assert not second.try_acquire()
     os.unlink(path)
     first.close()
-    assert not second.acquire(Patience(), "x")
+    assert not second.acquire(LockWait(), "x")
     second.close()
 
 

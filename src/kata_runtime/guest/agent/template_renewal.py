@@ -30,7 +30,7 @@ def renew(payload: bytes) -> None:
     pool = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(pool, _RNDADDENTROPY, _POOL_HEADER.pack(8 * len(seed), len(seed)) + seed)
-        # Else the generator goes on with its former key for up to a minute (crng_reseed).
+        # Else the generator goes on with its previous key for up to a minute (crng_reseed).
         fcntl.ioctl(pool, _RNDRESEEDCRNG)
     finally:
         os.close(pool)

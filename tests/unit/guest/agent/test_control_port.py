@@ -146,7 +146,7 @@ def test_requests_wait_for_the_one_before(client: Client) -> None:
 
 
 def test_a_new_client_drops_what_was_under_way(client: Client) -> None:
-    """After a HELLO nothing of the former client's answers and waiting requests follows."""
+    """After a HELLO nothing of the previous client's answers and waiting requests follows."""
     for request in range(1, 6):
         client.send(wire.NETLINK, request, _LARGE)
     client.serve(100)
