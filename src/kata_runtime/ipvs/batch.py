@@ -1,7 +1,7 @@
-"""Many rules in one go: all of them or none, also when the command is killed half-way.
+"""Apply many rules at once: all of them or none, also when the command is killed half-way.
 
-Before the first rule the services that will change go to a file beside the record. Whoever finds that work pending
-compares the table with the file and puts back what differs.
+Before the first rule is sent, a snapshot of the services that will change is written beside the record. The next
+command that finds the work pending compares the table with the snapshot and restores what differs.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def restore(
 ) -> None:
     """Apply the rules of a file called ``name``; with ``replace`` they become the table, by difference.
 
-    ``progress`` hears how many rules of how many are on their way.
+    ``progress`` is called with the number of rules sent so far and their total.
 
     :raise RulesError: lines are wrong, contradict each other or the table, or are refused by the kernel.
     :raise LimitError: too many rules. :raise GuestError: the connection broke.
     """
     batch = parse_rules(data, name)
     if replace and not batch.rules:
-        # Far more often a file that was cut off than a spec.
+        # Far more often a truncated file than an intention.
         raise InputError(f"{name} holds no rules, and --replace would empty the table", hint="use -C for that")
     named = touched(batch.rules)
     before = engine.table(None if replace else named)
@@ -74,7 +74,7 @@ def restore(
 
 
 def undo(session: Session, engine: Engine) -> None:
-    """Put back what a killed batch found.
+    """Restore the snapshot that a killed batch took.
 
     :raise HostError: the file with it cannot be read. :raise GuestError: the kernel refuses to take a rule back.
     """
@@ -111,13 +111,13 @@ def _apply(
             _forget(session)
         except KataError as error:
             if isinstance(failure, KataError):
-                # The record still names the work.
+                # The work stays pending in the record.
                 raise GuestError(f"{failure}, but: {error}", hint="the next command tries again") from failure
         raise
 
 
 def _refuse(session: Session, batch: Batch, changes: Sequence[Rule], refused: Mapping[int, KernelError]) -> None:
-    """Say which line the kernel refused: the first, as others may only follow from it.
+    """Report the first line that the kernel refused; later refusals may be its consequences.
 
     :raise RulesError: in terms of the file. :raise KataError: it is a deletion of which the file says nothing.
     """
@@ -165,7 +165,7 @@ def _put_back(session: Session, engine: Engine, previous: Snapshot) -> None:
 
 def _forget(session: Session) -> None:
     with held_signals():
-        # Also when the record in memory names no work: the one on disk may, after a failure of the last moment.
+        # Even when the record in memory has no pending work: writing it may have failed, and the one on disk still has.
         session.save(ended(session.record, _WORK))
         batch_journal.remove(session.directory)
 

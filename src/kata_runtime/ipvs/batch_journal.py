@@ -1,6 +1,6 @@
-"""The virtual servers that a batch is about to change, as they were: on disk before the first of them changes.
+"""A snapshot of the virtual servers that a batch is about to change, on disk before the first of them changes.
 
-Not as rules: programs in the container can make, over netlink, what the grammar of rules refuses or cannot say.
+It is JSON and not rules, since programs in the container can create by netlink what ipvsadm's grammar cannot express.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Snapshot(NamedTuple):
 
 
 def write(directory: Path, previous: Snapshot) -> None:
-    """Put it on disk, whole or not at all.
+    """Write the snapshot to disk, whole or not at all.
 
     :raise HostError: the file system refused.
     """
@@ -53,7 +53,7 @@ def write(directory: Path, previous: Snapshot) -> None:
 
 
 def read(directory: Path) -> Snapshot:
-    """What ``write`` wrote.
+    """The snapshot that ``write`` wrote.
 
     :raise HostError: it cannot be read, or is damaged.
     """
@@ -69,14 +69,14 @@ def read(directory: Path) -> Snapshot:
 
 
 def remove(directory: Path) -> None:
-    """The work is done, or undone."""
+    """Remove the snapshot once the batch is applied or undone."""
     with suppress(OSError):
-        # A file that no record asks for does no harm, and the next batch replaces it.
+        # A file that no record refers to does no harm, and the next batch replaces it.
         (directory / _FILE).unlink()
 
 
 def _packed(key: ServiceKey, table: Table) -> list[object]:
-    """Key, spec and servers; spec and servers are None of a service that did not exist."""
+    """Key, spec and servers; spec and servers are None for a service that did not exist."""
     packed = [key.family, key.protocol, key.address.hex(), key.port, key.mark]
     if key not in table:
         return [packed, None, None]

@@ -75,7 +75,7 @@ _MASK4 = struct.Struct(">I")
 _NUMBER = struct.Struct("=I")
 _COUNTER = struct.Struct("=Q")
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
-# All that every server has, in one go: a batch packs 20,000 of them. Each field with its nlattr before it.
+# The attributes that every server has, packed by one call: a batch has 20,000 of them. Each field follows its nlattr.
 _SERVER = struct.Struct("=HH16s HHHxx HHI HHI HHI HHI HHHxx")
 _NET_PORT = struct.Struct("=H")
 NOT_COUNTED = Statistics()
@@ -218,7 +218,7 @@ def timeouts_payload(timeouts: Timeouts) -> bytes:
 def unpack_service(payload: bytes, *, statistics: bool = True) -> tuple[ServiceSpec, Statistics]:
     """The service in a message of a dump, without HASHED, which the kernel sets; ``statistics``: also its counters.
 
-    :raise ProtocolError: the bytes break the format; so for the others.
+    :raise ProtocolError: the bytes break the format; the same holds for the other functions.
     """
     attributes = _inner(payload, _SERVICE)
     family = unpack_u16(attributes.get(_SVC_AF, b""))

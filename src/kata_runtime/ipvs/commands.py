@@ -28,12 +28,12 @@ def read_command(words: str) -> Change | Question:
 
 
 def is_question(asked: Change | Question) -> bool:
-    """Whether it changes nothing."""
+    """Whether the command only reads."""
     return isinstance(asked, Question)
 
 
 def run_ipvsadm(session: Session, asked: Change | Question, *, output: Callable[[str], None], fmt: str) -> None:
-    """Do one ipvsadm command; ``output`` takes what it prints, ``fmt`` is ``text`` or ``json``.
+    """Carry out one ipvsadm command; its output goes to ``output``, ``fmt`` is ``text`` or ``json``.
 
     :raise InputError, ConflictError, LimitError: it is not possible with this table.
     :raise KernelError, GuestError: the guest's kernel refused, or the guest failed.
@@ -56,9 +56,9 @@ def run_restore(
 
 
 def run_cleanup(session: Session, words: str) -> int:
-    """Delete tracked connections; how many.
+    """Delete tracked connections and return their number.
 
-    :raise InputError: the words are wrong. :raise KernelError: the kernel refused.
+    :raise InputError: the parameters are wrong. :raise KernelError: the kernel refused.
     """
     from kata_runtime.ipvs.conntrack import delete_matching, parse_filter
 
@@ -67,7 +67,7 @@ def run_cleanup(session: Session, words: str) -> int:
 
 
 def recover(session: Session, pending: Mapping[str, object]) -> None:
-    """Undo what a killed batch left half-done.
+    """Undo an interrupted batch.
 
     :raise HostError: the work is not this module's, or the file with the previous table is unreadable.
     """
@@ -96,7 +96,7 @@ def _change(session: Session, engine: Engine, change: Change) -> None:
         try:
             enable(session.channel())
         except BaseException:
-            # The failure that led here matters more.
+            # The failure that is being handled is the one to report.
             with suppress(KataError):
                 engine.change(_opposite(change))
             raise

@@ -1,4 +1,4 @@
-"""The connections that IPVS balances, as /proc/net/ip_vs_conn tells them (net/netfilter/ipvs/ip_vs_conn.c)."""
+"""The connections that IPVS balances, parsed from /proc/net/ip_vs_conn (net/netfilter/ipvs/ip_vs_conn.c)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ADDRESS4 = re.compile(r"[0-9A-F]{8}", re.ASCII)
 def parse_connections(pieces: Iterable[bytes]) -> Iterator[Connection]:
     """The entries of the file, without its heading.
 
-    :raise ProtocolError: a line that is none.
+    :raise ProtocolError: a line is no connection.
     """
     return map(_connection, rows(pieces, _HEADING_LINES, "connections"))
 

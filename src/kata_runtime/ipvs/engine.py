@@ -56,7 +56,7 @@ if TYPE_CHECKING:
             ...
 
 
-# A block of dumps, or a few pages of the file, tell of so few services at once.
+# How many services one block of dumps, or a few pages of the file, describe.
 _FEW = 16
 # The kernel searches the file from its head for each page of it (fs/seq_file.c): of 1,000 services it takes half the
 # time of socket options, of 10,000 eight times as long.
@@ -115,12 +115,12 @@ class Engine:
                     yield Service(*told[done], servers)
                 done += 1
         except KernelError:
-            # A service is gone, or the guest knows no such way.
+            # A service is gone, or the guest has no such socket option.
             rest += told[done:]
         yield from self._with_servers(rest, statistics=wanted.statistics)
 
     def shown_services(self, heads: Sequence[Head]) -> Iterator[Service]:
-        """``services`` with what -L and most of -S show of them, in the way that is best for so many.
+        """``services`` with what -L and most of -S show of them, read by the interface that is fastest for so many.
 
         :raise ConflictError: the table changed meanwhile. :raise ProtocolError: the kernel writes it in another way.
         """
@@ -139,7 +139,7 @@ class Engine:
             try:
                 counts = [count for count in sockopt_table.counts(self._transport, keys) if count is not None]
             except KernelError:
-                # The guest knows no such way, or is short of memory; the file tells the same.
+                # The guest has no such socket option, or is short of memory; the file has the same numbers.
                 counts = []
             if len(counts) == len(keys):
                 return len(keys) + sum(counts)
@@ -229,7 +229,7 @@ def _payload(change: Change) -> bytes:
 
 
 def explain(change: Change, error: KernelError, container: str) -> KataError:
-    """The kernel's refusal of ``change`` in the words of who asked for it (net/netfilter/ipvs/ip_vs_ctl.c)."""
+    """The kernel's refusal of ``change`` as an error in the user's terms (net/netfilter/ipvs/ip_vs_ctl.c)."""
     where = f"in container {container[:12]}"
     match change, error.errno:
         case AddService(spec), errno.EEXIST:
@@ -256,7 +256,7 @@ def explain(change: Change, error: KernelError, container: str) -> KataError:
 
 
 def describe(change: Change) -> str:
-    """A change in words."""
+    """A change described for an error message."""
     match change:
         case AddService(spec) | EditService(spec):
             return spec.key.description
@@ -281,5 +281,5 @@ def _missing(key: ServiceKey, where: str) -> InputError:
 
 
 def requests(engine: Engine, changes: Iterable[Change]) -> Iterable[Request]:
-    """The kernel's requests for many changes, made as they are sent."""
+    """The kernel's requests for many changes, each encoded when it is sent."""
     return map(engine.request, changes)

@@ -1,4 +1,4 @@
-"""What the guest needs to balance: the module, and three sysctls (docs/ipvs.md)."""
+"""Prepares a guest for IPVS: loads the module and sets three sysctls (docs/ipvs.md)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SYSCTLS = (
     # Replies of servers behind address translation pass through the container.
     ("net/ipv4/ip_forward", "1"),
     ("net/ipv6/conf/all/forwarding", "1"),
-    # Balanced connections are visible to connection tracking, so that cleanup can drop them. Set last: it
-    # tells that the others are set.
+    # Balanced connections are visible to connection tracking, so that cleanup can drop them. Set last: when it is
+    # set, the others are, too.
     (_CONNTRACK, "1"),
 )
 
 
 def load(channel: AgentChannel) -> int:
-    """Load IPVS where it is missing; the family's number. Nothing else of the guest changes.
+    """Load IPVS where it is missing and return its netlink family's number. Nothing else of the guest changes.
 
     :raise GuestError: the guest's kernel has no IPVS.
     """
@@ -46,7 +46,8 @@ def load(channel: AgentChannel) -> int:
 def enable(channel: AgentChannel) -> None:
     """Let the guest forward what it balances; all sysctls are set, or none.
 
-    For when there is something to balance: a guest that forwards IPv6 drops the default routes that routers told it.
+    Called before the first change of the table, not for a listing: a guest that forwards IPv6 drops its default routes
+    from router advertisements.
 
     :raise KernelError, GuestError: one cannot be set.
     """
@@ -64,7 +65,7 @@ def enable(channel: AgentChannel) -> None:
                     raise
     except BaseException:
         for name, value in reversed(previous):
-            # The failure that led here matters more.
+            # The failure that is being handled is the one to report.
             with suppress(KataError):
                 channel.sysctl(name, value)
         raise

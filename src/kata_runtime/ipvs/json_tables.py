@@ -1,4 +1,4 @@
-"""Tables as JSON: one document a question; the schema is in docs/ipvs.md."""
+"""Tables as JSON: one document for each query; the schema is in docs/ipvs.md."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _array(items: Iterable[str]) -> Iterator[str]:
 
 
 def _gathered(services: Iterable[Service]) -> list[tuple[ServiceKey, str]]:
-    """The text of each service, made as they come: it is smaller than what it is made of."""
+    """The JSON of each service, made while services arrive: the text takes less memory than the decoded service."""
     pairs: list[tuple[ServiceKey, str]] = []
     held = 0
     for service in services:

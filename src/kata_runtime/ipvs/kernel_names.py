@@ -1,4 +1,4 @@
-"""Names that a guest's kernel tells of: they reach terminals and saved rules."""
+"""Names that come from a guest's kernel, checked before they reach terminals and saved rules."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from kata_runtime.netlink.message import unpack_text
 
 # IP_VS_SCHEDNAME_MAXLEN, IP_VS_PENAME_MAXLEN and IP_VS_IFNAME_MAXLEN, with the NUL (include/uapi/linux/ip_vs.h).
 _NAME_BYTES = 16
-# What names of modules are made of: in saved rules a space would begin another option.
+# The characters of module names: in saved rules a space would begin another option.
 _MODULE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 
 
 def interface_name(payload: bytes) -> str:
     """The name in an attribute; empty is possible.
 
-    :raise ProtocolError: it is too long, or could command a terminal.
+    :raise ProtocolError: it is too long, or has control characters, which a terminal would obey.
     """
     text = unpack_text(payload[:_NAME_BYTES])
     if not text.isprintable() or len(payload) > _NAME_BYTES:
@@ -25,7 +25,7 @@ def interface_name(payload: bytes) -> str:
     return text
 
 
-# Thousands of services have the same few.
+# Cached: thousands of services share a few names.
 @lru_cache(maxsize=64)
 def module_name(payload: bytes) -> str:
     """The name of a scheduler or a persistence engine.

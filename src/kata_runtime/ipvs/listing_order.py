@@ -18,7 +18,7 @@ _FAR = 1 << 31
 
 
 def by_service(pairs: Sequence[tuple[ServiceKey, T]]) -> list[T]:
-    """What belongs to services, in the order of these."""
+    """Values keyed by service, sorted as ipvsadm sorts the services."""
     if _are_near([key.address for key, _ in pairs if not key.mark]) and _is_near_range([key.mark for key, _ in pairs]):
         ordered = sorted(pairs, key=lambda pair: _plain(pair[0]))
     else:
@@ -39,7 +39,7 @@ def _by_address(server: Server) -> ServerKey:
 
 
 def _plain(key: ServiceKey) -> tuple[int, int, int, bytes, int]:
-    # Of firewall marks nothing else counts, not even the family.
+    # Services by firewall mark are compared by the mark alone, not even by the family.
     return (key.mark, 0, 0, b"", 0) if key.mark else (0, key.family, key.protocol, key.address, key.port)
 
 

@@ -1,4 +1,4 @@
-"""Files of /proc/net that come in pieces, line by line: nothing of them is kept."""
+"""Splits files of /proc/net, which arrive in pieces, into lines, without keeping the whole."""
 
 from __future__ import annotations
 

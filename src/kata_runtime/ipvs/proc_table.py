@@ -1,7 +1,7 @@
 """Servers as /proc/net/ip_vs lists them: a sixth of netlink's bytes, and all that -L and most of -S show of them.
 
-It lacks counters, thresholds, persistent connections and what belongs to tunnels, and of services their flags: these
-come from netlink, and the lines about them serve to see that both tell of the same table.
+The file lacks counters, thresholds, persistent connections and tunnel options, and the flags of services. Services
+therefore come from netlink; the file's lines about them are compared with it, to see that both describe the same table.
 Source: net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_info_seq_show.
 """
 
@@ -43,7 +43,7 @@ _FORWARDING = {
 def services(specs: Iterable[ServiceSpec], pieces: Iterable[bytes]) -> Iterator[Service]:
     """Each of ``specs``, which are in the kernel's order, with its servers.
 
-    :raise ConflictError: the file tells of other services. :raise ProtocolError: it is broken.
+    :raise ConflictError: the file lists other services. :raise ProtocolError: it is broken.
     """
     waiting = iter(specs)
     spec: ServiceSpec | None = None

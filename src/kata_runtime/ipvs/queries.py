@@ -1,4 +1,4 @@
-"""Answers to questions about the table, as ipvsadm prints them, or as JSON."""
+"""Commands that only read the table, answered as ipvsadm prints them, or as JSON."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _ordered(texts: dict[ServiceKey, str], *, is_sorted: bool) -> list[str]:
 
 
 def _of_services(engine: Engine, text: Callable[[Service], str], view: View) -> dict[ServiceKey, str]:
-    """A text for each service, in the kernel's order, made as they come: text is smaller than what it is made of."""
+    """The text of each service, in the kernel's order, made while services arrive: text is smaller."""
     is_counted = view in (View.STATISTICS, View.RATES)
     heads = engine.heads(statistics=is_counted)
     order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
@@ -133,7 +133,7 @@ def _saved(engine: Engine) -> dict[ServiceKey, str]:
 
     texts = _of_services(engine, rules, View.CONNECTIONS)
     if tunnelled:
-        # The quick ways do not tell the kind of tunnel.
+        # Neither the file nor the socket options have the kind of tunnel.
         heads = [head for head in engine.heads(statistics=False) if head[0].key in tunnelled]
         wanted = Wanted(statistics=False, tunnels=True)
         texts |= {service.spec.key: rules(service) for service in engine.services(heads, wanted)}

@@ -1,4 +1,4 @@
-"""How many rules a container has and may have: services and servers both count."""
+"""The limit on a container's rules; services and servers both count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def admit(engine: Engine, more: int, limit: int) -> None:
-    """Let a change by ``more`` rules pass, or refuse it.
+    """Check that a change which adds ``more`` rules stays within the limit.
 
     They are counted each time: the container's own ipvsadm can have added and deleted some. Without KVM that takes
     5 ms with 200 rules, 50 ms with 20,000 and 0.4 s with 200,000.
@@ -23,7 +23,7 @@ def admit(engine: Engine, more: int, limit: int) -> None:
 
 
 def check(present: int, wanted: int, limit: int) -> None:
-    """Refuse more rules than the container may have; fewer than before are fine in any case.
+    """Check a number of rules against the limit; a change that leaves fewer than before always passes.
 
     :raise LimitError: with the numbers.
     """

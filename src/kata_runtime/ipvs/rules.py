@@ -1,4 +1,4 @@
-"""The input of --restore: many rules, read and checked as a whole before any of them is applied."""
+"""The input of --restore: parses many rules and checks them as a whole before any of them is applied."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ class _Problems:
 
 
 def parse_rules(data: bytes, name: str) -> Batch:
-    """The rules in a file called ``name``; empty lines and those that begin with # are none.
+    """The rules in a file called ``name``; empty lines and those that begin with # are skipped.
 
-    :raise RulesError: lines that are no rules.
+    :raise RulesError: with the lines that cannot be parsed.
     """
     batch = Batch(name, data, [], [])
     problems = _Problems(name)
@@ -129,7 +129,7 @@ def _rule(line: str) -> Rule | None:
         text.encode()
     except UnicodeEncodeError:
         raise InputError("it is not UTF-8 text") from None
-    # In a file ipvsadm's own default holds: direct routing.
+    # The default forwarding of ipvsadm itself: direct routing.
     rule = fast_rule_parser.read(text) or parse(text, forwarding=Forwarding.ROUTE)
     if isinstance(rule, Rule):
         return rule
@@ -167,7 +167,7 @@ def outcome(before: Table, batch: Batch) -> Table:
     refused: list[tuple[int, str]] = []
     for place, rule in enumerate(batch.rules):
         if type(rule) is AddServer:
-            # Nearly all of a large batch.
+            # By far the most frequent rule of a large batch.
             service, server = rule
             if service in own and server.key not in (servers := table[service][1]):
                 servers[server.key] = server
@@ -181,7 +181,7 @@ def outcome(before: Table, batch: Batch) -> Table:
 
 
 def _apply(table: Table, own: set[ServiceKey], rule: Rule) -> str:
-    """Carry a rule out on the model; why the kernel would refuse it, or nothing."""
+    """Apply a rule to the model; the reason why the kernel would refuse it, or an empty string."""
     match rule:
         case AddService(spec):
             if spec.key in table:
@@ -224,7 +224,7 @@ def _own_servers(table: Table, own: set[ServiceKey], service: ServiceKey) -> Ser
 
 
 def _since(batch: Batch, place: int) -> str:
-    """The line before ``place`` that added the same, in words."""
+    """For an error message: the line before ``place`` that added the same service or server."""
     rule = batch.rules[place]
     if not isinstance(rule, AddService | AddServer):
         return ""

@@ -1,4 +1,4 @@
-"""Servers as the older interface of IPVS tells them (getsockopt(2)): a quarter of netlink's bytes, a tenth of its time.
+"""Servers read by socket options, the older interface of IPVS: a quarter of netlink's bytes, a tenth of its time.
 
 Netlink makes 33 attributes of a server, and a file of /proc is searched from its head at each page. Here the kernel
 fills one entry of fixed layout. It has what all listings show, but for IPv4 alone, without tunnels, and with counters
@@ -56,7 +56,7 @@ _EXACT_BYTES = 1 << 35
 
 
 class Wanted(NamedTuple):
-    """What is needed of servers beyond what every entry tells."""
+    """Which facts about servers are needed beyond those in every entry."""
 
     statistics: bool
     tunnels: bool
@@ -68,7 +68,7 @@ def covers(key: ServiceKey) -> bool:
 
 
 def counts(guest: Guest, keys: Sequence[ServiceKey]) -> list[int | None]:
-    """How many servers each service has; None of those of which the kernel does not tell.
+    """How many servers each service has; None for those that the interface does not list.
 
     :raise KernelError: the kernel refused. :raise ProtocolError: the answer is broken.
     """
@@ -86,7 +86,7 @@ def counts(guest: Guest, keys: Sequence[ServiceKey]) -> list[int | None]:
 
 
 def servers(guest: Guest, keys: Sequence[ServiceKey], wanted: Wanted) -> Iterator[list[Server] | None]:
-    """The servers of each service, in the kernel's order; None where the interface does not tell all.
+    """The servers of each service, in the kernel's order; None where the interface lacks some of the facts.
 
     :raise KernelError: the kernel refused: one of them is gone. :raise ProtocolError: the answer is broken.
     """
@@ -103,7 +103,7 @@ def servers(guest: Guest, keys: Sequence[ServiceKey], wanted: Wanted) -> Iterato
     for told in is_told:
         yield _servers(next(answers), wanted) if told else None
     for _ in answers:
-        raise ProtocolError("the guest's kernel tells of more virtual servers than it was asked for")
+        raise ProtocolError("the guest's kernel lists more virtual servers than it was asked for")
 
 
 def _packed(key: ServiceKey) -> bytes:
@@ -157,7 +157,7 @@ def _servers(answer: bytes, wanted: Wanted) -> list[Server] | None:
 def _server(entry: bytes, wanted: Wanted) -> Server | None:
     address, port, flags, weight, upper, lower, active, inactive, persistent, *counted = _ENTRY.unpack(entry)
     if not any(address):
-        # Left alone by the kernel, which takes no such server: it has fewer than it said.
+        # An entry that the kernel did not fill: there are fewer servers than it counted.
         return None
     forwarding = forwarding_of(flags)
     if wanted.tunnels and forwarding == Forwarding.TUNNEL:
