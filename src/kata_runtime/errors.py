@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 
-# The longest sentence of a kernel is far shorter; one that a guest made up must not flood a terminal.
+# The longest message of a kernel is far shorter; one that a guest made up must not flood a terminal.
 _EXTACK_CHARACTERS = 256
 
 
@@ -92,7 +92,7 @@ class GuestError(KataError):
 class KernelError(KataError):
     """A netlink request ended in ``errno``; ``extack`` is the kernel's own sentence, often empty.
 
-    ``operation`` says in words what was asked for (netlink(7), NLMSG_ERROR).
+    ``operation`` describes the request (netlink(7), NLMSG_ERROR).
     """
 
     def __init__(self, operation: str, errno: int, extack: str = "", *, hint: str | None = None) -> None:

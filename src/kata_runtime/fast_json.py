@@ -1,12 +1,12 @@
 """JSON without the ``json`` package, whose import takes longer than most commands need for their work.
 
-``json`` brings the regular expressions along; its scanner and encoder are C and need neither. They are private to
+``json`` imports the regular expressions; its scanner and encoder are C and need neither. They are private to
 CPython (Modules/_json.c, unchanged from 3.5 to 3.13), so the package is the fallback where they are missing.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as type checkers take it; importing ``typing`` would bring the regular expressions along
+TYPE_CHECKING = False  # type checkers accept this; importing ``typing`` would import the regular expressions, too
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

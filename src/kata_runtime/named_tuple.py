@@ -13,7 +13,7 @@ else:
     from _collections import _tuplegetter
 
     class _Maker(type):
-        """Turns the body of a class into a subclass of tuple."""
+        """Makes a subclass of tuple from the body of a class."""
 
         def __new__(mcs, name, bases, namespace):
             if not bases:

@@ -1,4 +1,4 @@
-"""What a command does step by step, for the log that --debug asks for.
+"""Records the operations of a command, with their durations, for the log that --debug requests.
 
     with operation_log.measured("qmp", command=name, arguments=arguments) as step:
         result = ...
@@ -23,24 +23,24 @@ _sink: Sink | None = None
 
 
 def send_to(sink: Sink | None) -> None:
-    """Give every record (the operation's name and its fields) to ``sink`` from now on; None ends it."""
+    """Pass every record (the operation's name and its fields) to ``sink`` from now on; None ends that."""
     global _sink
     _sink = sink
 
 
 def is_wanted() -> bool:
-    """Whether anybody reads the records: ask before gathering fields that cost time."""
+    """Whether records are written: check it before gathering fields that cost time."""
     return _sink is not None
 
 
 def note(operation: str, /, **fields: object) -> None:
-    """Record something that takes no time. Fields are what JSON knows; text from a guest may hold anything."""
+    """Record an event without a duration. Fields are JSON values; text from a guest may hold any characters."""
     if _sink is not None:
         _sink(operation, fields)
 
 
 def measured(operation: str, /, **fields: object) -> Step:
-    """A context manager around something that takes time; it may end in any exception, which passes."""
+    """A context manager that measures an operation; exceptions pass through it."""
     return _NOT_LOGGED if _sink is None else _Logged(operation, fields)
 
 

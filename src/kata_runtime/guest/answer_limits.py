@@ -1,14 +1,14 @@
-"""What a guest may cost a command: seconds and bytes. Nothing that a guest sends makes it more.
+"""Limits, in seconds and bytes, on what a command accepts from a guest. Nothing that a guest sends raises them.
 
-Memory is bounded where something is kept. An answer of many pieces only passes through: it is bounded so that it ends.
-What is made of it is counted where it is made (``netlink.request``, ``ipvs``).
+Buffers are bounded where something is kept. An answer of many pieces is not kept; its limit makes it end. The objects
+decoded from it are counted where they are made (``netlink.exchange``, ``ipvs``).
 """
 
 from __future__ import annotations
 
 from kata_runtime.named_tuple import NamedTuple
 
-# What is counted for a frame beyond its payload: the objects that hold it.
+# Counted for each frame besides its payload: the objects that hold it.
 FRAME_BYTES = 64
 _MIB = 1 << 20
 
@@ -30,7 +30,7 @@ class Limits(NamedTuple):
     exchange_seconds: float = 300.0
     # An exchange or a file; the channel keeps one frame of it at a time.
     answer_bytes: int = 96 * _MIB
-    # Of all subscriptions, while nobody takes them: an interface that changes has 1.4 KB.
+    # Of all subscriptions together, until they are taken: a change of an interface has 1.4 KB.
     notifications: int = 10_000
     notification_bytes: int = 16 * _MIB
     # Each of the two outputs of a command that the runtime itself runs, such as modprobe.

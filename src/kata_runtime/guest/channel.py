@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kata_runtime.guest.answer_limits import Limits
     from kata_runtime.netlink.transport import Block, Family
 
-# So many blocks are under way at once: one that the kernel works on, others that cross the port meanwhile.
+# How many blocks are in flight: the kernel works on one while others cross the port.
 _WINDOW_BLOCKS = 4
 
 
@@ -35,14 +35,14 @@ class Completed(NamedTuple):
 
 
 class Subscription:
-    """Notifications of one netlink multicast group, from its making on."""
+    """Notifications of one netlink multicast group, from the moment it is made."""
 
     def __init__(self, channel: AgentChannel, request: int) -> None:
         self._channel = channel
         self._request = request
 
     def wait(self, accept: Callable[[bytes], bool], seconds: float, awaited: str) -> None:
-        """Return when ``accept`` says so of a datagram.
+        """Return when ``accept`` is true of a datagram.
 
         :raise DeadlineError: none came within ``seconds``; names ``awaited``.
         """
@@ -202,7 +202,7 @@ class AgentChannel:
                 kept.append(payload)
                 self._kept_bytes += len(payload)
                 if len(kept) > self._limits.notifications or self._kept_bytes > self._limits.notification_bytes:
-                    raise ProtocolError("the guest announces more changes than anybody could read")
+                    raise ProtocolError("the guest sent more notifications than are kept")
 
     def _ask(self, kind: int, payload: bytes, operation: str) -> str:
         seconds = self._limits.request_seconds
@@ -311,7 +311,7 @@ def run_command(path: str, argv: Sequence[str], stdin: bytes = b"", *, seconds: 
 
 
 class _Budget:
-    """How many bytes of an answer may still come, each frame with what it costs beside its payload."""
+    """How many bytes of an answer may still arrive; each frame counts its payload and an overhead."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -320,7 +320,7 @@ class _Budget:
     def take(self, payload: bytes) -> None:
         """Count a frame.
 
-        :raise ProtocolError: it is one too many.
+        :raise ProtocolError: the answer is too large.
         """
         self._left -= len(payload) + FRAME_BYTES
         if self._left < 0:

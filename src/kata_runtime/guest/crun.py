@@ -1,6 +1,6 @@
-"""crun in the guest: the requests that make containers, its short commands, and its answers (crun(1), 1.8).
+"""crun in the guest: the requests that create containers, its short commands, and its answers (crun(1), 1.8).
 
-The answers come out of the guest: they are bounded, and are taken apart strictly.
+The answers come from the guest: they are bounded and parsed strictly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kata_runtime.guest.channel import Completed
 
     class Runner(Protocol):
-        """A way to run short commands in a guest, such as ``AgentChannel``."""
+        """Runs short commands in a guest, as ``AgentChannel`` does."""
 
         def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
             """What became of the command."""
@@ -138,7 +138,7 @@ class Crun:
         return pids
 
     def usage(self, cgroup: str) -> Usage:
-        """What the processes of the cgroup (a path as in ``linux.cgroupsPath``) use; crun itself cannot tell."""
+        """What the processes of the cgroup (a path as in ``linux.cgroupsPath``) use, which crun does not report."""
         directory = f"{_CGROUP_ROOT}/{cgroup.strip('/')}"
         argv = ["grep", "-s", "", *(f"{directory}/{name}" for name in _USAGE_FILES)]
         done = self._runner.run(argv, seconds=_SECONDS)
@@ -154,7 +154,7 @@ class Crun:
 
 
 def _reason(done: Completed, verb: str) -> str:
-    """The last line that crun complained with."""
+    """The last line of crun's error output."""
     text = done.stderr[-_REASON_LENGTH:].decode("utf-8", "replace")
     lines = [line for line in text.splitlines() if line.strip()]
     line = lines[-1] if lines else f"crun {verb} ended with status {done.exit_status}"
@@ -183,7 +183,7 @@ def _is_pid(number: int, least: int) -> bool:
 
 
 def _usage(text: str, directory: str) -> Usage:
-    """Take apart what grep printed: ``FILE:LINE`` each."""
+    """Parse grep's output: ``FILE:LINE`` each."""
     files: dict[str, list[str]] = {name: [] for name in _USAGE_FILES}
     for line in text.splitlines():
         name, _, value = line.removeprefix(f"{directory}/").partition(":")

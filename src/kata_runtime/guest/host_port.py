@@ -119,7 +119,7 @@ class GuestPort:
             raise GuestError(f"the connection to the guest broke: {error.strerror}", hint="did its VM end?") from None
 
     def receive(self, deadline: float, seconds: float, awaited: str, *, strict: bool = True) -> Frame:
-        """The next frame, before ``deadline`` (of the monotonic clock; ``seconds`` is for the message only).
+        """The next frame, before ``deadline`` (of the monotonic clock; ``seconds`` is only for the error message).
 
         :raise DeadlineError: none came. :raise GuestError: the VM ended. :raise ProtocolError: no frame.
         """
@@ -134,7 +134,7 @@ class GuestPort:
         return self._received.popleft()
 
     def next_received(self) -> Frame | None:
-        """A frame that is here already."""
+        """A frame that has already arrived."""
         return self._received.popleft() if self._received else None
 
     def fill(self, *, strict: bool = True) -> None:

@@ -1,5 +1,4 @@
-"""Netlink as bytes: messages of the kernel packed and unpacked, and the one seam through which they travel.
+"""Netlink: encoding and decoding of messages, and the interface of the transports that carry them to a kernel.
 
-Nothing here opens a socket except ``local``: the same requests go to this host's kernel or, relayed by the
-agent, to a guest's.
+Only ``local`` opens sockets: the same requests go to this host's kernel or, relayed by the agent, to a guest's.
 """

@@ -115,7 +115,7 @@ def add_address(index: int, address: bytes, prefix_length: int, *, broadcast: by
 
 
 def delete_address(index: int, address: bytes, prefix_length: int) -> Request:
-    """Take exactly this address from an interface."""
+    """Delete exactly this address from an interface."""
     return Request(
         f"delete address {format_address(address)}/{prefix_length} from interface {index}",
         RTM_DELADDR,

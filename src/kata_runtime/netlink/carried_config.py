@@ -1,7 +1,7 @@
-"""Addresses and routes as they can be carried from one kernel to another, and compared between both.
+"""Addresses and routes in a form that can be copied to another kernel and compared between two kernels.
 
-Interfaces have other numbers there, and what the kernels add by themselves (flags, lifetimes, the order of attributes)
-does not count.
+It has no interface indexes, which differ between kernels, and nothing that a kernel adds by itself (flags, lifetimes,
+the order of attributes).
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class PortableAddress(NamedTuple):
 def portable_addresses(messages: list[Message], macs: Mapping[int, str]) -> list[PortableAddress]:
     """The IPv4 and IPv6 addresses of a dump; ``macs`` are those of the interfaces, where they are known.
 
-    Automatic are those that the kernel made from the hardware address or from a router's advertisement, which
-    another kernel in its place makes, too. Older kernels than 5.18 do not say it: there it is every IPv6 address
-    with a lifetime, and the link-local one with the MAC in it.
+    An automatic address is one that the kernel made from the hardware address or from a router advertisement; the other
+    kernel makes it, too. Kernels before 5.18 do not mark them (IFA_PROTO): there every IPv6 address with a lifetime
+    counts as automatic, and the link-local address formed from the MAC.
 
     :raise ProtocolError: the bytes break the format.
     """
@@ -81,7 +81,7 @@ def portable_addresses(messages: list[Message], macs: Mapping[int, str]) -> list
 
 
 def add_portable_address(payload: bytes, index: int) -> Request:
-    """Give interface ``index`` the address, without the route to its network: that is carried by itself.
+    """Give interface ``index`` the address, without the route to its network, which is copied as a route of its own.
 
     IPv6 skips duplicate address detection, as in ``add_address``.
     """

@@ -49,8 +49,8 @@ _BLOCK_DUMPS = 64
 _DUMP_ATTEMPTS = 8
 
 
-# What a command holds of answers at once: a guest can send rows without end. Counted are the payload of each row and
-# what is made of it beside that.
+# How much of an answer a command keeps in memory, since a guest can send rows without end: the payload of each row plus
+# the objects decoded from it.
 ROW_BYTES = 512
 _HELD_BYTES = 48 << 20
 _DECODED_BYTES = 100 << 20
@@ -58,7 +58,7 @@ _DUMP_ROWS = 50_000
 
 
 class Request(NamedTuple):
-    """One request; ``operation`` says in words what it does, for ``KernelError``.
+    """One request; ``operation`` describes it for ``KernelError``.
 
     ``flags`` need not hold NLM_F_REQUEST and NLM_F_ACK.
     """
@@ -75,7 +75,7 @@ class Request(NamedTuple):
 
 
 def call(transport: Transport, family: Family, request: Request) -> list[Message]:
-    """Send one request; the messages that the kernel answered before its acknowledgement.
+    """Send one request; returns the messages that the kernel sent before its acknowledgement.
 
     :raise KernelError: the kernel refused, or a dump kept being interrupted (EINTR).
     :raise ProtocolError: the answer breaks the format.
@@ -89,9 +89,9 @@ def dump(transport: Transport, family: Family, request: Request) -> list[Message
 
 
 def call_each(transport: Transport, family: Family, requests: Sequence[Request]) -> list[list[Message]]:
-    """Send several requests, dumps too, in one round trip; the messages answered to each, in order.
+    """Send several requests, dumps too, in one round trip; returns the messages answered to each, in order.
 
-    All are sent, whatever becomes of the first.
+    All requests are sent, even when the first one fails.
 
     :raise KernelError: of the first that was refused.
     :raise ProtocolError: an answer breaks the format, or all have more rows than can be held.
@@ -127,7 +127,7 @@ def call_each(transport: Transport, family: Family, requests: Sequence[Request])
 def dump_each(
     transport: Transport, family: Family, requests: Sequence[Request], decode: Callable[[int, bytes], T]
 ) -> Iterator[tuple[int, list[T]]]:
-    """The rows of very many small dumps, with the index of their request, as they come.
+    """The rows of very many small dumps, with the index of their request, as they arrive.
 
     ``decode`` makes of the index and a payload what is kept of it. In order, but for those during which the table
     changed: these are asked for again at the end.
@@ -196,7 +196,7 @@ def _messages(pieces: Iterable[bytes]) -> Iterator[Message]:
 
 
 def _rows(request: Request, sequence: int, messages: Iterator[Message]) -> Iterator[Message | KernelError | None]:
-    """The rows of one answer; at its end perhaps the kernel's refusal, or None: the table changed meanwhile."""
+    """The rows of one answer, then the kernel's refusal if there was one, or None if the table changed meanwhile."""
     was_interrupted = False
     for message in messages:
         if message.sequence != sequence:
@@ -240,10 +240,10 @@ def _dump_block(requests: Sequence[Request], start: int) -> Block:
 def attempt_all(
     transport: Transport, family: Family, requests: Iterable[Request], *, until_failure: bool = False
 ) -> dict[int, KernelError]:
-    """Send many requests that answer nothing but success, in large blocks; the failures by index.
+    """Send many requests that answer nothing but success, in large blocks; returns the failures by index.
 
-    The kernel carries on after a failure: whoever needs all or nothing has to undo. With ``until_failure``
-    blocks that are not yet under way when the first is known are not sent.
+    The kernel continues after a failure: a caller that needs all or nothing has to undo. With ``until_failure``,
+    blocks that have not been sent when the first failure arrives are not sent.
 
     :raise ProtocolError: an answer breaks the format.
     """

@@ -1,4 +1,4 @@
-"""A netlink exchange as a record of the log: how much went both ways, and what the kernel refused first."""
+"""Logs a netlink exchange: bytes sent and received, and the first refusal of the kernel."""
 
 from __future__ import annotations
 

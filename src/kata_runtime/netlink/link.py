@@ -134,7 +134,7 @@ def set_link(
     mtu: int | None = None,
     up: bool | None = None,
 ) -> Request:
-    """Change what is given. The kernel applies it attribute by attribute: a refusal can leave a part done."""
+    """Change the attributes given. The kernel applies them one by one: after a refusal some may have changed."""
     flags = IFF_UP if up else 0
     change = 0 if up is None else IFF_UP
     payload = _HEADER.pack(0, 0, index, flags, change)
@@ -154,7 +154,7 @@ def set_link(
 
 
 def without_own_addresses(index: int) -> Request:
-    """Have the kernel make no IPv6 link-local address for an interface, and so send nothing from it by itself."""
+    """Keep the kernel from making an IPv6 link-local address for an interface, so that it sends nothing by itself."""
     inet6 = pack_nested(AF_INET6, pack_u8(_IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE))
     payload = _HEADER.pack(0, 0, index, 0, 0) + pack_nested(_IFLA_AF_SPEC, inet6)
     return Request(f"keep interface {index} from making addresses", RTM_NEWLINK, 0, payload)

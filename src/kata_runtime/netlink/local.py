@@ -77,7 +77,7 @@ class LocalTransport:
             try:
                 yield _exchange_one(opened, block) if not block.one_by_one else _exchange_each(opened, block)
             except BaseException:
-                # What is still under way must not be taken for the answer to a later request.
+                # A late answer must not be taken for the answer to a later request.
                 self.close()
                 raise
 
@@ -118,7 +118,7 @@ def _open_socket(family: Family) -> socket.socket:
         try:
             opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
         except PermissionError:
-            # Without privilege only small questions can be asked anyhow; the limit does for them.
+            # An unprivileged caller only sends small requests, for which the default limit is enough.
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         opened.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         opened.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)

@@ -225,6 +225,6 @@ def unpack_outcome(message: Message) -> Outcome:
 
 
 def _clean(sentence: str) -> str:
-    """Keep a guest's sentence from steering the operator's terminal."""
+    """Escape control characters of a guest's message, which would command the operator's terminal."""
     shown = "".join(character if character.isprintable() else "?" for character in sentence)
     return shown[:_MAX_EXTACK_CHARACTERS].strip()

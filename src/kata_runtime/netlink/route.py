@@ -90,7 +90,7 @@ class NextHop(NamedTuple):
 
 
 class RouteKey(NamedTuple):
-    """What the kernel tells routes of one table apart by: a second one with the same key "exists already"."""
+    """What identifies a route within one table: the kernel refuses a second one with the same key (EEXIST)."""
 
     family: int
     destination: bytes
@@ -100,7 +100,7 @@ class RouteKey(NamedTuple):
 
 
 class Route(NamedTuple):
-    """One route. ``payload`` makes the same route again, whatever this class does not know of it.
+    """One route. ``payload`` recreates it, including attributes that this class does not decode.
 
     ``destination`` has the full length of its family; ``source`` is the preferred source address or empty;
     ``expires`` is in seconds, 0 for never, and not part of ``payload``: it changes all the time.
@@ -177,7 +177,7 @@ def add_route(route: Route, flags: int) -> Request:
 
 
 def delete_route(route: Route) -> Request:
-    """Take exactly this route out of its table; no such one is ESRCH."""
+    """Delete exactly this route from its table; ESRCH when there is none."""
     return Request(f"delete route {_words(route)}", RTM_DELROUTE, 0, route.payload)
 
 

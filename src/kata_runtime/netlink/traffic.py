@@ -1,4 +1,4 @@
-"""Traffic control: a queueing discipline for what arrives, and a filter that sends all of it out elsewhere.
+"""Traffic control: an ingress queueing discipline, and a filter that redirects every packet to another interface.
 
 tc(8), tc-u32(8), tc-mirred(8); include/uapi/linux/rtnetlink.h and pkt_sched.h, pkt_cls.h, tc_act/tc_mirred.h.
 """
@@ -63,21 +63,21 @@ class Filter(NamedTuple):
 
 
 def add_ingress(index: int) -> Request:
-    """Have interface ``index`` ask filters about what arrives at it; one that has a discipline for it is EEXIST."""
+    """Add an ingress queueing discipline to interface ``index``; EEXIST when it has one."""
     payload = _HEADER.pack(0, index, _INGRESS_HANDLE, _TC_H_INGRESS, 0) + pack_text(_TCA_KIND, "ingress")
     return Request(f"add an ingress qdisc to interface {index}", RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, payload)
 
 
 def delete_ingress(index: int) -> Request:
-    """Take that away with its filters; without one it is EINVAL or ENOENT, by version of the kernel."""
+    """Delete the ingress queueing discipline and its filters; without one EINVAL or ENOENT, by kernel version."""
     payload = _HEADER.pack(0, index, _INGRESS_HANDLE, _TC_H_INGRESS, 0)
     return Request(f"delete the ingress qdisc of interface {index}", RTM_DELQDISC, 0, payload)
 
 
 def redirect_ingress(index: int, target: int, preference: int) -> Request:
-    """Have all that arrives at interface ``index`` sent out of interface ``target``.
+    """Redirect every packet that arrives at interface ``index`` to the egress of interface ``target``.
 
-    u32 with a key that everything matches: kernels without matchall and flower have it.
+    u32 with a key that matches every packet, since some kernels have neither matchall nor flower.
     """
     selector = _SELECTOR.pack(_TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0) + _KEY.pack(0, 0, 0, 0)
     mirred = _MIRRED.pack(0, 0, _TC_ACT_STOLEN, 0, 0, _TCA_EGRESS_REDIR, target)

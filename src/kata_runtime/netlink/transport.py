@@ -1,4 +1,4 @@
-"""The seam between netlink requests and whatever carries them to a kernel."""
+"""The interface between netlink requests and the transports that carry them to a kernel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         """A way to a kernel."""
 
         def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
-            """Send ``blocks`` pipelined; yield all that the kernel answers to them, in order.
+            """Send ``blocks`` pipelined; yield the kernel's answers, in order.
 
             It comes in pieces of whole messages. The answer to a block ends with the NLMSG_ERROR or NLMSG_DONE of its
             last sequence. A message of the block without NLM_F_ACK is answered only when it fails.
@@ -35,7 +35,7 @@ class Family(IntEnum):
 class Block(NamedTuple):
     """Messages that travel together; the last one, ``last_sequence``, carries NLM_F_ACK or NLM_F_DUMP.
 
-    ``one_by_one``: each is a dump, and reaches the kernel when the one before has ended.
+    ``one_by_one``: each message is a dump, sent to the kernel when the one before has ended.
     """
 
     data: bytes

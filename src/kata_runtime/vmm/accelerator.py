@@ -1,7 +1,7 @@
-"""What runs the guest's code: KVM where it proves to work, else QEMU's own translator (TCG).
+"""The choice of accelerator: KVM where a guest has booted with it, else QEMU's own translator (TCG).
 
-/dev/kvm can exist and not work, so ``auto`` believes only a guest that booted. The verdict is remembered for as long as
-host kernel, processor, QEMU, image and the machine's configuration stay what they were, and one against KVM for a week.
+/dev/kvm can exist and not work, so ``auto`` relies on a real boot. The verdict is cached for this combination of host
+kernel, processor, QEMU, image and machine configuration; a verdict against KVM expires after a week.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Accelerator(StrEnum):
 
 
 class Machine(NamedTuple):
-    """What a verdict holds for: the program, the image, and whatever else of the configuration makes the machine."""
+    """What a verdict applies to: the program, the image, and the configuration of the machine."""
 
     qemu: str
     image: str
@@ -77,7 +77,7 @@ def choose(requested: str, machine: Machine, *, cache: Path = CACHE_DIRECTORY) -
 
 
 def remembered(machine: Machine, *, cache: Path = CACHE_DIRECTORY) -> Verdict | None:
-    """The verdict on this machine; None when there is none yet, or none any more."""
+    """The cached verdict on this machine; None when there is none or it has expired."""
     try:
         with (cache / _name(machine)).open("rb") as file:
             text = file.read(16)
@@ -92,9 +92,9 @@ def remembered(machine: Machine, *, cache: Path = CACHE_DIRECTORY) -> Verdict | 
 
 
 def remember(machine: Machine, *, works: bool, cache: Path = CACHE_DIRECTORY) -> None:
-    """Keep a verdict; where the cache cannot be written the proof is given again the next time."""
+    """Cache a verdict; where the cache cannot be written, the next start proves KVM again."""
     name = _name(machine)
-    # One name for all who write the same verdict: a command that is killed leaves nothing that piles up.
+    # One temporary name per verdict: what killed commands leave behind is overwritten and does not accumulate.
     temporary = cache / f".{name}"
     try:
         cache.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def remember(machine: Machine, *, works: bool, cache: Path = CACHE_DIRECTORY) ->
 
 
 def forget(*, cache: Path = CACHE_DIRECTORY) -> int:
-    """Forget all verdicts, so that the next sandbox of each kind proves KVM anew; how many there were.
+    """Delete all verdicts, so that the next sandbox of each kind proves KVM again; returns their number.
 
     :raise HostError: one cannot be removed.
     """

@@ -45,7 +45,7 @@ def plug_filesystem(monitor: Monitor, connection: int) -> None:
 
 
 def _attempt(monitor: Monitor, command: str, arguments: dict[str, object]) -> None:
-    """Undo a step; the failure that led here matters more than one of undoing."""
+    """Undo a step; the failure being handled is reported, not one of the undoing."""
     try:
         monitor.execute(command, arguments, _UNDO_SECONDS)
     except KataError:

@@ -95,7 +95,7 @@ def plug_vhost_user(
 
 
 def unplug(monitor: Monitor, identity: str, deadline: float = UNPLUG_SECONDS) -> None:
-    """Take a NIC out, with the guest's consent, and what lies behind it; parts that are missing are fine.
+    """Unplug a NIC, with the guest's consent, and delete its back end; missing parts are ignored.
 
     :raise DeadlineError: the guest did not let go within ``deadline`` seconds; it may still do so later.
     :raise QemuError: QEMU refused or ended.
@@ -120,7 +120,7 @@ def forget_descriptors(monitor: Monitor, identity: str, queues: int) -> None:
     """
     for kind in ("tap", "vhost"):
         for number in range(max(queues, 1)):
-            # "not found" is what is hoped for.
+            # "not found" is the expected answer.
             _remove(monitor, "closefd", f"{identity}.{kind}{number}", key="fdname")
 
 
@@ -145,7 +145,7 @@ def _nic(identity: str, slot: int, mac: str, queues: int) -> dict[str, object]:
 
 
 def _await_connected(monitor: Monitor, identity: str, path: str) -> None:
-    """Wait until QEMU's own connection stands.
+    """Wait until QEMU has connected to the back end.
 
     netdev_add for a chardev that is not connected yet would try for ever, with the machine stopped. QEMU
     has no event for it: it is asked, usually once.
@@ -187,7 +187,7 @@ def _remove(monitor: Monitor, command: str, identity: str, *, key: str = "id") -
 
 
 def _attempt(monitor: Monitor, command: str, arguments: Mapping[str, object]) -> None:
-    """Undo a step; the failure that led here matters more than one of undoing."""
+    """Undo a step; the failure being handled is reported, not one of the undoing."""
     try:
         monitor.execute(command, arguments, _UNDO_SECONDS)
     except KataError:

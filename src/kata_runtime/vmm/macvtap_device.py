@@ -19,8 +19,8 @@ _WHERE = "/sys"
 def open_macvtap(name: str) -> int:
     """The descriptor of macvtap ``name`` in the network namespace of the calling thread, which must end afterwards.
 
-    The number of its device stands in the sysfs of its namespace only, and /dev has names of one namespace at most.
-    So the thread gets mounts of its own, seen by nobody else: that sysfs, then a device made for the moment.
+    The device number is found only in the sysfs of its network namespace, and /dev has device nodes of at most one
+    namespace. The thread therefore gets a mount namespace of its own, with that sysfs and a temporary device node.
     Each frame begins with a struct virtio_net_hdr, as tap_open() has it.
 
     :raise ConflictError: another process holds it. :raise HostError: the kernel refused.

@@ -27,7 +27,7 @@ COMMAND_SECONDS = 10.0
 
 _GONE = "QEMU ended or closed its monitor"
 _READ_BYTES = 64 * 1024
-# The longest answers that we ask for, those of query-chardev and qom-list, have a few KiB.
+# The longest answers to our commands, those of query-chardev and qom-list, have a few KiB.
 _MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 # Nobody listens for events that come in masses.
 _EVENTS_MAX = 10_000
@@ -51,7 +51,7 @@ class EventQueue:
 
     def offer(self, name: object, data: Mapping[str, object]) -> None:
         """Keep the event when it is one of those listened for."""
-        # Anything that JSON knows can be in the name's place.
+        # The name of an event can be any JSON value, not only a string.
         if isinstance(name, str) and name in self._names:
             self._received.append((name, data))
 

@@ -92,7 +92,7 @@ def qemu_arguments(config: VmConfig) -> list[str]:
         "-append", config.kernel_parameters,
         *_socket("monitor", config.monitor_fd),
         "-mon", "chardev=monitor,mode=control",
-        # Connected already, to whoever keeps what the guest prints.
+        # Already connected to the process that keeps the console's output.
         "-chardev", f"socket,id=console,fd={config.console_fd}",
         "-device", "isa-serial,chardev=console",
         *_root_ports(config.root_ports),

@@ -1,8 +1,8 @@
 """The state of a machine's devices, saved and loaded without the guest's memory (QEMU's docs/devel/migration.rst).
 
-QEMU leaves memory out that it shares with others (QAPI: MigrationCapability, x-ignore-shared): whoever saves copies the
-file of that memory, whoever loads brings a copy of it. A stream with the memory in it would take twice the time to
-load, and touch every page of the guest.
+QEMU omits shared memory from the stream (QAPI: MigrationCapability, x-ignore-shared): the caller copies the file behind
+that memory when it saves, and provides a copy when it loads. A stream that includes the memory takes twice the time to
+load, and touches every page of the guest.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ LOAD_SECONDS = 10.0
 _NAME = "snapshot"
 _CAPABILITIES = [
     {"capability": "x-ignore-shared", "state": True},
-    {"capability": "events", "state": True},  # MIGRATION tells of the end, so that nobody polls
+    {"capability": "events", "state": True},  # the event MIGRATION reports the end, so that nothing polls
 ]
 
 
 @contextmanager
 def stopped(monitor: Monitor) -> Iterator[None]:
-    """The machine stands still meanwhile.
+    """Stop the machine while the context lasts.
 
     :raise QemuError, DeadlineError: QEMU refused, ended or did not answer.
     """
@@ -50,14 +50,14 @@ def save_devices(monitor: Monitor, file: int) -> None:
 
 
 def load_devices(monitor: Monitor, file: int) -> None:
-    """Make a machine that was started with ``-incoming defer`` what ``save_devices`` wrote, and let it run.
+    """Load what ``save_devices`` wrote into a machine started with ``-incoming defer``, and let it run.
 
     Its memory must be there already.
 
     :raise QemuError: QEMU refused or failed; it may have ended. :raise DeadlineError: it takes too long.
     """
     _transfer(monitor, "migrate-incoming", file, LOAD_SECONDS)
-    # A machine that was saved while it stood still stands still.
+    # A machine that was stopped when it was saved is stopped after loading.
     monitor.execute("cont")
 
 

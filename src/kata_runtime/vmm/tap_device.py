@@ -1,6 +1,6 @@
 """TAP interfaces of this host, opened for QEMU (Documentation/networking/tuntap.rst of the kernel).
 
-TUNSETIFF makes an interface where there is none, so existence is asked before and checked after.
+TUNSETIFF creates an interface where there is none, so its existence is checked before and after.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def open_tap(name: str, queues: int) -> list[int]:
 
 
 def create_tap(name: str) -> int:
-    """The descriptor of a new TAP in the caller's network namespace, which goes when the last copy is closed.
+    """The descriptor of a new TAP in the caller's network namespace, which is deleted when the last copy is closed.
 
     Frames on it are as those of ``open_tap``.
 
@@ -112,7 +112,7 @@ def close_all(descriptors: list[int]) -> None:
 
 
 def _look_up(transport: LocalTransport, name: str) -> tuple[Link, int]:
-    """The interface, and how many queues are attached as far as the kernel tells."""
+    """The interface, and how many queues are attached according to the kernel."""
     try:
         messages = call(transport, Family.ROUTE, get_link(name))
     except KernelError as error:

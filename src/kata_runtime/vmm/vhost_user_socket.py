@@ -1,4 +1,4 @@
-"""vhost-user back ends, looked at before QEMU is (QEMU: docs/interop/vhost-user.rst)."""
+"""vhost-user back ends, examined before QEMU connects to them (QEMU: docs/interop/vhost-user.rst)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MULTI_QUEUE = 1 << 0  # VHOST_USER_PROTOCOL_F_MQ
 
 
 class _OtherLanguageError(Exception):
-    """What came back is no vhost-user reply."""
+    """The reply is not vhost-user."""
 
 
 def examine(path: str, queues: int, *, user: int) -> None:
@@ -92,7 +92,7 @@ def _connected(path: str, user: int) -> socket:
 
 @contextmanager
 def _acting_as(user: int) -> Iterator[None]:
-    """Have the kernel judge file access as for ``user``, where this process is root and could do anything."""
+    """Let the kernel check file access as ``user`` while the context lasts, since root could open anything."""
     if os.geteuid() != 0:
         yield
         return

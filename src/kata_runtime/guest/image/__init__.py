@@ -1,4 +1,4 @@
-"""The guest's kernel and initrd: what they are, where they lie, how they are booted, and how to build them.
+"""The guest's kernel and initrd: their paths, their kernel parameters, and how to build them.
 
 Light to import: the builder itself is loaded by the functions that need it.
 """

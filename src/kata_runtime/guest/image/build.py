@@ -1,4 +1,4 @@
-"""Building an image: packages in, kernel, initrd and their description out."""
+"""Builds an image from packages: kernel, initrd and their description."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def is_current(directory: Path, include: Sequence[str]) -> bool:
 
 
 def _key(include: Sequence[str]) -> str:
-    """Return a hash of all in this package that decides the image's content, so without what puts it in its place."""
+    """Return a hash of all sources that determine the image's content; the installation of the image does not count."""
     digest = hashlib.sha256(json.dumps(sorted(include)).encode())
     sources = {path.name: path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))}
     del sources[Path(install.__file__).name]

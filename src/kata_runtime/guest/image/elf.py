@@ -1,4 +1,4 @@
-"""The two facts that the image builder wants from 64-bit little-endian ELF files (elf(5))."""
+"""Reads what the image builder needs of 64-bit little-endian ELF files: libraries and module information (elf(5))."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Putting a built image in its place: in one step, durably, and over nothing but an image."""
+"""Installs a built image at its destination: atomically, durably, and replacing nothing but an image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DIRECTORY_MODE = 0o755
 _FILE_MODE = 0o644
 _SCRATCH_MODE = 0o700
 _FRESH = "new"
-# A file of more is not one that a build made, and need not be read whole to know it.
+# A larger file was not made by a build; it need not be read to know that.
 _LARGEST_FILE_BYTES = 1 << 30
 
 # include/uapi/linux/fcntl.h and include/uapi/linux/fs.h
@@ -34,7 +34,7 @@ _RENAME_EXCHANGE = 2
 
 
 def prepare(destination: Path) -> None:
-    """Refuse a destination that must not be replaced, and remove what builds that were killed left beside it.
+    """Refuse a destination that must not be replaced, and remove what killed builds left beside it.
 
     :raise ConflictError: it holds something other than an image.
     :raise OSError: the file system refused.
@@ -71,9 +71,9 @@ def install(destination: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _replace(fresh: str, real: str) -> None:
-    """Put ``fresh`` in the place of ``real``; an image that was there is in the place of ``fresh`` afterwards."""
+    """Move ``fresh`` to ``real``; an image that was at ``real`` is at ``fresh`` afterwards."""
     try:
-        # Takes the place of nothing or of an empty directory, of nothing else (rename(2)).
+        # rename(2) replaces an empty directory, but no other.
         os.rename(fresh, real)
         return
     except OSError as error:
@@ -82,7 +82,7 @@ def _replace(fresh: str, real: str) -> None:
     _check_replaceable(real)
     _exchange(fresh, real)
     try:
-        # Again, now that the path is ours alone: somebody can have put a file there since.
+        # Checked again, now that the path is ours alone: a file may have been put there since.
         _check_replaceable(fresh, shown=real)
     except BaseException:
         _exchange(fresh, real)
@@ -151,7 +151,7 @@ def _flaw(directory: int) -> str:
 
 
 def _content(directory: int, name: str) -> bytes:
-    """What a regular file holds; nothing when it is missing or something else."""
+    """The content of a regular file; nothing when it is missing or no regular file."""
     try:
         opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
@@ -214,7 +214,7 @@ def _clear_stale(real: str) -> None:
         locked = _lock(path) if name.startswith(prefix) else None
         if locked is not None:
             try:
-                # Not what another user made under such a name.
+                # Not a directory that another user made under such a name.
                 if os.fstat(locked).st_uid == os.geteuid():
                     _remove_scratch(path)
             finally:

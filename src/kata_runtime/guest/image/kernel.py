@@ -1,4 +1,4 @@
-"""Unpacking a kernel ahead of time.
+"""Unpacks a kernel when the image is built instead of at every boot.
 
 A bzImage unpacks itself at every boot, which costs a second on an emulated processor. The kernel inside is an
 ELF file that QEMU boots directly where it has a PVH entry (Xen's HVM start info, XEN_ELFNOTE_PHYS32_ENTRY).

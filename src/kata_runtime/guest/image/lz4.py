@@ -1,4 +1,4 @@
-"""Reading LZ4 as the kernel's build writes it: the legacy frame of ``lz4 -l``.
+"""Decompresses LZ4 as the kernel's build writes it: the legacy frame of ``lz4 -l``.
 
 Source: lz4_Frame_format.md and lz4_Block_format.md of the LZ4 project.
 

@@ -1,4 +1,4 @@
-"""Kernel modules: which go into the guest, what they depend on, and their aliases."""
+"""Kernel modules: the selection for the guest, their dependencies, and their aliases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debian packages: which are needed, fetched with the host's own apt configuration, read without installing.
+"""Debian packages: resolved and downloaded with the host's own apt configuration, and read without installing.
 
 apt resolves against an empty dpkg status file, so that the answer does not depend on what the host has installed.
 """
@@ -111,7 +111,7 @@ def read_files(path: Path) -> Iterator[tuple[str, Node]]:
 def run_program(
     argv: Sequence[str], *, directory: Path | None = None, stdin: bytes = b"", hint: str | None = None
 ) -> bytes:
-    """Run a host program and return its output; raise HostError with the last line that it complained with."""
+    """Run a host program and return its output; raise HostError with the last line of its error output."""
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(argv, input=stdin, capture_output=True, cwd=directory, env=environment, check=False)

@@ -1,4 +1,4 @@
-"""What the guest's root file system holds besides kernel modules: busybox, crun, Python, the agent, added packages."""
+"""The guest's root file system without kernel modules: busybox, crun, Python, the agent, added packages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DOCUMENTATION = re.compile(
     r"usr/(include|share/(applications|apport|bash-completion|bug|doc|doc-base|icons|info|initramfs-tools|lintian|locale"
     r"|man|menu|metainfo|pixmaps|zsh))(/|$)|etc/(init\.d|default|cron[^/]*|logrotate\.d)(/|$)|usr/lib/systemd(/|$)"
 )
-# Large, graphical, for developers, or bound to libraries that the guest has no use for.
+# Large, graphical, for developers, or linked to libraries that the guest does not need.
 _UNUSED_PYTHON = re.compile(
     r"(__phello__|_aix_support|_bootsubprocess|_osx_support|_pydecimal|antigravity|asynchat|asyncore|asyncio|bdb|cProfile"
     r"|cgi|cgitb|chunk|code|codeop|concurrent|config-3|crypt|ctypes/(?!__init__|_endian)|curses|dbm|distutils|doctest|email|ensurepip|ftplib"
@@ -145,7 +145,7 @@ def package_nodes(files: Iterable[tuple[str, Node]]) -> dict[str, Node]:
 
 
 def trim_base(nodes: Mapping[str, Node]) -> dict[str, Node]:
-    """Return of the base packages' files: busybox, crun, the interpreter and the useful part of the library."""
+    """Return the files of the base packages that the guest needs: busybox, crun, the interpreter, part of Python."""
     kept = {}
     for path, node in nodes.items():
         if path.startswith(_PYTHON_ROOT):
