@@ -97,7 +97,9 @@ def test_as_many_as_there_is_room_for(sandbox: Sandbox, namespace: Namespace) ->
     def add(number: int) -> tuple[object, ...]:
         document = nic(f"tap{number}", f"e{number}", f"10.9.{number}.3/24", mac=f"02:00:00:00:00:{number:02x}")
         done = sandbox.network("add-iface", document)
-        return done.returncode, done.stderr
+        # On a busy host one can wait for the others for more than a second, and says so.
+        lines = [line for line in done.stderr.splitlines(keepends=True) if "waiting for container" not in line]
+        return done.returncode, "".join(lines)
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(add, range(30))) == [(0, "")] * 30

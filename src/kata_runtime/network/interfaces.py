@@ -94,13 +94,14 @@ def add_interface(session: Session, request: NicRequest) -> AddedNic:
     :raise InputError, ConflictError, LimitError: what is asked for is not possible here.
     :raise HostError, QemuError, GuestError, KernelError, DeadlineError: host, QEMU or guest failed.
     """
-    from kata_runtime.network.endpoint import kind_of, open_endpoint
-    from kata_runtime.network.namespace import own_namespace
+    from kata_runtime.network.endpoint import endpoint_class, kind_of
+    from kata_runtime.network.namespace import OwnNamespace
     from kata_runtime.sandbox.record import EndpointKind
 
     kind = kind_of(request)
-    nic = place(session, request, kind, own_namespace() if kind == EndpointKind.TAP else "")
-    return plug_nic(session, request, nic, open_endpoint(session, request))
+    with OwnNamespace() as namespace:
+        nic = place(session, request, kind, namespace.identity if kind == EndpointKind.TAP else "")
+        return plug_nic(session, request, nic, endpoint_class(kind)(session, nic, namespace))
 
 
 def plug_nic(session: Session, request: NicRequest, nic: NicRecord, endpoint: Endpoint) -> AddedNic:
@@ -121,7 +122,7 @@ def plug_nic(session: Session, request: NicRequest, nic: NicRecord, endpoint: En
                 require_memory(channel, nic.queues)
             work = _begin_addition(session, nic)
             try:
-                endpoint.plug(session, nic)
+                endpoint.plug()
                 index = arrivals.wait(nic.mac)
                 note = _use_queues(session, nic, index)
                 configure(channel, index, request)

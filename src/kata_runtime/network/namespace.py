@@ -18,17 +18,6 @@ if TYPE_CHECKING:
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 
 
-def own_namespace() -> str:
-    """What identifies the network namespace of the calling thread: ``4:4026531840``.
-
-    :raise HostError: /proc does not tell.
-    """
-    try:
-        return _identity(os.stat("/proc/thread-self/ns/net"))
-    except OSError as error:
-        raise HostError(f"cannot tell the own network namespace: {error.strerror}", errno=error.errno or 0) from error
-
-
 class Namespace:
     """An open network namespace, which thereby goes on existing; a context manager."""
 
@@ -44,7 +33,9 @@ class Namespace:
             raise HostError(
                 f"cannot open the network namespace {path!a}: {error.strerror}", errno=error.errno or 0
             ) from error
-        self.identity = _identity(os.fstat(self._fd))
+        found = os.fstat(self._fd)
+        # What records name it by, as long as it exists: 4:4026531840.
+        self.identity = f"{found.st_dev}:{found.st_ino}"
 
     def __enter__(self) -> Self:
         return self
@@ -91,5 +82,16 @@ class Namespace:
             )
 
 
-def _identity(found: os.stat_result) -> str:
-    return f"{found.st_dev}:{found.st_ino}"
+class OwnNamespace(Namespace):
+    """That of the calling thread, which is in it already."""
+
+    def __init__(self) -> None:
+        """Open it.
+
+        :raise HostError: /proc does not have it.
+        """
+        super().__init__("/proc/thread-self/ns/net")
+
+    def run(self, function: Callable[[], T], /) -> T:
+        """What ``function`` returns."""
+        return function()

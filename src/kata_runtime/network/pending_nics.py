@@ -77,22 +77,23 @@ def finish(session: Session, work: Mapping[str, object], seconds: float | None =
     :raise HostError: the work is none of this module's.
     :raise QemuError, DeadlineError: QEMU or the guest does not do its part.
     """
-    from kata_runtime.network import endpoint
+    from kata_runtime.network.endpoint import endpoint_class
     from kata_runtime.sandbox.record import nic_of
     from kata_runtime.vmm.hotplug import UNPLUG_SECONDS
 
     seconds = UNPLUG_SECONDS if seconds is None else seconds
     match work:
         case {"kind": str(kind), "nic": dict(document)} if kind == ADD:
-            endpoint.recover(session, nic_of(document), seconds)
+            nic = nic_of(document)
+            endpoint_class(nic.kind).recover(session, nic, seconds)
             session.save(ended(session.record, work))
         case {"kind": str(kind), "name": str(name)} if kind == DELETE:
-            nic = next((nic for nic in session.record.nics if nic.name == name), None)
-            if nic is None:
+            recorded = next((nic for nic in session.record.nics if nic.name == name), None)
+            if recorded is None:
                 session.save(ended(session.record, work))
                 return
-            endpoint.unplug(session, nic, seconds)
-            _forget(session, nic, work)
+            endpoint_class(recorded.kind).unplug(session, recorded, seconds)
+            _forget(session, recorded, work)
         case _:
             raise HostError(f"unfinished work {work.get('kind')!a} is none of interfaces")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from kata_runtime.errors import ConflictError, HostError, KataError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.link import ARPHRD_ETHER, TUN_TYPE_TAP
-from kata_runtime.network.endpoint import release
+from kata_runtime.network.endpoint import endpoint_class
 from kata_runtime.network.interfaces import place, plug_nic
 from kata_runtime.network.mirror import mirror
 from kata_runtime.network.namespace_facts import Holdings, kind_of, names_in, read_holdings
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kata_runtime.netlink.link import Link
-    from kata_runtime.network.endpoint import Endpoint
     from kata_runtime.network.namespace import Namespace
     from kata_runtime.sandbox.record import NicRecord, Record
     from kata_runtime.sandbox.session import Session
@@ -89,7 +88,7 @@ def release_all(record: Record) -> None:
     failures = []
     for nic in (*record.nics, *(nic for _, nic in begun_nics(record))):
         try:
-            release(nic)
+            endpoint_class(nic.kind).release(nic)
         except HostError as error:
             failures.append(error)
     for failure in failures:
@@ -164,7 +163,7 @@ def _plug(session: Session, namespace: Namespace, link: Link, kind: EndpointKind
     request = NicRequest(link.name, link.name, (), link.mac, link.mtu, "", 0)
     nic = place(session, request, kind, namespace.identity)
     nic = nic._replace(carried_from=namespace.path, interface=link.index)
-    plug_nic(session, request, nic, _open(session, namespace, request, kind))
+    plug_nic(session, request, nic, endpoint_class(kind)(session, nic, namespace))
 
 
 def _remove(session: Session, nic: NicRecord) -> None:
@@ -177,20 +176,6 @@ def _remove(session: Session, nic: NicRecord) -> None:
     recover_nic(session, work)
     if nic in session.record.nics:
         raise ConflictError(f"the guest does not let go of NIC {nic.name!a}, whose interface has gone")
-
-
-def _open(session: Session, namespace: Namespace, request: NicRequest, kind: EndpointKind) -> Endpoint:
-    if kind == EndpointKind.TAP:
-        from kata_runtime.network.endpoint.tap import TapEndpoint
-
-        return TapEndpoint(session, request, namespace)
-    if kind == EndpointKind.MACVTAP:
-        from kata_runtime.network.endpoint.macvtap import MacvtapEndpoint
-
-        return MacvtapEndpoint(session, request.device, namespace)
-    from kata_runtime.network.endpoint.redirect import RedirectEndpoint
-
-    return RedirectEndpoint(session, namespace)
 
 
 def _follow(session: Session, identity: str, holdings: Holdings, *, creating: bool) -> list[KataError]:

@@ -89,6 +89,11 @@ class Record(NamedTuple):
     virtiofsd: int = 0
     virtiofsd_start_time: int = 0
 
+    @property
+    def has_kvm(self) -> bool:
+        """Whether KVM runs the guest's code."""
+        return self.accelerator == "kvm"
+
 
 def boot_id() -> str:
     """What names this boot of the host (proc_sys_kernel(5))."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kata_runtime.errors import HostError
 from kata_runtime.network.mirror import mirror
-from kata_runtime.network.namespace import Namespace, own_namespace
+from kata_runtime.network.namespace import Namespace, OwnNamespace
 from kata_runtime.network.namespace_facts import describe, read_holdings
 from kata_runtime.network.namespace_watch import NamespaceWatch
 
@@ -199,8 +199,13 @@ def test_watch_sees_changes_and_losses() -> None:
 def test_namespaces_are_entered_and_left() -> None:
     """A call in a namespace sees that one, its caller another; what is no namespace is told."""
     with _side() as inside:
-        assert inside.namespace.run(own_namespace) == inside.namespace.identity != own_namespace()
+        assert inside.namespace.run(_identity) == inside.namespace.identity != _identity()
     with pytest.raises(HostError, match=r"^cannot open the network namespace '/nosuch': No such file or directory$"):
         Namespace("/nosuch")
     with Namespace("/dev/null") as wrong, pytest.raises(HostError, match=r"give the file of a network namespace$"):
-        wrong.run(own_namespace)
+        wrong.run(_identity)
+
+
+def _identity() -> str:
+    with OwnNamespace() as own:
+        return own.identity

@@ -1,4 +1,4 @@
-"""Kinds of back ends that a NIC can have on the host: one module each, all behind ``Endpoint``.
+"""Kinds of back ends that a NIC can have on the host: one class each, all of them ``Endpoint``.
 
 The record of a NIC names its kind, so whoever takes the NIC out, or finds it half-made, does so in the same way.
 """
@@ -10,23 +10,60 @@ from kata_runtime.vmm.hotplug import UNPLUG_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
-
+    from kata_runtime.network.namespace import Namespace
     from kata_runtime.network.requests import NicRequest
     from kata_runtime.sandbox.record import NicRecord
     from kata_runtime.sandbox.session import Session
 
-    class Endpoint(Protocol):
-        """One back end, found to be usable."""
 
-        def plug(self, session: Session, nic: NicRecord) -> None:
-            """Make it a NIC of the running machine; after a failure QEMU is as it was.
+class Endpoint:
+    """A back end that was found to be usable. To undo it the NIC's record is enough: those are class methods."""
 
-            :raise QemuError, DeadlineError, HostError: it cannot be plugged.
-            """
+    def __init__(self, session: Session, nic: NicRecord, namespace: Namespace) -> None:
+        """Check and open what ``nic`` names in ``namespace``; QEMU is not touched.
 
-        def close(self) -> None:
-            """Release what the command holds of it; a plugged NIC keeps its own."""
+        :raise InputError, ConflictError, HostError, DeadlineError: it cannot serve.
+        """
+        self._session = session
+        self._nic = nic
+        self._namespace = namespace
+
+    def plug(self) -> None:
+        """Make it a NIC of the running machine; after a failure QEMU is as it was.
+
+        :raise ConflictError, QemuError, DeadlineError, HostError: it cannot be plugged.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release what the command holds of it; a plugged NIC keeps its own."""
+
+    @classmethod
+    def unplug(cls, session: Session, nic: NicRecord, seconds: float = UNPLUG_SECONDS) -> None:
+        """Take a NIC out of the running machine, and away what was made for it on the host; missing parts are fine.
+
+        :raise DeadlineError: the guest does not let go of it within ``seconds``.
+        :raise QemuError, HostError: QEMU or the host refused.
+        """
+        from kata_runtime.vmm import hotplug
+
+        hotplug.unplug(session.monitor(), nic.identity, seconds)
+        cls.release(nic)
+
+    @classmethod
+    def recover(cls, session: Session, nic: NicRecord, seconds: float = UNPLUG_SECONDS) -> None:
+        """Undo the interrupted plugging of a NIC.
+
+        :raise DeadlineError, QemuError, HostError: as ``unplug``.
+        """
+        cls.unplug(session, nic, seconds)
+
+    @classmethod
+    def release(cls, nic: NicRecord) -> None:
+        """Take away what ``plug`` made on the host for a NIC that is no longer plugged; nothing, for most kinds.
+
+        :raise HostError: the host refused.
+        """
 
 
 def kind_of(request: NicRequest) -> EndpointKind:
@@ -34,49 +71,22 @@ def kind_of(request: NicRequest) -> EndpointKind:
     return EndpointKind.VHOST_USER if request.vhost_user_socket else EndpointKind.TAP
 
 
-def open_endpoint(session: Session, request: NicRequest) -> Endpoint:
-    """The back end that ``request`` names, checked before the machine is touched.
+def endpoint_class(kind: EndpointKind) -> type[Endpoint]:
+    """The class of a kind, which is imported only now."""
+    match kind:
+        case EndpointKind.TAP:
+            from kata_runtime.network.endpoint.tap import TapEndpoint
 
-    :raise InputError, ConflictError, HostError: it cannot serve.
-    """
-    if kind_of(request) == EndpointKind.VHOST_USER:
-        from kata_runtime.network.endpoint.vhost_user import VhostUserEndpoint
+            return TapEndpoint
+        case EndpointKind.VHOST_USER:
+            from kata_runtime.network.endpoint.vhost_user import VhostUserEndpoint
 
-        return VhostUserEndpoint(session, request)
-    from kata_runtime.network.endpoint.tap import TapEndpoint
+            return VhostUserEndpoint
+        case EndpointKind.MACVTAP:
+            from kata_runtime.network.endpoint.macvtap import MacvtapEndpoint
 
-    return TapEndpoint(session, request)
+            return MacvtapEndpoint
+        case EndpointKind.REDIRECT:
+            from kata_runtime.network.endpoint.redirect import RedirectEndpoint
 
-
-def unplug(session: Session, nic: NicRecord, seconds: float = UNPLUG_SECONDS) -> None:
-    """Take a NIC out of the running machine, and away what was made for it on the host; missing parts are fine.
-
-    :raise DeadlineError: the guest does not let go of it within ``seconds``.
-    :raise QemuError, HostError: QEMU or the host refused.
-    """
-    from kata_runtime.vmm import hotplug
-
-    hotplug.unplug(session.monitor(), nic.identity, seconds)
-    release(nic)
-
-
-def recover(session: Session, nic: NicRecord, seconds: float = UNPLUG_SECONDS) -> None:
-    """Undo the interrupted plugging of a NIC.
-
-    :raise DeadlineError, QemuError, HostError: as ``unplug``.
-    """
-    from kata_runtime.vmm.hotplug import forget_descriptors
-
-    unplug(session, nic, seconds)
-    forget_descriptors(session.monitor(), nic.identity, nic.queues)
-
-
-def release(nic: NicRecord) -> None:
-    """Take away what was made on the host for a NIC that is no longer plugged.
-
-    :raise HostError: the host refused.
-    """
-    if nic.kind == EndpointKind.REDIRECT:
-        from kata_runtime.network.endpoint.redirect import remove_redirection
-
-        remove_redirection(nic)
+            return RedirectEndpoint

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from kata_runtime.vmm.hotplug import plug_tap
+from kata_runtime.network.endpoint.descriptors import DescriptorEndpoint
 from kata_runtime.vmm.macvtap_device import open_macvtap
-from kata_runtime.vmm.tap_device import close_all, open_vhost_net
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,30 +12,12 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.session import Session
 
 
-class MacvtapEndpoint:
+class MacvtapEndpoint(DescriptorEndpoint):
     """One queue pair."""
 
-    def __init__(self, session: Session, device: str, namespace: Namespace) -> None:
-        """Open the macvtap ``device`` in ``namespace``.
+    def __init__(self, session: Session, nic: NicRecord, namespace: Namespace) -> None:
+        """See ``Endpoint``.
 
         :raise ConflictError, HostError: as ``open_macvtap``.
         """
-        self._taps = [namespace.run(lambda: open_macvtap(device))]
-        # vhost-net signals the guest through KVM.
-        self._vhosts = open_vhost_net(0) if session.record.accelerator == "kvm" else []
-
-    def plug(self, session: Session, nic: NicRecord) -> None:
-        """See ``Endpoint``."""
-        plug_tap(
-            session.monitor(),
-            identity=nic.identity,
-            slot=nic.slot,
-            mac=nic.mac,
-            tap_fds=self._taps,
-            vhost_fds=self._vhosts,
-        )
-
-    def close(self) -> None:
-        """See ``Endpoint``."""
-        close_all(self._taps)
-        close_all(self._vhosts)
+        super().__init__(session, nic, namespace, namespace.run(lambda: [open_macvtap(nic.device)]))

@@ -2,7 +2,7 @@
 
 As in Kata Containers' tcfilter model. The interface keeps its addresses and routes, but the namespace's own stack
 sees nothing of what arrives. The TAP belongs to QEMU alone: it goes with it, however that ends, and so do its
-queueing discipline and filter; those of the interface are taken away by ``remove_redirection``.
+queueing discipline and filter; those of the interface are taken away by ``release``.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from kata_runtime.netlink.traffic import (
     redirect_ingress,
 )
 from kata_runtime.netlink.transport import Family
+from kata_runtime.network.endpoint.descriptors import DescriptorEndpoint
 from kata_runtime.network.namespace import Namespace
-from kata_runtime.vmm.hotplug import plug_tap
-from kata_runtime.vmm.tap_device import close_all, create_tap, open_vhost_net
+from kata_runtime.vmm.tap_device import create_tap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.netlink.transport import Transport
     from kata_runtime.sandbox.record import NicRecord
-    from kata_runtime.sandbox.session import Session
 
 # Which filter is ours; others have no reason to choose this number.
 _PREFERENCE = 27506
@@ -40,20 +39,15 @@ def tap_name(slot: int) -> str:
     return f"tap{slot}_kata"
 
 
-class RedirectEndpoint:
-    """One queue pair, and vhost-net where it is of use."""
+class RedirectEndpoint(DescriptorEndpoint):
+    """One queue pair; what ``plug`` makes in the namespace ``release`` takes away."""
 
-    def __init__(self, session: Session, namespace: Namespace) -> None:
-        self._namespace = namespace
-        self._taps: list[int] = []
-        # vhost-net signals the guest through KVM.
-        self._vhosts = open_vhost_net(0) if session.record.accelerator == "kvm" else []
-
-    def plug(self, session: Session, nic: NicRecord) -> None:
-        """See ``Endpoint``; what is made in the namespace is taken away by ``remove_redirection``.
+    def plug(self) -> None:
+        """See ``Endpoint``.
 
         :raise ConflictError: the interface has a queueing discipline for arriving packets already.
         """
+        nic = self._nic
         name = tap_name(nic.slot)
         self._taps.append(self._namespace.run(lambda: create_tap(name)))
         with self._namespace.transport() as transport:
@@ -61,37 +55,25 @@ class RedirectEndpoint:
                 _connect(transport, nic, links_of(call(transport, Family.ROUTE, get_link(name)))[0].index)
             except KernelError as error:
                 raise HostError(f"cannot redirect {nic.device!a} to the VM: {error}", errno=error.errno) from error
-        plug_tap(
-            session.monitor(),
-            identity=nic.identity,
-            slot=nic.slot,
-            mac=nic.mac,
-            tap_fds=self._taps,
-            vhost_fds=self._vhosts,
-        )
+        super().plug()
 
-    def close(self) -> None:
-        """See ``Endpoint``."""
-        close_all(self._taps)
-        close_all(self._vhosts)
+    @classmethod
+    def release(cls, nic: NicRecord) -> None:
+        """Take away what redirects the packets of the interface; an interface or namespace that is gone is fine.
 
-
-def remove_redirection(nic: NicRecord) -> None:
-    """Take away what redirects the packets of the interface; an interface or namespace that is gone is fine.
-
-    :raise HostError: the kernel refused.
-    """
-    try:
-        namespace = Namespace(nic.carried_from)
-    except HostError as error:
-        if error.errno in (errno.ENOENT, errno.ESRCH, errno.ENOTDIR):
-            return
-        raise
-    with namespace:
-        # The path can have come to mean another namespace.
-        if namespace.identity == nic.namespace:
-            with namespace.transport() as transport:
-                _clear(transport, nic.interface)
+        :raise HostError: the kernel refused.
+        """
+        try:
+            namespace = Namespace(nic.carried_from)
+        except HostError as error:
+            if error.errno in (errno.ENOENT, errno.ESRCH, errno.ENOTDIR):
+                return
+            raise
+        with namespace:
+            # The path can have come to mean another namespace.
+            if namespace.identity == nic.namespace:
+                with namespace.transport() as transport:
+                    _clear(transport, nic.interface)
 
 
 def _connect(transport: Transport, nic: NicRecord, tap: int) -> None:

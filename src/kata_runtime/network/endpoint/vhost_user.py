@@ -5,44 +5,43 @@ from __future__ import annotations
 import os
 
 from kata_runtime.errors import ConflictError
-from kata_runtime.vmm.accelerator import Accelerator
+from kata_runtime.network.endpoint import Endpoint
 from kata_runtime.vmm.hotplug import plug_vhost_user
 from kata_runtime.vmm.vhost_user_socket import examine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kata_runtime.network.requests import NicRequest
+    from kata_runtime.network.namespace import Namespace
     from kata_runtime.sandbox.record import NicRecord
     from kata_runtime.sandbox.session import Session
 
 
-class VhostUserEndpoint:
+class VhostUserEndpoint(Endpoint):
     """Packets go between back end and guest memory; QEMU only introduces them."""
 
-    def __init__(self, session: Session, request: NicRequest) -> None:
+    def __init__(self, session: Session, nic: NicRecord, namespace: Namespace) -> None:
         """Make sure that the machine can have such a NIC, and that the back end answers.
 
         :raise ConflictError: the machine cannot.
         :raise InputError, HostError, DeadlineError: the back end does not serve.
         """
+        super().__init__(session, nic, namespace)
         if not session.record.shared_memory:
             raise ConflictError(
                 f"container {session.container_id} cannot have a vhost-user NIC: its memory is not shared",
                 hint="start it with shared_memory = true in the configuration",
             )
-        examine(request.vhost_user_socket, request.queues, user=os.stat(f"/proc/{session.record.pid}").st_uid)
+        examine(nic.vhost_user_socket, nic.queues, user=os.stat(f"/proc/{session.record.pid}").st_uid)
 
-    def plug(self, session: Session, nic: NicRecord) -> None:
+    def plug(self) -> None:
         """See ``Endpoint``."""
+        nic = self._nic
         plug_vhost_user(
-            session.monitor(),
+            self._session.monitor(),
             identity=nic.identity,
             slot=nic.slot,
             mac=nic.mac,
             socket_path=nic.vhost_user_socket,
-            msix=session.record.accelerator == Accelerator.KVM,
+            msix=self._session.record.has_kvm,
             queues=nic.queues,
         )
-
-    def close(self) -> None:
-        """See ``Endpoint``."""
