@@ -36,7 +36,8 @@ class NicRecord(NamedTuple):
     ``queues`` is as asked for (0: a single pair), ``vhost_user_socket`` empty for a TAP. ``device`` is an
     interface of the network namespace ``namespace`` (device and inode number of its file, ``4:4026531840``; a
     vhost-user NIC has none). ``carried_from`` is empty for a NIC that add-iface added; otherwise the path of
-    that namespace, of which the NIC mirrors the interface with the index ``interface``.
+    that namespace, of which the NIC mirrors the interface with the index ``interface``. With ``dhcp`` a client in the
+    guest renews its address.
     """
 
     name: str
@@ -51,6 +52,8 @@ class NicRecord(NamedTuple):
     namespace: str = ""
     carried_from: str = ""
     interface: int = 0
+    offload: bool = True
+    dhcp: bool = False
 
     @property
     def identity(self) -> str:

@@ -23,6 +23,12 @@ _UNDO_SECONDS = 3.0
 _CONNECTED_SECONDS = 3.0
 _CONNECTED_PAUSE_SECONDS = 0.005
 _RECONNECT_SECONDS = 1
+# Properties of virtio-net-pci: what the guest may leave to the host, and what it may get unfinished. Those that later
+# versions of QEMU add (host_uso, guest_uso4) a driver takes only together with checksums.
+_OFFLOADS = (
+    "csum", "gso", "host_tso4", "host_tso6", "host_ecn", "host_ufo",
+    "guest_csum", "guest_tso4", "guest_tso6", "guest_ecn", "guest_ufo",
+)  # fmt: skip
 
 
 def plug_tap(
@@ -34,10 +40,11 @@ def plug_tap(
     tap_fds: Sequence[int],
     vhost_fds: Sequence[int] = (),
     queues: int = 0,
+    offload: bool = True,
 ) -> None:
     """Plug a NIC on an open TAP behind root port ``slot``; the caller keeps its own descriptors.
 
-    After a failure QEMU is as it was.
+    After a failure QEMU is as it was. Without ``offload`` frames in both directions are complete, with checksums.
 
     :raise QemuError, DeadlineError: QEMU refused, ended or did not answer.
     """
@@ -59,12 +66,20 @@ def plug_tap(
         # QEMU took the descriptors with the command; their names are free again.
         undo.pop_all()
         undo.callback(_attempt, monitor, "netdev_del", {"id": identity})
-        monitor.execute("device_add", _nic(identity, slot, mac, queues))
+        monitor.execute("device_add", _nic(identity, slot, mac, queues, offload=offload))
         undo.pop_all()
 
 
 def plug_vhost_user(
-    monitor: Monitor, *, identity: str, slot: int, mac: str, socket_path: str, msix: bool, queues: int = 0
+    monitor: Monitor,
+    *,
+    identity: str,
+    slot: int,
+    mac: str,
+    socket_path: str,
+    msix: bool,
+    queues: int = 0,
+    offload: bool = True,
 ) -> None:
     """Plug a NIC whose packets a vhost-user back end, listening at ``socket_path``, moves.
 
@@ -87,7 +102,7 @@ def plug_vhost_user(
         _await_connected(monitor, identity, socket_path)
         monitor.execute("netdev_add", netdev)
         undo.callback(_attempt, monitor, "netdev_del", {"id": identity})
-        nic = _nic(identity, slot, mac, queues)
+        nic = _nic(identity, slot, mac, queues, offload=offload)
         if not msix:
             nic["vectors"] = 0
         monitor.execute("device_add", nic)
@@ -124,7 +139,7 @@ def forget_descriptors(monitor: Monitor, identity: str, queues: int) -> None:
             _remove(monitor, "closefd", f"{identity}.{kind}{number}", key="fdname")
 
 
-def _nic(identity: str, slot: int, mac: str, queues: int) -> dict[str, object]:
+def _nic(identity: str, slot: int, mac: str, queues: int, *, offload: bool) -> dict[str, object]:
     # No host_mtu: it would forbid the guest a larger MTU later, and back ends need not know the feature.
     nic: dict[str, object] = {
         "driver": "virtio-net-pci",
@@ -141,6 +156,8 @@ def _nic(identity: str, slot: int, mac: str, queues: int) -> dict[str, object]:
         nic["mq"] = True
         # One for each direction of each pair, one for changes of configuration, one for the control queue.
         nic["vectors"] = 2 * queues + 2
+    if not offload:
+        nic.update(dict.fromkeys(_OFFLOADS, False))
     return nic
 
 

@@ -133,7 +133,7 @@ def _nic(**more: object) -> dict[str, object]:
     }
 
 
-def _tap(machine: Any, taps: int = 1, vhosts: int = 0) -> None:
+def _tap(machine: Any, taps: int = 1, vhosts: int = 0, *, offload: bool = True) -> None:
     plug_tap(
         machine,
         identity="nic9",
@@ -142,6 +142,7 @@ def _tap(machine: Any, taps: int = 1, vhosts: int = 0) -> None:
         tap_fds=range(10, 10 + taps),
         vhost_fds=range(20, 20 + vhosts),
         queues=taps if taps > 1 else 0,
+        offload=offload,
     )
 
 
@@ -182,6 +183,17 @@ def test_a_tap_of_two_queues_with_vhost() -> None:
         ),
         ("device_add", _nic(mq=True, vectors=6)),
     ]
+
+
+def test_a_tap_without_offload() -> None:
+    """QEMU offers the guest neither checksums nor segmentation, in either direction."""
+    machine = _Machine()
+    _tap(machine, offload=False)
+    off = [
+        *("csum", "gso", "host_tso4", "host_tso6", "host_ecn", "host_ufo"),
+        *("guest_csum", "guest_tso4", "guest_tso6", "guest_ecn", "guest_ufo"),
+    ]
+    assert machine.calls[-1] == ("device_add", _nic(**dict.fromkeys(off, False)))
 
 
 @pytest.mark.parametrize(

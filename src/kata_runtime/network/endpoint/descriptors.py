@@ -36,6 +36,7 @@ class DescriptorEndpoint(Endpoint):
             tap_fds=self._taps,
             vhost_fds=self._vhosts,
             queues=nic.queues,
+            offload=nic.offload,
         )
 
     def close(self) -> None:

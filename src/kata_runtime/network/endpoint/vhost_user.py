@@ -44,4 +44,5 @@ class VhostUserEndpoint(Endpoint):
             socket_path=nic.vhost_user_socket,
             msix=self._session.record.has_kvm,
             queues=nic.queues,
+            offload=nic.offload,
         )
