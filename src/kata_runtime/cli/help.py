@@ -12,7 +12,9 @@ FILE (- is standard input) holds one JSON object:
    "hwAddr": "02:42:20:6f:a3:69",
    "mtu": 1500,                   46-9600
    "vhostUserSocket": "/run/vhost/socket",    optional
-   "queues": 2}                   optional, queue pairs, 0-256
+   "queues": 2,                   optional, queue pairs, 0-256
+   "offload": false,              optional: leave no checksum or segmentation to the host, for user-space switches
+   "dhcp": true}                  optional: the container asks for an address of IPv4 itself, and renews it
 
 Prints the NIC with its place, "pciAddr"; null when it fails."""
 _ROUTE = """\

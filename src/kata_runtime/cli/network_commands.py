@@ -57,11 +57,13 @@ def _add_interface(call: Call) -> _Answer:
     text = added_nic(
         device=request.device,
         name=request.name,
-        addresses=[address.with_prefix for address in request.addresses],
+        addresses=[*(address.with_prefix for address in request.addresses), *added.leased],
         mac=request.mac,
         mtu=request.mtu,
         vhost_user_socket=request.vhost_user_socket,
         queues=request.queues,
+        offload=request.offload,
+        dhcp=request.dhcp,
         pci_address=added.pci_address,
     )
     return _Answer(text, lambda: _take_out(call, nic))

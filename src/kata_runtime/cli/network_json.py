@@ -25,6 +25,8 @@ def added_nic(
     mtu: int,
     vhost_user_socket: str,
     queues: int,
+    offload: bool,
+    dhcp: bool,
     pci_address: str,
 ) -> str:
     """What add-iface prints; ``addresses`` as ``172.16.0.3/16``."""
@@ -33,6 +35,10 @@ def added_nic(
         answer["vhostUserSocket"] = vhost_user_socket
     if queues:
         answer["queues"] = queues
+    if not offload:
+        answer["offload"] = False
+    if dhcp:
+        answer["dhcp"] = True
     answer["pciAddr"] = pci_address
     return compact(answer)
 

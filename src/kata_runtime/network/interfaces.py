@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from kata_runtime.guest.channel import AgentChannel
     from kata_runtime.network.endpoint import Endpoint
     from kata_runtime.network.requests import NicRequest
     from kata_runtime.sandbox.record import EndpointKind, NicRecord
@@ -35,11 +36,13 @@ _MTU_MIN_IPV6 = 1280
 class AddedNic(NamedTuple):
     """Where a NIC went: ``<slot>.<function of the root port>/<slot behind it>``, hexadecimal.
 
-    ``note`` says in a line what the NIC has less than asked for; empty when it has all.
+    ``note`` says in a line what the NIC has less than asked for; empty when it has all. ``leased`` are its addresses by
+    DHCP, as ``172.16.0.3/16``.
     """
 
     pci_address: str
     note: str = ""
+    leased: tuple[str, ...] = ()
 
 
 class ListedNic(NamedTuple):
@@ -124,15 +127,28 @@ def plug_nic(session: Session, request: NicRequest, nic: NicRecord, endpoint: En
             try:
                 endpoint.plug()
                 index = arrivals.wait(nic.mac)
-                note = _use_queues(session, nic, index)
+                notes = [_use_queues(session, nic, index)]
                 configure(channel, index, request)
+                leased = _lease(channel, nic, index, notes)
             except BaseException:
                 _undo_addition(session, work)
                 raise
             session.save(ended(session.record, work)._replace(nics=(*session.record.nics, nic)))
     finally:
         endpoint.close()
-    return AddedNic(root_port_address(nic.slot), note)
+    return AddedNic(root_port_address(nic.slot), "; ".join(filter(None, notes)), leased)
+
+
+def _lease(channel: AgentChannel, nic: NicRecord, index: int, notes: list[str]) -> tuple[str, ...]:
+    """The NIC's addresses by DHCP, where it was asked for."""
+    if not nic.dhcp:
+        return ()
+    from kata_runtime.network import dhcp_client
+
+    lease = dhcp_client.start(channel, index, nic.name)
+    if lease.mtu < nic.mtu:
+        notes.append(f"NIC {nic.name!a} has mtu {lease.mtu} instead of {nic.mtu}, as its DHCP server says")
+    return lease.addresses
 
 
 def _use_queues(session: Session, nic: NicRecord, index: int) -> str:
@@ -238,6 +254,8 @@ def place(session: Session, request: NicRequest, kind: EndpointKind, namespace: 
         vhost_user_socket=request.vhost_user_socket,
         kind=kind,
         namespace=namespace,
+        offload=request.offload,
+        dhcp=request.dhcp,
     )
     _refuse_foreign(session, nic)
     return nic

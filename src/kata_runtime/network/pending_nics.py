@@ -86,6 +86,7 @@ def finish(session: Session, work: Mapping[str, object], seconds: float | None =
         case {"kind": str(kind), "nic": dict(document)} if kind == ADD:
             nic = nic_of(document)
             endpoint_class(nic.kind).recover(session, nic, seconds)
+            _stop_dhcp(session, nic)
             session.save(ended(session.record, work))
         case {"kind": str(kind), "name": str(name)} if kind == DELETE:
             recorded = next((nic for nic in session.record.nics if nic.name == name), None)
@@ -93,9 +94,17 @@ def finish(session: Session, work: Mapping[str, object], seconds: float | None =
                 session.save(ended(session.record, work))
                 return
             endpoint_class(recorded.kind).unplug(session, recorded, seconds)
+            _stop_dhcp(session, recorded)
             _forget(session, recorded, work)
         case _:
             raise HostError(f"unfinished work {work.get('kind')!a} is none of interfaces")
+
+
+def _stop_dhcp(session: Session, nic: NicRecord) -> None:
+    if nic.dhcp:
+        from kata_runtime.network import dhcp_client
+
+        dhcp_client.stop(session.channel(), nic.name)
 
 
 def _forget(session: Session, nic: NicRecord, work: Mapping[str, object]) -> None:

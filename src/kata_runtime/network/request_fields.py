@@ -74,6 +74,13 @@ def integer_of(value: object, field: str, low: int, high: int) -> int:
     return value
 
 
+def boolean_of(value: object, field: str) -> bool:
+    """The value if it is true or false."""
+    if not isinstance(value, bool):
+        raise InputError(f"{field} is {shown(value)}", field=field, hint="it must be true or false")
+    return value
+
+
 def interface_name(value: object, field: str) -> str:
     """Name of a NIC on the host or in the container."""
     name = text_of(value, field)

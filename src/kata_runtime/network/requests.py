@@ -11,6 +11,7 @@ from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import packed_address
 from kata_runtime.network.request_fields import (
     IpAddress,
+    boolean_of,
     family_of,
     host_address,
     integer_of,
@@ -26,7 +27,7 @@ from kata_runtime.network.request_fields import (
 )
 from kata_runtime.network.strict_json import read_json
 
-_NIC_KEYS = ("device", "name", "IPAddresses", "hwAddr", "mtu", "vhostUserSocket", "queues")
+_NIC_KEYS = ("device", "name", "IPAddresses", "hwAddr", "mtu", "vhostUserSocket", "queues", "offload", "dhcp")
 # Also what a client gets back from this program or from upstream's, and may send again.
 _NIC_IGNORED = ("RawFlags", "PciPath", "pciAddr", "LinkType", "Family", "Source", "Scope")
 _ADDRESS_KEYS = ("address", "mask")
@@ -38,7 +39,11 @@ _DEFAULT_WORDS = ("default", "")
 
 
 class NicRequest(NamedTuple):
-    """A NIC to add; ``vhost_user_socket`` is empty for a TAP, ``queues`` 0 for a single queue pair."""
+    """A NIC to add; ``vhost_user_socket`` is empty for a TAP, ``queues`` 0 for a single queue pair.
+
+    ``offload`` is whether checksums and segmentation may be left to the host. ``dhcp`` is whether the guest asks for an
+    address of IPv4 itself.
+    """
 
     device: str
     name: str
@@ -47,6 +52,8 @@ class NicRequest(NamedTuple):
     mtu: int
     vhost_user_socket: str
     queues: int
+    offload: bool = True
+    dhcp: bool = False
 
 
 class RouteRequest(NamedTuple):
@@ -70,6 +77,8 @@ def read_nic_request(data: bytes) -> NicRequest:
     fields = _known_fields(_object_of(read_json(data), "a NIC"), "a NIC", _NIC_KEYS, _NIC_IGNORED)
     socket = fields.get("vhostUserSocket")
     queues = fields.get("queues")
+    offload = fields.get("offload")
+    dhcp = fields.get("dhcp")
     return NicRequest(
         device=interface_name(_required(fields, "device", "the NIC"), "device"),
         name=interface_name(_required(fields, "name", "the NIC"), "name"),
@@ -78,6 +87,8 @@ def read_nic_request(data: bytes) -> NicRequest:
         mtu=mtu_of(_required(fields, "mtu", "the NIC"), "mtu"),
         vhost_user_socket="" if socket is None else vhost_user_socket(socket, "vhostUserSocket"),
         queues=0 if queues is None else queues_of(queues, "queues"),
+        offload=True if offload is None else boolean_of(offload, "offload"),
+        dhcp=False if dhcp is None else boolean_of(dhcp, "dhcp"),
     )
 
 

@@ -42,14 +42,17 @@ _SHOWN = (
 
 def test_added_tap() -> None:
     """A NIC that was added is shown as given, both families, and with its place."""
-    assert network_json.added_nic(**_NIC, queues=0, pci_address="01.0/00") == _SHOWN + ',"pciAddr":"01.0/00"}'
+    assert (
+        network_json.added_nic(**_NIC, queues=0, offload=True, dhcp=False, pci_address="01.0/00")
+        == _SHOWN + ',"pciAddr":"01.0/00"}'
+    )
 
 
 def test_added_vhost_user() -> None:
-    """Socket and queues follow the MAC address when they were given."""
+    """Socket, queues, offload and dhcp follow the MAC address when they were given."""
     nic = _NIC | {"vhost_user_socket": "/run/back"}
-    assert network_json.added_nic(**nic, queues=2, pci_address="04.7/00") == (
-        _SHOWN + ',"vhostUserSocket":"/run/back","queues":2,"pciAddr":"04.7/00"}'
+    assert network_json.added_nic(**nic, queues=2, offload=False, dhcp=True, pci_address="04.7/00") == (
+        _SHOWN + ',"vhostUserSocket":"/run/back","queues":2,"offload":false,"dhcp":true,"pciAddr":"04.7/00"}'
     )
 
 

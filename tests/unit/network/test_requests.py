@@ -69,6 +69,20 @@ def test_two_families_queues_and_socket() -> None:
     assert (read.queues, read.vhost_user_socket) == (5, "/run/a-b/c.sock")
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({}, (True, False)),
+        ({"offload": None, "dhcp": None}, (True, False)),
+        ({"Offload": False, "DHCP": True}, (False, True)),
+    ],
+)
+def test_offload_and_dhcp(given: dict[str, object], read: tuple[bool, bool]) -> None:
+    """Offload is on and DHCP off unless the input says otherwise."""
+    request = read_nic_request(encoded({**NIC, **given}))
+    assert (request.offload, request.dhcp) == read
+
+
 @pytest.mark.parametrize("absent", [None, []])
 def test_no_address(absent: object) -> None:
     """An absent, null or empty list of addresses configures none."""
@@ -135,6 +149,8 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     ("queues", 257, "queues is 257; it must be 0-256"),
     ("queues", 300, "queues is 300; it must be 0-256"),
     ("queues", 1.5, "queues is 1.5; it must be a whole number, 0-256"),
+    ("offload", 0, "offload is 0; it must be true or false"),
+    ("dhcp", "true", "dhcp is 'true'; it must be true or false"),
     ("queues", "2", "queues is '2'; it must be a whole number, 0-256"),
     ("vhostUserSocket", "run/x", "vhostUserSocket is 'run/x'; it must be an absolute path"),
     (
@@ -184,7 +200,10 @@ BAD_VALUES: list[tuple[str, object, str]] = [
     (
         "colour",
         1,
-        "a NIC has no field 'colour'; it has device, name, IPAddresses, hwAddr, mtu, vhostUserSocket, queues",
+        (
+            "a NIC has no field 'colour'; "
+            "it has device, name, IPAddresses, hwAddr, mtu, vhostUserSocket, queues, offload, dhcp"
+        ),
     ),
     ("MTU", 1500, "the input has the key 'MTU' twice, the first time as 'mtu'; keep one of them"),
 ]
