@@ -15,12 +15,13 @@ from kata_runtime.guest.image import (
     INITRD_NAME,
     KERNEL_NAME,
     Image,
+    guest_python,
     install,
     modules,
     packages,
     userland,
 )
-from kata_runtime.guest.image.archive import Node, write_archive
+from kata_runtime.guest.image.archive import Node, regular_file, write_archive
 from kata_runtime.guest.image.kernel import unpack_kernel
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def build(
         install.prepare(destination)
         key = _key(include)
         progress("resolving packages")
-        wanted = packages.resolve([*userland.BASE_PACKAGES, *include])
+        wanted = packages.resolve([*userland.BASE_PACKAGES, *guest_python.PYTHON_PACKAGES, *include])
         kernel_packages = [] if kernel else [_kernel_package()]
         cache = packages.cache_directory()
         packages.fetch([*wanted, *kernel_packages], cache, progress)
@@ -114,7 +115,8 @@ def _kernel_package() -> packages.Package:
 
 
 def _distribution_kernel(path: Path) -> _Kernel:
-    content = dict(packages.read_files(path))
+    # Debian 13 has the modules below /usr, Debian 12 still has them in /lib.
+    content = {name.removeprefix("usr/"): node for name, node in packages.read_files(path)}
     image_path = next((name for name in content if name.startswith("boot/vmlinuz-")), None)
     if image_path is None:
         raise HostError(f"{path.name} holds no kernel")
@@ -143,23 +145,27 @@ def _kernel(image: bytes, release: str, files: Mapping[str, Callable[[], bytes]]
 
 
 def _userland(wanted: Sequence[packages.Package], include: Sequence[str], cache: Path) -> dict[str, Node]:
+    version = guest_python.python_version(package.name for package in wanted)
+    interpreter = guest_python.interpreter_packages(version)
     available: dict[str, Node] = {}
-    base_nodes: dict[str, Node] = {}
+    base: dict[str, Node] = {}
     added: dict[str, Node] = {}
     for package in wanted:
-        path = cache / package.file_name
-        nodes = userland.package_nodes(packages.read_files(path))
+        nodes = userland.package_nodes(packages.read_files(cache / package.file_name))
         available |= nodes
-        if package.name in userland.BASE_PACKAGES or package.name.startswith("libpython3"):
-            base_nodes |= nodes
+        if package.name in userland.BASE_PACKAGES or package.name in interpreter:
+            base |= nodes
         elif package.name in include:
             added |= nodes
-    trimmed = userland.trim_base(base_nodes)
-    sources = {path: node.data for path, node in trimmed.items() if path.endswith(".py")}
-    sources |= {f"{userland.AGENT_ROOT}/{path}": data for path, data in userland.agent_sources().items()}
-    programs = {path: node for path, node in trimmed.items() if not path.endswith(".py")} | added
-    system = userland.system_nodes()
-    result = userland.applet_nodes(trimmed["usr/bin/busybox"]) | programs | userland.compile_python(sources) | system
+    python = guest_python.wanted_files(base, version)
+    sources = {path: node for path, node in python.items() if path.endswith(".py")}
+    runtime = {path: node for path, node in python.items() if path not in sources}
+    agent = {f"{userland.AGENT_ROOT}/{path}": regular_file(data) for path, data in userland.agent_sources().items()}
+    compiled = guest_python.compile_python(
+        sources | agent, runtime | userland.library_nodes(runtime, available), version
+    )
+    programs = {path: base[path] for path in userland.BASE_PROGRAMS} | runtime | added
+    result = userland.applet_nodes(base["usr/bin/busybox"]) | programs | compiled | userland.system_nodes()
     return result | userland.library_nodes(result, available)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import lzma
 import struct
 
-from kata_runtime.errors import ProtocolError
+from kata_runtime.errors import HostError, ProtocolError
 from kata_runtime.guest.image import elf, lz4
+from kata_runtime.guest.image.packages import run_program
 
 # Documentation/x86/boot.rst: setup_sects, the signature of the header, payload_offset and payload_length.
 _SETUP_SECTORS = 0x1F1
@@ -19,6 +20,9 @@ _PAYLOAD = struct.Struct("<II")
 _PAYLOAD_FIELDS = 0x248
 _SECTOR = 512
 _XZ_MAGIC = b"\xfd7zXZ\0"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# scripts/Makefile.lib (size_append): behind a zstd frame stands the length of what is in it.
+_APPENDED_SIZE = 4
 _PVH_NOTES = tuple(struct.pack("<III", 4, size, 18) + b"Xen\0" for size in (4, 8))
 
 
@@ -33,12 +37,14 @@ def unpack_kernel(image: bytes) -> bytes:
 
 
 def _decompress(payload: bytes) -> bytes:
-    """Return the content of a payload, nothing for a format that is not known here."""
+    """Return the content of a payload (Debian 12: LZ4, Debian 13: zstd), nothing for a format that is not known here."""
     try:
         if payload.startswith(lz4.MAGIC):
             return lz4.decompress(payload)
         if payload.startswith(_XZ_MAGIC):
             return lzma.LZMADecompressor(format=lzma.FORMAT_XZ).decompress(payload)
-    except (ProtocolError, lzma.LZMAError):
+        if payload.startswith(_ZSTD_MAGIC):
+            return run_program(["zstd", "--decompress", "--stdout"], stdin=payload[:-_APPENDED_SIZE])
+    except (HostError, ProtocolError, lzma.LZMAError):
         pass
     return b""

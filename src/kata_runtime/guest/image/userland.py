@@ -1,10 +1,9 @@
-"""The guest's root file system without kernel modules: busybox, crun, Python, the agent, added packages."""
+"""The guest's root file system without kernel modules and Python's library: busybox, crun, the agent, libraries."""
 
 from __future__ import annotations
 
 import re
 import stat
-import sys
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -17,10 +16,9 @@ from kata_runtime.guest.image.packages import run_program
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-BASE_PACKAGES = ("busybox-static", "crun", "libpython3.11-stdlib", "python3.11-minimal")
+BASE_PACKAGES = ("busybox-static", "crun")
+BASE_PROGRAMS = ("usr/bin/busybox", "usr/bin/crun")
 AGENT_ROOT = "usr/lib/kata-runtime"
-_PYTHON_ROOT = "usr/lib/python3.11/"
-_PYTHON_VERSION = (3, 11)
 _LIBRARY_DIRECTORIES = ("usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64")
 _LOADER = "ld-linux-x86-64.so.2"
 _PROGRAM_DIRECTORIES = ("usr/bin/", "usr/sbin/")
@@ -29,20 +27,6 @@ _DOCUMENTATION = re.compile(
     r"usr/(include|share/(applications|apport|bash-completion|bug|doc|doc-base|icons|info|initramfs-tools|lintian|locale"
     r"|man|menu|metainfo|pixmaps|zsh))(/|$)|etc/(init\.d|default|cron[^/]*|logrotate\.d)(/|$)|usr/lib/systemd(/|$)"
 )
-# Large, graphical, for developers, or linked to libraries that the guest does not need.
-_UNUSED_PYTHON = re.compile(
-    r"(__phello__|_aix_support|_bootsubprocess|_osx_support|_pydecimal|antigravity|asynchat|asyncore|asyncio|bdb|cProfile"
-    r"|cgi|cgitb|chunk|code|codeop|concurrent|config-3|crypt|ctypes/(?!__init__|_endian)|curses|dbm|distutils|doctest|email|ensurepip|ftplib"
-    r"|html|http|idlelib|imaplib|imghdr|lib2to3|mailbox|mailcap|mimetypes|msilib|multiprocessing|netrc|nntplib|optparse"
-    r"|pdb|pickletools|pipes|poplib|profile|pstats|pty|pyclbr|pydoc|pydoc_data|sitecustomize|smtpd|smtplib|sndhdr"
-    r"|sqlite3|ssl|statistics|sunau|sysconfig|tabnanny|telnetlib|test|this|tkinter|tomllib|trace|tracemalloc|turtle"
-    r"|turtledemo|unittest|urllib|uu|uuid|venv|wave|webbrowser|wsgiref|xdrlib|xml|xmlrpc|zoneinfo|__pycache__"
-    r"|_sysconfigdata[^/]*|_collections_abc_test)(\.py)?(/|$)"
-    r"|lib-dynload/_?(asyncio|bz2|codecs_|crypt|ctypes_|curses|dbm|decimal|hashlib|lzma|multi|nis|sqlite|ssl|test|tkinter"
-    r"|uuid|xx|zoneinfo|readline|audioop|ossaudio|elementtree|queue)"
-)
-_ENCODINGS = frozenset({"__init__", "aliases", "ascii", "latin_1", "utf_8", "idna"})
-
 # pivot_root(2), with which crun enters a container's root, refuses the rootfs that the kernel unpacked the initrd into,
 # since no mount lies below it. A bind mount of it on itself has one; nothing is copied.
 _INIT = """\
@@ -87,17 +71,9 @@ exec "$@"
 """
 _AGENT = """\
 #!/bin/sh
-exec /usr/bin/python3.11 -S -E -s -c "import sys; sys.path.insert(0, '/usr/lib/kata-runtime')
+exec /usr/bin/python3 -S -E -s -c "import sys; sys.path.insert(0, '/usr/lib/kata-runtime')
 from kata_runtime.guest.agent.main import main
 main()" >/dev/console 2>&1
-"""
-_COMPILE = """\
-import importlib.util, marshal, struct, sys
-for name in sys.stdin.read().splitlines():
-    with open(name + ".py", "rb") as source:
-        code = compile(source.read(), "/" + name + ".py", "exec", dont_inherit=True, optimize=0)
-    with open(name + ".pyc", "wb") as compiled:
-        compiled.write(importlib.util.MAGIC_NUMBER + struct.pack("<IQ", 1, 0) + marshal.dumps(code))
 """
 
 
@@ -144,26 +120,6 @@ def package_nodes(files: Iterable[tuple[str, Node]]) -> dict[str, Node]:
     return nodes
 
 
-def trim_base(nodes: Mapping[str, Node]) -> dict[str, Node]:
-    """Return the files of the base packages that the guest needs: busybox, crun, the interpreter, part of Python."""
-    kept = {}
-    for path, node in nodes.items():
-        if path.startswith(_PYTHON_ROOT):
-            name = path.removeprefix(_PYTHON_ROOT)
-            if _python_wanted(name):
-                kept[path] = node
-        elif path in {"usr/bin/busybox", "usr/bin/crun", "usr/bin/python3.11"}:
-            kept[path] = node
-    kept["usr/bin/python3"] = symbolic_link("python3.11")
-    return kept
-
-
-def _python_wanted(name: str) -> bool:
-    if name.startswith("encodings/"):
-        return PurePosixPath(name).stem in _ENCODINGS
-    return name.endswith((".py", ".so")) and not _UNUSED_PYTHON.match(name)
-
-
 def applet_nodes(busybox: Node) -> dict[str, Node]:
     """Return a link for each of busybox's applets, which it names itself."""
     with tempfile.TemporaryDirectory(prefix="kata-image-") as scratch:
@@ -173,25 +129,6 @@ def applet_nodes(busybox: Node) -> dict[str, Node]:
         names = run_program([str(program), "--list-full"]).decode().split()
     paths = [f"usr/{name}" if _USR_MERGE.match(name) else name for name in names]
     return {path: symbolic_link("/usr/bin/busybox") for path in paths if path.startswith("usr/")}
-
-
-def compile_python(sources: Mapping[str, bytes]) -> dict[str, Node]:
-    """Return the sources compiled ahead, as the guest would otherwise spend seconds on them at each boot.
-
-    A fresh interpreter does it, since marshalled code depends on what the interpreter did before. A host with
-    another version of Python keeps the sources.
-    """
-    if sys.version_info[:2] != _PYTHON_VERSION:
-        return {path: regular_file(data) for path, data in sources.items()}
-    with tempfile.TemporaryDirectory(prefix="kata-image-") as scratch:
-        for path, data in sources.items():
-            target = Path(scratch, path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-        names = sorted(path.removesuffix(".py") for path in sources)
-        argv = [sys.executable, "-I", "-S", "-c", _COMPILE]
-        run_program(argv, directory=Path(scratch), stdin="\n".join(names).encode())
-        return {f"{name}.pyc": regular_file(Path(scratch, f"{name}.pyc").read_bytes()) for name in names}
 
 
 def library_nodes(nodes: Mapping[str, Node], available: Mapping[str, Node]) -> dict[str, Node]:

@@ -10,6 +10,7 @@ import pytest
 from kata_runtime.errors import ProtocolError
 from kata_runtime.guest.image import elf, lz4
 from kata_runtime.guest.image.kernel import unpack_kernel
+from kata_runtime.guest.image.packages import run_program
 
 _NOTE = struct.pack("<III", 4, 4, 18) + b"Xen\0"
 _KERNEL = elf.MAGIC + b"code" + _NOTE
@@ -46,13 +47,15 @@ def test_lz4_broken_block(block: bytes) -> None:
 
 
 def test_bootable_kernel_is_unpacked() -> None:
-    """LZ4 and XZ payloads with a PVH note give the ELF file."""
+    """LZ4, XZ and zstd payloads with a PVH note give the ELF file."""
     assert unpack_kernel(_boot_image(lz4.MAGIC + _stored(_KERNEL))) == _KERNEL
     assert unpack_kernel(_boot_image(lzma.compress(_KERNEL))) == _KERNEL
+    packed = run_program(["zstd", "--stdout"], stdin=_KERNEL) + struct.pack("<I", len(_KERNEL))
+    assert unpack_kernel(_boot_image(packed)) == _KERNEL
 
 
 @pytest.mark.parametrize(
-    "payload", [lzma.compress(b"no ELF"), lzma.compress(elf.MAGIC), lz4.MAGIC + _block(b"\xf0"), b"?"]
+    "payload", [lzma.compress(b"no ELF"), lzma.compress(elf.MAGIC), lz4.MAGIC + _block(b"\xf0"), b"\x28\xb5\x2f\xfd\xff", b"?"]
 )
 def test_other_kernels_stay(payload: bytes) -> None:
     """A kernel without a PVH entry, or packed in an unknown or broken way, boots as it came."""
