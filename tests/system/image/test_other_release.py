@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,24 +16,16 @@ from tests.system.containers.conftest import Guest
 from tests.system.image.private_apt import apt_configuration, other_release
 
 from kata_runtime.guest.channel import AgentChannel
-from kata_runtime.guest.image import build_image
+from kata_runtime.guest.image import TEST_DESTINATION, Image, build_image
 from kata_runtime.sandbox import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     from tests.system.conftest import Namespace
 
 _KERNELS = {"12": "6.1.", "13": "6.12."}
 _PYTHONS = {"12": "Python 3.11.", "13": "Python 3.13."}
-_TABLE = """\
-IP Virtual Server version 1.2.1 (size=4096)
-Prot LocalAddress:Port Scheduler Flags
-  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
-TCP  172.16.0.3:80 mh
-  -> 10.2.0.11:8080               Masq    3      0          0         
-"""
+_SERVICE = ["TCP", "172.16.0.3:80", "mh", "->", "10.2.0.11:8080", "Masq", "3", "0", "0"]
 
 
 @pytest.fixture
@@ -41,6 +36,17 @@ def other_apt(monkeypatch: pytest.MonkeyPatch) -> str:
     directory = ROOT / "build" / f"apt-debian-{release}"
     monkeypatch.setenv("APT_CONFIG", str(apt_configuration(directory, release)))
     return release
+
+
+@pytest.fixture
+def image(other_apt: str) -> Iterator[Image]:
+    """An image of the other release, where QEMU's unprivileged user can read it."""
+    directory = Path(tempfile.mkdtemp(dir=TEST_DESTINATION.parent, prefix=f"debian-{other_apt}-"))
+    try:
+        directory.chmod(0o755)
+        yield build_image(directory / "image", progress=print)
+    finally:
+        shutil.rmtree(directory)
 
 
 @contextmanager
@@ -54,10 +60,9 @@ def _containers(sandbox: Sandbox, unique: Callable[[str], str]) -> Iterator[Gues
 
 
 def test_guest_of_the_other_release(
-    tmp_path: Path, other_apt: str, runtime: Runtime, namespace: Namespace, unique: Callable[[str], str]
+    tmp_path: Path, other_apt: str, image: Image, runtime: Runtime, namespace: Namespace, unique: Callable[[str], str]
 ) -> None:
     """Its kernel and Python are that release's; NICs, routes, virtual servers and containers work in it."""
-    image = build_image(tmp_path / "image", progress=print)
     assert image.release.startswith(_KERNELS[other_apt])
     config = tmp_path / "configuration.toml"
     config.write_text(
@@ -79,7 +84,7 @@ def test_guest_of_the_other_release(
         assert json.loads(sandbox.network("update-routes", route).stdout) == route
         for rule in ("-A -t 172.16.0.3:80 -s mh", "-a -t 172.16.0.3:80 -r 10.2.0.11:8080 -w 3"):
             assert sandbox.cli("kata-ipvs", "ipvsadm", "--parameters", rule, sandbox.id).returncode == 0
-        assert sandbox.cli("kata-ipvs", "ipvsadm", "--parameters", "-L", sandbox.id).stdout == _TABLE
+        assert sandbox.cli("kata-ipvs", "ipvsadm", "--parameters", "-L", sandbox.id).stdout.split()[-9:] == _SERVICE
         with _containers(sandbox, unique) as guest, guest.started("sh", "-c", "cat; exit 3") as (_, shim):
             assert shim.outcome(b"in\n") == (3, b"in\n", b"")
         assert sandbox.network("del-iface", {"name": "eth0"}).stdout == "null\n"

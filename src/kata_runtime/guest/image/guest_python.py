@@ -61,9 +61,7 @@ def interpreter_packages(version: str) -> frozenset[str]:
 def wanted_files(nodes: Mapping[str, Node], version: str) -> dict[str, Node]:
     """Return of the interpreter's packages the program and the useful part of the library, as sources."""
     program, root = f"python{version}", f"usr/lib/python{version}/"
-    kept = {
-        path: node for path, node in nodes.items() if path.startswith(root) and _is_wanted(path.removeprefix(root))
-    }
+    kept = {path: node for path, node in nodes.items() if path.startswith(root) and _is_wanted(path.removeprefix(root))}
     return kept | {f"usr/bin/{program}": nodes[f"usr/bin/{program}"], "usr/bin/python3": symbolic_link(program)}
 
 

@@ -37,7 +37,7 @@ def unpack_kernel(image: bytes) -> bytes:
 
 
 def _decompress(payload: bytes) -> bytes:
-    """Return the content of a payload (Debian 12: LZ4, Debian 13: zstd), nothing for a format that is not known here."""
+    """Return the content of a payload (LZ4 in Debian 12, zstd in 13), nothing for a format that is not known here."""
     try:
         if payload.startswith(lz4.MAGIC):
             return lz4.decompress(payload)

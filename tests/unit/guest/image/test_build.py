@@ -9,8 +9,8 @@ from tests.unit.guest.image.images import content, make_image
 
 from kata_runtime.errors import ConflictError, HostError, InputError
 from kata_runtime.guest.image import build_image, image_is_current
+from kata_runtime.guest.image.guest_python import python_version
 from kata_runtime.guest.image.packages import resolve
-from kata_runtime.guest.image.userland import agent_sources, compile_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,12 +86,14 @@ def test_image_is_current_only_when_complete(tmp_path: Path) -> None:
 
 
 def test_closure_holds_the_c_library() -> None:
-    """Resolution starts from nothing: what this host has installed is part of the answer."""
-    names = {package.name for package in resolve(["python3.11-minimal"])}
-    assert {"libc6", "libpython3.11-minimal", "python3.11-minimal", "zlib1g"} <= names
+    """Resolution starts from nothing, what this host has installed included; the release has one Python."""
+    names = {package.name for package in resolve(["python3-minimal"])}
+    version = python_version(names)
+    assert {"libc6", f"libpython{version}-minimal", f"python{version}-minimal", "zlib1g"} <= names
 
 
-def test_compilation_is_reproducible() -> None:
-    """The agent compiles to the same bytes twice."""
-    sources = agent_sources()
-    assert compile_python(sources) == compile_python(sources)
+def test_release_without_python() -> None:
+    """Packages without an interpreter are an error that names the releases that have one."""
+    with pytest.raises(HostError) as caught:
+        python_version(["python3-minimal", "python3.11", "libpython3.11-minimal"])
+    assert str(caught.value) == "python3-minimal depends on no interpreter; build from Debian 12 or 13"

@@ -55,7 +55,8 @@ def test_bootable_kernel_is_unpacked() -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [lzma.compress(b"no ELF"), lzma.compress(elf.MAGIC), lz4.MAGIC + _block(b"\xf0"), b"\x28\xb5\x2f\xfd\xff", b"?"]
+    "payload",
+    [lzma.compress(b"no ELF"), lzma.compress(elf.MAGIC), lz4.MAGIC + _block(b"\xf0"), b"\x28\xb5\x2f\xfd\xff", b"?"],
 )
 def test_other_kernels_stay(payload: bytes) -> None:
     """A kernel without a PVH entry, or packed in an unknown or broken way, boots as it came."""
