@@ -21,6 +21,7 @@ from kata_runtime.sandbox import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
     from tests.system.conftest import Namespace
 
 _KERNELS = {"12": "6.1.", "13": "6.12."}
