@@ -31,15 +31,16 @@ rm -rf .venv
 .venv/bin/python3 -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps -r requirements.lock
 packages=$(.venv/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 printf '%s/src\n' "$(pwd)" >"$packages/kata-runtime.pth"
-# Isolated and without the site module: a command is short, and start-up would be most of its time.
+# Isolated, without the site module, and by the interpreter itself instead of its link in .venv, for which it would look
+# around: a command is short, and start-up would be most of its time.
 cat >.venv/bin/kata-runtime <<EOF
-#!$(pwd)/.venv/bin/python3 -IS
+#!$(.venv/bin/python3 -c 'import os, sys; print(os.path.realpath(sys.executable))') -IS
 import sys
 
-sys.path.append("$(pwd)/src")
-from kata_runtime.cli.main import program
+sys.path.insert(0, "$(pwd)/src")
+from kata_runtime.fast_start import start
 
-program()
+start()
 EOF
 chmod 755 .venv/bin/kata-runtime
 .venv/bin/python3 -m compileall -q src

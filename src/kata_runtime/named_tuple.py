@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 else:
     from _collections import _tuplegetter
 
+    _new = tuple.__new__
+
     class _Maker(type):
         """Makes a subclass of tuple from the body of a class."""
 
@@ -25,12 +27,30 @@ else:
             namespace.update(_members(fields, defaults))
             return type(name, (tuple,), namespace)
 
+    # By number of fields. Compiling one for each class would take longer than all else that makes a class.
+    _MAKERS = (
+        lambda _class: _new(_class, ()),
+        lambda _class, a: _new(_class, (a,)),
+        lambda _class, a, b: _new(_class, (a, b)),
+        lambda _class, a, b, c: _new(_class, (a, b, c)),
+        lambda _class, a, b, c, d: _new(_class, (a, b, c, d)),
+        lambda _class, a, b, c, d, e: _new(_class, (a, b, c, d, e)),
+        lambda _class, a, b, c, d, e, f: _new(_class, (a, b, c, d, e, f)),
+        lambda _class, a, b, c, d, e, f, g: _new(_class, (a, b, c, d, e, f, g)),
+        lambda _class, a, b, c, d, e, f, g, h: _new(_class, (a, b, c, d, e, f, g, h)),
+        lambda _class, a, b, c, d, e, f, g, h, i: _new(_class, (a, b, c, d, e, f, g, h, i)),
+        lambda _class, a, b, c, d, e, f, g, h, i, j: _new(_class, (a, b, c, d, e, f, g, h, i, j)),
+        lambda _class, a, b, c, d, e, f, g, h, i, j, k: _new(_class, (a, b, c, d, e, f, g, h, i, j, k)),
+    )
+
     def _members(fields, defaults):
-        names = "".join(f"{field}, " for field in fields)
-        # One evaluated expression, as collections.namedtuple does it: calls are as fast as those of a plain function.
-        make = eval(f"lambda _class, {names}: _new(_class, ({names}))", {"_new": tuple.__new__})
-        make.__name__ = "__new__"
-        make.__defaults__ = tuple(defaults.values())
+        # A function of its own for each class, as collections.namedtuple does it: calls are as fast as plain ones.
+        if len(fields) < len(_MAKERS):
+            code = _MAKERS[len(fields)].__code__.replace(co_varnames=("_class", *fields))
+        else:
+            names = "".join(f"{field}, " for field in fields)
+            code = eval(f"lambda _class, {names}: _new(_class, ({names}))").__code__
+        make = type(_members)(code, {"_new": _new}, "__new__", tuple(defaults.values()))
         members = {field: _tuplegetter(place, "") for place, field in enumerate(fields)}
         return members | {
             "__slots__": (),

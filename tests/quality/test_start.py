@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 TOO_HEAVY = (
     "argparse", "asyncio", "concurrent.futures", "ctypes", "email", "importlib.metadata", "inspect", "ipaddress",
     "logging", "multiprocessing", "qemu", "random", "shutil", "ssl", "subprocess", "tarfile", "tempfile", "tomllib",
-    "urllib.request", "typing", "re", "json", "socket", "selectors", "dataclasses", "datetime", "string",
+    "urllib.request", "typing", "re", "json", "socket", "selectors", "dataclasses", "datetime", "string", "enum",
+    "signal", "contextlib", "functools", "collections", "types", "operator", "pathlib", "resource",
 )  # fmt: skip
 _SCRIPT = """
 import sys

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from contextlib import suppress
 
 from kata_runtime import __version__
+from kata_runtime import fast_signal as signal
 from kata_runtime.cli.argument_parser import Call, Help, Version, parse
 from kata_runtime.cli.streams import (
     AnswerError,
@@ -18,6 +17,7 @@ from kata_runtime.cli.streams import (
     write_line,
 )
 from kata_runtime.errors import KataError, UsageError
+from kata_runtime.fast_contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,9 +128,11 @@ def _report(exc: BaseException, outcome: str) -> int:
             notify(f"nobody reads the result; {outcome}")
         return 1
     if isinstance(exc, Interrupted):
+        from signal import Signals
+
         # It may have come after the work was done, and a deletion in a guest cannot be taken back half-way: the next
         # command on the container then completes it.
-        notify(f"ended by {signal.Signals(exc.number).name}; its change is made whole or not at all")
+        notify(f"ended by {Signals(exc.number).name}; its change is made whole or not at all")
         return 128 + exc.number
     if isinstance(exc, UsageError):
         notify(str(exc))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import stat
 
+from kata_runtime import fast_signal as signal
 from kata_runtime.errors import HostError, InputError
 
 DEFAULT_LIMIT = 16 * 1024 * 1024  # bytes

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from contextlib import contextmanager
 
 from kata_runtime import fast_json, operation_log
 from kata_runtime.errors import DeadlineError, GuestError, KernelError, ProtocolError
+from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.guest import wire
 from kata_runtime.guest.answer_limits import DEFAULT, FRAME_BYTES
 from kata_runtime.guest.host_port import Frame, GuestPort
@@ -17,10 +16,13 @@ from kata_runtime.netlink.exchange_logging import recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from kata_runtime.guest.answer_limits import Limits
     from kata_runtime.netlink.transport import Block, Family
+else:
+    from _collections import deque
 
 # How many blocks are in flight: the kernel works on one while others cross the port.
 _WINDOW_BLOCKS = 4

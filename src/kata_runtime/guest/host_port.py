@@ -6,11 +6,16 @@ import os
 import select
 import time
 from _socket import MSG_NOSIGNAL
-from collections import deque
 
 from kata_runtime import operation_log, unix_socket
 from kata_runtime.errors import ContainerError, DeadlineError, GuestError, ProtocolError
 from kata_runtime.guest import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import deque
+else:
+    from _collections import deque
 
 _READ_BYTES = 256 * 1024
 _HELLO_SECONDS = 1.0

@@ -7,9 +7,9 @@ command that finds the work pending compares the table with the snapshot and res
 from __future__ import annotations
 
 import errno
-from contextlib import suppress
 
 from kata_runtime.errors import GuestError, InputError, KataError
+from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs import batch_journal, rule_limit
 from kata_runtime.ipvs.batch_journal import Snapshot
 from kata_runtime.ipvs.engine import explain, requests

@@ -6,9 +6,9 @@ It is JSON and not rules, since programs in the container can create by netlink 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 
 from kata_runtime.errors import HostError
+from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs.model import (
     Forwarding,
     Protocol,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from kata_runtime.errors import HostError, KataError, KernelError
+from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs import batch, rule_limit
 from kata_runtime.ipvs.engine import Engine, explain
 from kata_runtime.ipvs.guest_setup import enable, load

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-from contextlib import suppress
 
 from kata_runtime.errors import GuestError, KataError, KernelError
+from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs.codec import FAMILY_NAME
 from kata_runtime.netlink.generic import find_family
 

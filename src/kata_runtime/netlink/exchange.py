@@ -6,7 +6,6 @@ Sequence numbers start at 1 in every exchange: a transport never mixes the answe
 from __future__ import annotations
 
 import errno
-from functools import partial
 from itertools import takewhile
 
 from kata_runtime.errors import KernelError, ProtocolError
@@ -157,7 +156,11 @@ def dump_each(
             again.append(index)
     _expect_end(messages)
     for index in again:
-        yield index, decoded(transport, family, requests[index], partial(decode, index))
+        yield index, decoded(transport, family, requests[index], _bound(decode, index))
+
+
+def _bound(decode: Callable[[int, bytes], T], index: int) -> Callable[[bytes], T]:
+    return lambda payload: decode(index, payload)
 
 
 def decoded(

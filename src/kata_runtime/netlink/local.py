@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-from contextlib import contextmanager
 
 from kata_runtime.errors import DeadlineError, HostError
+from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.netlink.exchange_logging import recorded
 from kata_runtime.netlink.message import NLMSG_DONE, NLMSG_ERROR, align, iter_messages, pack_message
 

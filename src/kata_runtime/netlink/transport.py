@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-
+from kata_runtime.fast_enum import IntEnum
 from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 from _socket import AF_INET6
-from contextlib import contextmanager
 
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
+from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import Address, add_address, addresses_of
 from kata_runtime.netlink.exchange import Request, call, call_each

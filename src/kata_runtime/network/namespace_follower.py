@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-from contextlib import suppress
 
 from kata_runtime.errors import KataError
+from kata_runtime.fast_contextlib import suppress
 from kata_runtime.network.namespace_watch import NamespaceWatch
 from kata_runtime.network.reconcile import reconcile
 

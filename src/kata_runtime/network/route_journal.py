@@ -7,9 +7,9 @@ finds that work pending in the record puts them back.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 
 from kata_runtime.errors import GuestError, HostError, KataError, KernelError
+from kata_runtime.fast_contextlib import suppress
 from kata_runtime.netlink.exchange import Request, attempt_all
 from kata_runtime.netlink.route import Route, RouteKey, unpack_route
 from kata_runtime.netlink.transport import Family

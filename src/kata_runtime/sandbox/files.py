@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+
+from kata_runtime.fast_contextlib import suppress
 
 
 def replace_durably(path: str, content: bytes) -> None:

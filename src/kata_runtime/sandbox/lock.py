@@ -6,11 +6,11 @@ import _thread
 import fcntl
 import os
 import select
-import signal
-from contextlib import contextmanager
 
+from kata_runtime import fast_signal as signal
 from kata_runtime import operation_log
 from kata_runtime.errors import DeadlineError, HostError
+from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
-from contextlib import contextmanager
 
+from kata_runtime import fast_signal as signal
 from kata_runtime.errors import DeadlineError, HostError
+from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.sandbox.confinement import Confinement, confine, load_libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from ctypes import CDLL
     from typing import NoReturn
+
+    from kata_runtime.sandbox.confinement import Confinement
 
 END_SECONDS = 10.0
 ENDING_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
@@ -168,6 +169,8 @@ class Child:
             raise HostError(f"cannot start {self._name}: {error.strerror}", errno=error.errno or 0) from error
 
     def _fork(self, program: Program, undo: ExitStack) -> None:
+        from kata_runtime.sandbox.confinement import load_libc
+
         libc = load_libc()
         gate_out, self._gate = os.pipe2(os.O_CLOEXEC)
         self._failure, failure_in = os.pipe2(os.O_CLOEXEC)
@@ -236,7 +239,7 @@ def _become(program: Program, libc: CDLL, gate: int, failure: int) -> NoReturn:
     """In the child: wait for the gate, drop everything, be the program."""
     try:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            if signal.getsignal(number) is not signal.SIG_DFL:
+            if signal.getsignal(number) != signal.SIG_DFL:
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
@@ -253,6 +256,8 @@ def _become(program: Program, libc: CDLL, gate: int, failure: int) -> NoReturn:
         for fd in program.keep:
             os.set_inheritable(fd, True)
         if program.confinement is not None:
+            from kata_runtime.sandbox.confinement import confine  # loaded before the fork
+
             confine(program.confinement, libc)
         os.execv(program.argv[0], list(program.argv))
     except OSError as error:

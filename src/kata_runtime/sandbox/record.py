@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 
 from kata_runtime import fast_json, operation_log
 from kata_runtime.errors import HostError
+from kata_runtime.fast_enum import StrEnum
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.files import replace_durably
@@ -100,8 +100,8 @@ class Record(NamedTuple):
 
 def boot_id() -> str:
     """What names this boot of the host (proc_sys_kernel(5))."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        return file.read().decode("ascii").strip()
 
 
 def load_record(directory: str) -> Record:

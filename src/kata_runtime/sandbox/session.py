@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 
 from kata_runtime.errors import ContainerError
+from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.identity import resolve, sandbox_of

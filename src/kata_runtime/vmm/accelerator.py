@@ -11,10 +11,10 @@ import fcntl
 import os
 import time
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
 
 from kata_runtime.errors import HostError
+from kata_runtime.fast_enum import StrEnum
 from kata_runtime.named_tuple import NamedTuple
 
 CACHE_DIRECTORY = Path("/var/cache/kata-runtime")

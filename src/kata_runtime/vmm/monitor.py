@@ -9,18 +9,20 @@ from __future__ import annotations
 import select
 import time
 from _socket import MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
-from collections import deque
-from contextlib import contextmanager
 
 from kata_runtime import fast_json, operation_log, unix_socket
 from kata_runtime.errors import DeadlineError, QemuError
+from kata_runtime.fast_contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections import deque
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import Self
+else:
+    from _collections import deque
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 10.0
