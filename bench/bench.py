@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 
-from bench import boot, carried, data_path, ipvs, network, start
+from bench import boot, carried, data_path, ipvs, library_imports, network, start
 from bench.harness import bench_sandbox
 
-_ALONE = {"boot": boot.measure, "data-path": data_path.measure}
+_ALONE = {"boot": boot.measure, "data-path": data_path.measure, "imports": library_imports.measure}
 _ON_A_SANDBOX = {"start": start.measure, "network": network.measure, "carried": carried.measure, "ipvs": ipvs.measure}
 
 

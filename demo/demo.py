@@ -50,8 +50,8 @@ class Stage:
         return done.stdout
 
 
-def notify(text: str) -> None:
-    """A paragraph of the story."""
+def explain(text: str) -> None:
+    """Print a paragraph of explanation."""
     print(f"\n{_DIM}{text}{_PLAIN}\n", flush=True)
 
 
@@ -66,12 +66,12 @@ def wire_up(stage: Stage) -> None:
 
 def story(stage: Stage) -> None:
     """Boot, add, ping, route, delete."""
-    notify("1. A secure container is a virtual machine. This boots one and prints its ID when its agent answers.")
+    explain("1. A secure container is a virtual machine. This boots one and prints its ID when its agent answers.")
     stage.type("kata-runtime run --detach demo")
     stage.type("kata-runtime list")
-    notify("2. It has no network yet. The host gets a bridge with a TAP on it, and a client beside it.")
+    explain("2. It has no network yet. The host gets a bridge with a TAP on it, and a client beside it.")
     wire_up(stage)
-    notify("3. The TAP becomes a NIC of the running container, configured and up.")
+    explain("3. The TAP becomes a NIC of the running container, configured and up.")
     nic = {
         "device": "tap_test",
         "name": "eth-test",
@@ -81,23 +81,23 @@ def story(stage: Stage) -> None:
     }
     stage.type("kata-runtime kata-network add-iface demo -", stdin=json.dumps(nic))
     stage.type("kata-runtime kata-network list-ifaces demo")
-    notify("4. The client reaches the container through the bridge: real packets, real replies.")
+    explain("4. The client reaches the container through the bridge: real packets, real replies.")
     stage.type("ping -n -c 3 172.16.0.3", where=stage.client)
-    notify("5. The client also owns 203.0.113.7, which the container cannot know: a route tells it.")
+    explain("5. The client also owns 203.0.113.7, which the container cannot know: a route tells it.")
     stage.type("ip address add 203.0.113.7/32 dev eth0", where=stage.client)
     route = {"dest": "203.0.113.0/24", "gateway": "172.16.0.1", "device": "eth-test"}
     stage.type("kata-runtime kata-network add-route demo -", stdin=json.dumps(route))
     stage.type("kata-runtime kata-network list-routes demo")
     stage.type("kata-runtime exec demo ping -c 2 203.0.113.7")
-    notify("6. It can balance connections, with the grammar and the listings of ipvsadm.")
+    explain("6. It can balance connections, with the grammar and the listings of ipvsadm.")
     service = "-t 172.16.0.3:80"
     stage.type(f'kata-runtime kata-ipvs ipvsadm --parameters "-A {service} -s rr" demo')
     stage.type(f'kata-runtime kata-ipvs ipvsadm --parameters "-a {service} -r 172.16.0.1:8080" demo')
     stage.type('kata-runtime kata-ipvs ipvsadm --parameters "-L" demo')
-    notify("7. The NIC goes while the container runs on; the TAP stays, it is the operator's.")
+    explain("7. The NIC goes while the container runs on; the TAP stays, it is the operator's.")
     stage.type("kata-runtime kata-network del-iface demo -", stdin='{"name":"eth-test"}')
     stage.type("kata-runtime kata-network list-ifaces demo")
-    notify("8. The container is shut down and removed without a trace.")
+    explain("8. The container is shut down and removed without a trace.")
     stage.type("kata-runtime kill demo")
     stage.type("kata-runtime delete demo")
     if stage.type("kata-runtime list --quiet"):
@@ -116,7 +116,7 @@ def main() -> int:
         except DemoError as error:
             print(f"demo: {error}", file=sys.stderr)
             return 1
-    notify("Done. Everything that this demo made is gone again.")
+    explain("Done. Everything that this demo made is gone again.")
     return 0
 
 
