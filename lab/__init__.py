@@ -1,0 +1,1 @@
+"""Several hosts on this one, as network namespaces with Open vSwitch and OVN: for tests, demo and benchmarks."""

@@ -1,0 +1,87 @@
+"""Daemons of Open vSwitch and OVN: started, killed, and ended whatever happens."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from typing import TYPE_CHECKING
+
+from lab.namespace import LabError, run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_END_SECONDS = 10.0
+
+
+class Daemon:
+    """A daemon with its files in ``directory``.
+
+    ``--detach`` tells when it is ready: the parent returns once its child listens on all its sockets (ovs-vswitchd(8)).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        prefix: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.pid = 0
+        self._pid_file = directory / f"{name}.pid"
+        self._log = directory / f"{name}.log"
+        common = [f"--pidfile={self._pid_file}", f"--log-file={self._log}"]
+        self._argv = [*prefix, *arguments, "--detach", *common, "-vconsole:off", "-vsyslog:off"]
+        self._environment = environment
+        # ovn-controller knows no --unixctl: all use the default place.
+        self._control = directory / arguments[0]
+        self._handle = -1
+
+    def start(self) -> None:
+        """Start it, and wait until it is ready.
+
+        :raise LabError: it is not; with the end of its log
+        """
+        try:
+            run(self._argv, self._environment)
+        except LabError as error:
+            raise LabError(f"{error}\n{self.log()[-2000:]}") from error
+        self.pid = int(self._pid_file.read_text())
+        self._handle = os.pidfd_open(self.pid)
+
+    def log(self) -> str:
+        """What it has logged."""
+        return self._log.read_text() if self._log.exists() else ""
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send it a signal, and wait until it is gone; kill it when it takes too long.
+
+        Does nothing when it does not run.
+        """
+        if self._handle < 0:
+            return
+        handle, self._handle = self._handle, -1
+        try:
+            for sent in (number, signal.SIGKILL):
+                try:
+                    signal.pidfd_send_signal(handle, sent)
+                except ProcessLookupError:
+                    return
+                if select.select([handle], [], [], _END_SECONDS)[0]:
+                    return
+            raise LabError(f"{self.name} (process {self.pid}) does not end")
+        finally:
+            os.close(handle)
+
+    def restart(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it by a signal and start it anew."""
+        self.end(number)
+        self.start()
+
+    def ask(self, *words: str) -> str:
+        """What it answers to a command of ovs-appctl(8) or ovn-appctl(8)."""
+        return run(["ovs-appctl", f"--target={self._control}.{self.pid}.ctl", *words])

@@ -1,0 +1,62 @@
+"""Network namespaces, and programs that run in them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    Completed = subprocess.CompletedProcess[str]
+
+COMMAND_SECONDS = 180
+
+
+class LabError(Exception):
+    """Something of the lab did not do what it should."""
+
+
+def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, *, stdin: str = "") -> str:
+    """Standard output of a program that must succeed; ``environment`` is added to this process's own.
+
+    :raise LabError: it failed; with the command line and what it printed
+    """
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False, input=stdin,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
+    if done.returncode:
+        raise LabError(f"{shlex.join(argv)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+class HostNamespace:
+    """A network namespace of this machine."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.prefix = ["nsenter", f"--net=/run/netns/{name}", "--"]
+
+    def run(self, *argv: str, environment: Mapping[str, str] | None = None) -> str:
+        """Standard output of a program in it that must succeed."""
+        return run([*self.prefix, *argv], environment)
+
+    def ip(self, words: str) -> str:
+        """Run ``ip`` in it."""
+        return self.run("ip", *words.split())
+
+
+@contextmanager
+def made_namespace(name: str) -> Iterator[HostNamespace]:
+    """A new network namespace with lo up, deleted at the end."""
+    run(["ip", "netns", "add", name])
+    try:
+        made = HostNamespace(name)
+        made.ip("link set lo up")
+        yield made
+    finally:
+        run(["ip", "netns", "delete", name])
