@@ -13,7 +13,7 @@ setup: environment
 demo: setup
 	@$(RUN) demo/demo.py
 
-test: test-environment
+test: test-environment neutron-environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m pytest
 
@@ -59,6 +59,9 @@ fuzz: environment
 environment:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh packages.txt
 
+neutron-environment:
+	@PYTHON="$(PYTHON)" sh scripts/setup_neutron.sh
+
 test-environment:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh packages.txt packages-test.txt
 
@@ -66,4 +69,4 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: setup demo test bench bench-check boot-stress kill-anywhere long-life check fuzz environment test-environment clean
+.PHONY: setup demo test bench bench-check boot-stress kill-anywhere long-life check fuzz environment test-environment neutron-environment clean

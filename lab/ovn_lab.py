@@ -39,7 +39,7 @@ def ovn_lab(prefix: str, hosts: int = 2, mtu: int = _UNDERLAY_MTU) -> Iterator[L
         for name in ("central", *(f"host{number}" for number in range(1, hosts + 1))):
             (directory / name).mkdir()
         central = stack.enter_context(running_central(directory / "central"))
-        underlay = Underlay(stack.enter_context(made_namespace(f"{prefix}-fabric")), mtu)
+        underlay = Underlay(stack.enter_context(made_namespace(f"{prefix}-fabric")), "fabric", "192.0.2", mtu)
         made = [
             stack.enter_context(
                 running_host(f"{prefix}-host{number}", directory / f"host{number}", number, central, underlay)

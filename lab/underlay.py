@@ -1,4 +1,4 @@
-"""The network between the hosts: a bridge in a namespace of its own, never in this machine's."""
+"""Networks between the hosts: bridges in a namespace of their own, never in this machine's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lab.namespace import HostNamespace
 
-_BRIDGE = "fabric"
 # Outer IPv4 and UDP headers, Geneve's with OVN's option, and the inner Ethernet header: RFC 8926, ovn-architecture(7).
 GENEVE_BYTES = 58
 # For ethtool -K: Open vSwitch in user space reads and writes frames as they are, and no hardware is behind it that
@@ -16,13 +15,18 @@ OFFLOADS_OFF = ("tx", "off", "tso", "off", "gso", "off", "gro", "off")
 
 
 class Underlay:
-    """A bridge that hosts are connected to; its ``mtu`` carries guests' packets of ``GENEVE_BYTES`` less."""
+    """A bridge that hosts are connected to; with ``mtu`` bytes it carries guests' packets of ``GENEVE_BYTES`` less.
 
-    def __init__(self, namespace: HostNamespace, mtu: int) -> None:
+    The ``number``-th host has the address ``subnet``.``number``, and the namespace of the bridge can have one, too.
+    """
+
+    def __init__(self, namespace: HostNamespace, bridge: str, subnet: str, mtu: int) -> None:
         self.namespace = namespace
         self.mtu = mtu
-        namespace.ip(f"link add {_BRIDGE} mtu {mtu} type bridge")
-        namespace.ip(f"link set {_BRIDGE} up")
+        self._bridge = bridge
+        self._subnet = subnet
+        namespace.ip(f"link add {bridge} mtu {mtu} type bridge")
+        namespace.ip(f"link set {bridge} up")
 
     @property
     def guest_mtu(self) -> int:
@@ -31,11 +35,20 @@ class Underlay:
 
     def connect(self, host: HostNamespace, number: int, uplink: str) -> str:
         """Give ``host`` an interface ``uplink`` to the bridge; the address that the host shall have."""
-        port = f"host{number}"
+        port = f"{self._bridge}{number}"
         peer = f"peer name {uplink} mtu {self.mtu} netns {host.name}"
-        self.namespace.ip(f"link add {port} mtu {self.mtu} master {_BRIDGE} type veth {peer}")
+        self.namespace.ip(f"link add {port} mtu {self.mtu} master {self._bridge} type veth {peer}")
         self.namespace.ip(f"link set {port} up")
         for namespace, end in ((self.namespace, port), (host, uplink)):
             namespace.run("ethtool", "-K", end, *OFFLOADS_OFF)
         host.ip(f"link set {uplink} up")
-        return f"192.0.2.{number}"
+        return self.address(number)
+
+    def address(self, number: int) -> str:
+        """The address of a number."""
+        return f"{self._subnet}.{number}"
+
+    def take_address(self, number: int) -> str:
+        """Give the bridge's namespace itself an address, which is returned."""
+        self.namespace.ip(f"address add {self.address(number)}/24 dev {self._bridge}")
+        return self.address(number)
