@@ -19,7 +19,10 @@ _READY = b"READY=1"
 
 @contextmanager
 def running_mariadb(directory: Path, database: str) -> Iterator[Path]:
-    """MariaDB with an empty database; its socket. Without grant tables, which it would take seconds to make."""
+    """MariaDB with an empty database; its socket. Without grant tables, which it would take seconds to make.
+
+    It tells that it is ready as sd_notify(3) says.
+    """
     (directory / "data").mkdir()
     (directory / "init.sql").write_text(f"CREATE DATABASE {database} CHARACTER SET utf8mb3;\n")
     opened = directory / "mariadb.sock"
@@ -36,7 +39,6 @@ def running_mariadb(directory: Path, database: str) -> Iterator[Path]:
         listening.settimeout(_START_SECONDS)
         with running_program(argv, directory / "mariadb.log", {"NOTIFY_SOCKET": str(notifications)}):
             try:
-                # sd_notify(3)
                 while _READY not in listening.recv(4096):
                     pass
             except TimeoutError as error:

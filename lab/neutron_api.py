@@ -38,7 +38,7 @@ class SocketServer(Server):
 class Handler(WSGIRequestHandler):
     """Logs nothing and looks up no names: Neutron logs its requests itself."""
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *arguments: object) -> None:
         """Log nothing."""
 
     def address_string(self) -> str:
@@ -56,7 +56,8 @@ def main() -> None:
         make_server(path, 0, application, SocketServer, Handler) as beside,
     ):
         Thread(target=beside.serve_forever, daemon=True).start()
-        print("ready", flush=True)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
         server.serve_forever()
 
 

@@ -19,7 +19,7 @@ _END_SECONDS = 10.0
 def running_program(
     argv: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, end: signal.Signals = signal.SIGTERM
 ) -> Iterator[subprocess.Popen[str]]:
-    """A program whose standard output can be read and whose standard error goes to ``log``; the signal ``end`` ends it."""
+    """A program whose standard output can be read, with standard error in ``log``; the signal ``end`` ends it."""
     with (
         log.open("a") as errors,
         subprocess.Popen(

@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from lab.host import Host
     from lab.logical_switch import LogicalPort
 
-# ethtool(8) -K tx, sg, tso and gso off, by its ioctl (linux/ethtool.h), since the guest has no ethtool.
-_OFFLOADS_OFF = """
-import array, fcntl, socket, struct, sys
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
-    for command in (0x17, 0x19, 0x1f, 0x24):
-        value = array.array("B", struct.pack("II", command, 0))
-        fcntl.ioctl(opened, 0x8946, struct.pack("16sP", sys.argv[1].encode(), value.buffer_info()[0]))
-"""
-
 
 class Side:
     """A host, and the sandbox that runs on it."""
@@ -43,10 +34,10 @@ class Side:
         return self.sandbox.runtime.argv("exec", self.sandbox.id)
 
     @contextmanager
-    def attached(self, port: LogicalPort, mtu: int, name: str = "eth0", *, offload: bool = False) -> Iterator[None]:
-        """Make ``port`` a NIC of the sandbox, with what a virtual NIC leaves to hardware or without."""
+    def plugged(self, port: LogicalPort, mtu: int, name: str = "eth0", *, offload: bool = False) -> Iterator[None]:
+        """Make ``port`` a NIC of the sandbox by hand: a TAP on the switch, and add-iface."""
         device = f"t{port.mac[3:].replace(':', '')}"
-        document = nic(device, name, f"{port.address}/16", mac=port.mac, mtu=mtu)
+        document = nic(device, name, f"{port.address}/16", mac=port.mac, mtu=mtu, offload=offload)
         with ExitStack() as stack:
             self.namespace.tap(device, mtu=mtu)
             stack.callback(self.namespace.run, "ip", "link", "delete", device)
@@ -55,14 +46,7 @@ class Side:
             done = self.sandbox.network("add-iface", document)
             assert (done.returncode, done.stderr) == (0, "")
             stack.callback(self.sandbox.network, "del-iface", document)
-            if not offload:
-                self.switch_off_offloads(name)
             yield
-
-    def switch_off_offloads(self, name: str) -> None:
-        """Let the guest's kernel make checksums and segments itself."""
-        done = self.sandbox.guest("python3", "-c", _OFFLOADS_OFF, name)
-        assert (done.returncode, done.stderr) == (0, "")
 
 
 @contextmanager
