@@ -1,19 +1,19 @@
 """Python packages that only some commands need: found when such a command runs, never at the start of others.
 
-    from kata_runtime.cli.optional_packages import RICH, require
+    from kata_runtime.optional_packages import RICH, require
 
     require(RICH)               # raises the one line that says how to install it
     from rich.tree import Tree  # an ordinary import statement, which mypy understands
 
 The program runs as ``python3 -IS``, without the site module and so without site-packages: ``require`` adds those of
-this interpreter or virtual environment, by site.main() as the documentation of ``site`` says for ``-S``. Modules that
-use such a package import it at their top and are themselves imported inside the function that has called ``require``.
-For another package add a constant here, and its versions to ``tools`` or another extra in pyproject.toml and, with
-hashes, to requirements.lock.
+the virtual environment that the program lies in, or of the system's Python. Modules that use such a package import it
+at their top and are themselves imported inside the function that has called ``require``. For another package add a
+constant here, and its versions to ``tools`` or another extra in pyproject.toml and, with hashes, to requirements.lock.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 from kata_runtime.errors import HostError
@@ -31,6 +31,8 @@ class Package(NamedTuple):
 _added = False
 
 RICH = Package("rich", "rich", "python3-rich")
+OVSDBAPP = Package("ovsdbapp", "ovsdbapp", "python3-ovsdbapp")
+OPENSTACKSDK = Package("openstack", "openstacksdk", "python3-openstacksdk")
 PROMETHEUS_CLIENT = Package("prometheus_client", "prometheus-client", "python3-prometheus-client")
 
 
@@ -59,11 +61,32 @@ def require(package: Package) -> None:
 def add_site_packages() -> None:
     """Add the directories to sys.path that ``-S`` left out: of the virtual environment, or of the system's Python."""
     global _added
-    if sys.flags.no_site and not _added:
-        import site
+    if not sys.flags.no_site or _added:
+        return
+    import site
 
+    environment = virtual_environment()
+    if environment:
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        site.addsitedir(os.path.join(environment, "lib", version, "site-packages"))
+    else:
         site.main()
-        _added = True
+    _added = True
+
+
+def virtual_environment() -> str:
+    """The directory of the virtual environment that the program belongs to; empty where it is in none.
+
+    The program in ``bin`` of an environment runs by the interpreter that the environment was made with, which does not
+    know of it.
+    """
+    if sys.prefix != sys.base_prefix:
+        return sys.prefix
+    for program in (sys.executable, os.path.realpath(sys.argv[0])):
+        directory = os.path.dirname(os.path.dirname(program))
+        if os.path.exists(os.path.join(directory, "pyvenv.cfg")):
+            return directory
+    return ""
 
 
 def _broken(package: Package, error: ImportError) -> HostError:
@@ -75,6 +98,7 @@ def _broken(package: Package, error: ImportError) -> HostError:
 
 def _installation(package: Package) -> str:
     """A virtual environment has a pip of its own; Debian's Python refuses pip (PEP 668)."""
-    if sys.prefix != sys.base_prefix:
-        return f"{sys.executable} -m pip install {package.distribution}"
+    environment = virtual_environment()
+    if environment:
+        return f"{environment}/bin/python3 -m pip install {package.distribution}"
     return f"apt-get install {package.debian}"

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-_SOURCE = Path(__file__).parents[3] / "src"
+_SOURCE = Path(__file__).parents[2] / "src"
 _SCRIPT = """
 import sys
 sys.path.append(sys.argv[1])
-from kata_runtime.cli.optional_packages import Package, require
+from kata_runtime.optional_packages import Package, require
 from kata_runtime.errors import HostError
 before = list(sys.path)
 try:
@@ -43,7 +43,7 @@ def test_absent_package_is_one_line() -> None:
     """An absent package is named with the command that installs it."""
     assert _require("kata_absent", "kata-absent", "python3-kata-absent") == (
         "this command needs the Python package 'kata-absent', which is not installed; "
-        f"install it with '{sys.executable} -m pip install kata-absent'\n"
+        f"install it with '{sys.prefix}/bin/python3 -m pip install kata-absent'\n"
     )
 
 
