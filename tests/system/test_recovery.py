@@ -39,6 +39,7 @@ def step(owner, name):
     setattr(owner, name, counted)
 
 from kata_runtime.guest.channel import AgentChannel, Subscription
+from kata_runtime.netlink.local import LocalTransport
 from kata_runtime.network import interfaces
 from kata_runtime.sandbox.session import Session
 from kata_runtime.vmm.monitor import Monitor
@@ -46,15 +47,16 @@ step(Session, "save")
 step(Monitor, "_execute")
 step(AgentChannel, "exchange")
 step(Subscription, "wait")
+step(LocalTransport, "exchange")
 from kata_runtime.cli.main import main
 sys.exit(main())
 """
 _ENOUGH = 40
 
 
-def killed_at(sandbox: Sandbox, step: int, moment: str, verb: str, document: object) -> bool:
+def killed_at(sandbox: Sandbox, step: int, moment: str, verb: str, document: object, *options: str) -> bool:
     """Whether the command lived long enough to be killed at this step."""
-    argv = sandbox.runtime.argv("kata-network", verb, sandbox.id, "-")
+    argv = sandbox.runtime.argv("kata-network", verb, sandbox.id, "-", *options)
     program = argv.index("--root") - 1
     argv[program : program + 1] = [sys.executable, "-c", _KILLED, str(step), moment]
     done = subprocess.run(argv, input=json.dumps(document).encode(), capture_output=True, check=False, timeout=120)

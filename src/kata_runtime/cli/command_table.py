@@ -70,6 +70,7 @@ GLOBAL_OPTIONS = (
 )
 
 _ID = "<container-id>"
+_OVSDB = Option("--ovsdb", "ADDRESS", "Open vSwitch's database (default: unix:/run/openvswitch/db.sock)")
 _PROCESS_FILES = (
     Option("--pid-file", "FILE", "where the pid of the process goes that stands for it on this host"),
     Option("--console-socket", "SOCKET", "where the terminal's master goes"),
@@ -88,6 +89,25 @@ COMMANDS = (
         (_ID, "FILE"),
         "replace all routes that the kernel did not make",
         handlers.network,
+    ),
+    Command(
+        ("kata-network", "add-port"),
+        (_ID, "PORT|FILE"),
+        "make a NIC for a port of Neutron, or in a bridge of this host",
+        handlers.network,
+        (
+            Option("--name", "NIC", "with PORT: name in the container (default: the first free of eth0, eth1, ...)"),
+            Option("--migrate", None, "with PORT: take it over from the host that it is bound to"),
+            Option("--cloud", "NAME", "with PORT: the cloud in clouds.yaml (default: OS_CLOUD and other OS_*)"),
+            Option("--bridge", "BRIDGE", "plug a NIC as FILE describes it into this Linux bridge"),
+            Option("--ovs", "BRIDGE", "plug a NIC as FILE describes it into this bridge of Open vSwitch"),
+            Option("--iface-id", "ID", "with --ovs: what its controller, such as OVN, knows the port by"),
+            _OVSDB,
+        ),
+    ),
+    Command(("kata-network", "list-ports"), (_ID,), "list the NICs that add-port added", handlers.network),
+    Command(
+        ("kata-network", "del-port"), (_ID, "PORT"), "remove a NIC that add-port added, and its port", handlers.network
     ),
     Command(
         ("kata-ipvs", "ipvsadm"),

@@ -23,8 +23,22 @@ FILE (- is standard input) holds one JSON object or a list of them:
    "gateway": "172.16.0.1",       needed with default
    "device": "eth-test"}          name in the container
 """
+_PORT = """\
+With --bridge or --ovs FILE (- is standard input) holds the JSON of add-iface without "device": the TAP is made here,
+plugged in, and goes with the NIC. ovsdb-server is found by --ovsdb or [network] ovsdb.
+
+Prints the NIC as add-iface does, and its "port"; null when it fails."""
 _DETAILS = {
     "kata-network add-iface": _NIC,
+    "kata-network add-port": _PORT,
+    "kata-network list-ports": """\
+Prints the ports in the order they were added, null for none:
+  [{"port":"kt0123456789","name":"eth0","device":"kt0123456789","kind":"bridge","bridge":"br0",
+    "mac":"02:42:20:6f:a3:69","ip":["172.16.0.3/16"],"mtu":1500}]""",
+    "kata-network del-port": """\
+PORT is the "port" that add-port printed, or the NIC's name in the container.
+
+Prints null. What cannot be undone, since Open vSwitch does not answer, is named.""",
     "kata-network list-ifaces": """\
 Prints the NICs in the order they were added, null for none:
   [{"name":"eth-test","mac":"02:42:20:6f:a3:69","ip":["172.16.0.3/16"],"mtu":1500}]""",

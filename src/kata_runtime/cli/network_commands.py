@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kata_runtime.cli.argument_parser import Call
+    from kata_runtime.network.interfaces import AddedNic
     from kata_runtime.network.requests import RouteRequest
     from kata_runtime.network.route_table import ListedRoute
     from kata_runtime.sandbox.record import NicRecord
@@ -46,25 +47,31 @@ def _add_interface(call: Call) -> _Answer:
     from kata_runtime.network.requests import read_nic_request
 
     request = read_nic_request(read_input(call.operands[1]))
-    from kata_runtime.cli.network_json import added_nic
     from kata_runtime.network.interfaces import add_interface
 
     with session_of(call, "interface") as session:
         added = add_interface(session, request)
         nic = session.record.nics[-1]
+    return _added(call, added, nic)
+
+
+def _added(call: Call, added: AddedNic, nic: NicRecord) -> _Answer:
+    from kata_runtime.cli.network_json import added_nic
+
     if added.note:
         notify(added.note)
     text = added_nic(
-        device=request.device,
-        name=request.name,
-        addresses=[*(address.with_prefix for address in request.addresses), *added.leased],
-        mac=request.mac,
-        mtu=request.mtu,
-        vhost_user_socket=request.vhost_user_socket,
-        queues=request.queues,
-        offload=request.offload,
-        dhcp=request.dhcp,
+        device=nic.device,
+        name=nic.name,
+        addresses=(*nic.addresses, *added.leased),
+        mac=nic.mac,
+        mtu=nic.mtu,
+        vhost_user_socket=nic.vhost_user_socket,
+        queues=nic.queues,
+        offload=nic.offload,
+        dhcp=nic.dhcp,
         pci_address=added.pci_address,
+        port="" if nic.port is None else nic.port.port,
     )
     return _Answer(text, lambda: _take_out(call, nic))
 
@@ -121,6 +128,27 @@ def _delete_interface(call: Call) -> _Answer:
     return _Answer("null", _carried_out)
 
 
+def _add_port(call: Call) -> _Answer:
+    from kata_runtime.cli import port_commands
+
+    added, nic = port_commands.add_port(call)
+    return _added(call, added, nic)
+
+
+def _list_ports(call: Call) -> _Answer:
+    from kata_runtime.cli import port_commands
+    from kata_runtime.cli.network_json import compact
+
+    return _Answer(compact(port_commands.list_ports(call) or None), None)
+
+
+def _delete_port(call: Call) -> _Answer:
+    from kata_runtime.cli import port_commands
+
+    port_commands.delete_port(call)
+    return _Answer("null", _carried_out)
+
+
 def _add_routes(call: Call) -> _Answer:
     from kata_runtime.network.requests import read_route_requests
     from kata_runtime.network.routes import add_routes
@@ -169,6 +197,9 @@ _COMMANDS: dict[str, Callable[[Call], _Answer]] = {
     "add-iface": _add_interface,
     "list-ifaces": _list_interfaces,
     "del-iface": _delete_interface,
+    "add-port": _add_port,
+    "list-ports": _list_ports,
+    "del-port": _delete_port,
     "add-route": _add_routes,
     "del-route": _delete_routes,
     "list-routes": _list_routes,

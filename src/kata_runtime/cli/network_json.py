@@ -28,8 +28,9 @@ def added_nic(
     offload: bool,
     dhcp: bool,
     pci_address: str,
+    port: str = "",
 ) -> str:
-    """What add-iface prints; ``addresses`` as ``172.16.0.3/16``."""
+    """What add-iface, or with ``port`` add-port, prints; ``addresses`` as ``172.16.0.3/16``."""
     answer = _nic(device, name, addresses, mac, mtu)
     if vhost_user_socket:
         answer["vhostUserSocket"] = vhost_user_socket
@@ -40,6 +41,8 @@ def added_nic(
     if dhcp:
         answer["dhcp"] = True
     answer["pciAddr"] = pci_address
+    if port:
+        answer["port"] = port
     return compact(answer)
 
 

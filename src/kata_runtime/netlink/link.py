@@ -133,8 +133,12 @@ def set_link(
     mac: str | None = None,
     mtu: int | None = None,
     up: bool | None = None,
+    master: int | None = None,
 ) -> Request:
-    """Change the attributes given. The kernel applies them one by one: after a refusal some may have changed."""
+    """Change the attributes given; ``master`` is the index of a bridge.
+
+    The kernel applies them one by one: after a refusal some may have changed.
+    """
     flags = IFF_UP if up else 0
     change = 0 if up is None else IFF_UP
     payload = _HEADER.pack(0, 0, index, flags, change)
@@ -148,6 +152,9 @@ def set_link(
     if name is not None:
         payload += pack_text(_IFLA_IFNAME, _checked_name(name))
         words.append(f"name {name!r}")
+    if master is not None:
+        payload += pack_u32(_IFLA_MASTER, master)
+        words.append(f"master {master}")
     if up is not None:
         words.append("up" if up else "down")
     return Request(f"set interface {index} {' '.join(words)}", RTM_NEWLINK, 0, payload)

@@ -20,7 +20,7 @@ from kata_runtime.sandbox.pending import begun, ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from kata_runtime.guest.channel import AgentChannel
     from kata_runtime.network.endpoint import Endpoint
@@ -59,6 +59,14 @@ def list_interfaces(session: Session) -> list[ListedNic]:
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
+    return [listed for _, listed in read_interfaces(session) if listed is not None]
+
+
+def read_interfaces(session: Session) -> list[tuple[NicRecord, ListedNic | None]]:
+    """The NICs of ``list_interfaces`` with what is recorded of them; None is one that the guest lacks.
+
+    :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
+    """
     leaving = leaving_names(session.record)
     nics = [nic for nic in session.record.nics if not nic.carried_from and nic.name not in leaving]
     if not nics:
@@ -68,7 +76,7 @@ def list_interfaces(session: Session) -> list[ListedNic]:
     by_name = {state.name: state for state in states}
     by_mac = {state.mac: state for state in states}
     found = ((nic, by_name.get(nic.name) or by_mac.get(nic.mac)) for nic in nics)
-    return [_listed(nic, state) for nic, state in found if state is not None]
+    return [(nic, None if state is None else _listed(nic, state)) for nic, state in found]
 
 
 def _listed(nic: NicRecord, state: NicState) -> ListedNic:
@@ -107,8 +115,16 @@ def add_interface(session: Session, request: NicRequest) -> AddedNic:
         return plug_nic(session, request, nic, endpoint_class(kind)(session, nic, namespace))
 
 
-def plug_nic(session: Session, request: NicRequest, nic: NicRecord, endpoint: Endpoint) -> AddedNic:
+def plug_nic(
+    session: Session,
+    request: NicRequest,
+    nic: NicRecord,
+    endpoint: Endpoint,
+    complete: Callable[[], list[str]] = list,
+) -> AddedNic:
     """Plug ``endpoint`` as the NIC that ``place`` described, or leave everything as it was; closes ``endpoint``.
+
+    ``complete`` does what is left to do when the guest has the NIC, and returns notes for the user.
 
     :raise ConflictError, LimitError, HostError, QemuError, GuestError, KernelError, DeadlineError: see add_interface.
     """
@@ -130,6 +146,7 @@ def plug_nic(session: Session, request: NicRequest, nic: NicRecord, endpoint: En
                 notes = [_use_queues(session, nic, index)]
                 configure(channel, index, request)
                 leased = _lease(channel, nic, index, notes)
+                notes += complete()
             except BaseException:
                 _undo_addition(session, work)
                 raise

@@ -27,7 +27,9 @@ _AGAIN_SECONDS = 0.2
 
 def addition(nic: NicRecord) -> Mapping[str, object]:
     """The work of adding a NIC."""
-    return {"kind": ADD, "nic": nic._asdict()}
+    from kata_runtime.sandbox.record import document_of
+
+    return {"kind": ADD, "nic": document_of(nic)}
 
 
 def deletion(record: Record, name: str) -> Mapping[str, object]:

@@ -21,7 +21,7 @@ from kata_runtime.sandbox.record import EndpointKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from kata_runtime.netlink.link import Link
     from kata_runtime.network.namespace import Namespace
@@ -80,15 +80,18 @@ def recover(session: Session, pending: Mapping[str, object]) -> None:
             raise HostError(f"unfinished work {pending.get('kind')!a} is none of the network namespace's")
 
 
-def release_all(record: Record) -> None:
-    """Take away all that was made in namespaces for the NICs of a machine that has ended.
+def release_all(record: Record, notify: Callable[[str], None]) -> None:
+    """Take away all that was made on this host for the NICs of a machine that has ended.
+
+    ``notify`` is called with a line for each thing that stays elsewhere, since who holds it does not answer.
 
     :raise HostError: the kernel refused for one; it was tried for all.
     """
     failures = []
     for nic in (*record.nics, *(nic for _, nic in begun_nics(record))):
         try:
-            endpoint_class(nic.kind).release(nic)
+            for leftover in endpoint_class(nic.kind).release(nic):
+                notify(leftover)
         except HostError as error:
             failures.append(error)
     for failure in failures:

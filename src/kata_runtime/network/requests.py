@@ -35,6 +35,7 @@ _ADDRESS_IGNORED = ("Family",)
 _ROUTE_KEYS = ("dest", "gateway", "device", "Source", "Scope")
 _ROUTE_IGNORED = ("Family", "RawFlags", "PciPath", "LinkType")
 
+_UNNAMED = "unnamed"
 _DEFAULT_WORDS = ("default", "")
 
 
@@ -74,7 +75,11 @@ def read_nic_request(data: bytes) -> NicRequest:
 
     :raise InputError: not JSON, or a field is missing, unknown or outside its limits.
     """
-    fields = _known_fields(_object_of(read_json(data), "a NIC"), "a NIC", _NIC_KEYS, _NIC_IGNORED)
+    return _nic_request(_object_of(read_json(data), "a NIC"))
+
+
+def _nic_request(given: dict[str, object]) -> NicRequest:
+    fields = _known_fields(given, "a NIC", _NIC_KEYS, _NIC_IGNORED)
     socket = fields.get("vhostUserSocket")
     queues = fields.get("queues")
     offload = fields.get("offload")
@@ -90,6 +95,18 @@ def read_nic_request(data: bytes) -> NicRequest:
         offload=True if offload is None else boolean_of(offload, "offload"),
         dhcp=False if dhcp is None else boolean_of(dhcp, "dhcp"),
     )
+
+
+def read_port_request(data: bytes) -> NicRequest:
+    """The NIC described by the input of add-port, whose device has no name yet.
+
+    :raise InputError: as read_nic_request.
+    """
+    fields = _object_of(read_json(data), "a NIC")
+    for key in fields:
+        if key.lower() in ("device", "vhostusersocket"):
+            raise InputError(f"the NIC has {shown(key)}", field=key, hint="leave it out: add-port makes the device")
+    return _nic_request({**fields, "device": _UNNAMED})._replace(device="")
 
 
 def read_nic_name(data: bytes) -> str:

@@ -8,9 +8,9 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ConflictError, ContainerError, HostError, KataError
+from kata_runtime.guest.crun import Crun
 from kata_runtime.network.reconcile import release_all
 from kata_runtime.oci import container as status_of
-from kata_runtime.oci import guest_mounts
 from kata_runtime.oci.container import Container, load_container
 from kata_runtime.oci.guest_command import FreePort
 from kata_runtime.oci.hooks import run_hooks
@@ -23,6 +23,7 @@ from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.session import held
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from kata_runtime.sandbox.lock import LockWait
@@ -44,7 +45,7 @@ def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool) -> None:
         # A record that cannot be read names no process that may be ended; the sandbox's removal looks for itself.
         container = None
     if container is None:
-        lifecycle.delete(root, text, lock_wait, force=force, release=_release)
+        lifecycle.delete(root, text, lock_wait, force=force, release=_release(lock_wait))
         return
     status = container.current_status()
     if status in (status_of.RUNNING, status_of.PAUSED) and not force:
@@ -76,7 +77,7 @@ def _delete_container(root: str, container: Container, lock_wait: LockWait) -> N
         current = load_container(root, container.container_id) or container
         kill_process(current.shim, current.shim_start_time)
         if pod_members(root, container.sandbox_id) <= {container.container_id}:
-            remove_pod(root, container.sandbox_id)
+            remove_pod(root, container.sandbox_id, lock_wait)
             stack.close()
             if not container.owns_pod:
                 _remove_member(root, current)
@@ -84,7 +85,7 @@ def _delete_container(root: str, container: Container, lock_wait: LockWait) -> N
             if _machine_runs(directory):
                 # A guest that does not answer loses its container with its VM.
                 with suppress(KataError):
-                    guest_mounts.forget_container(FreePort(directory, container.sandbox_id), container.container_id)
+                    Crun(FreePort(directory, container.sandbox_id)).delete(container.container_id, force=True)
             unshare(directory, container.container_id)
             if container.owns_pod:
                 os.unlink(os.path.join(directory, paths.CONTAINER))
@@ -103,7 +104,7 @@ def pod_members(root: str, sandbox_id: str) -> set[str]:
     }
 
 
-def remove_pod(root: str, sandbox_id: str) -> None:
+def remove_pod(root: str, sandbox_id: str, lock_wait: LockWait) -> None:
     """End a pod's VM and remove its directory, by whoever holds its lock.
 
     :raise HostError, DeadlineError: something stays; the directory then still names it.
@@ -111,13 +112,17 @@ def remove_pod(root: str, sandbox_id: str) -> None:
     directory = os.path.join(root, sandbox_id)
     if not os.path.exists(directory):
         return
-    lifecycle.remove(root, sandbox_id, _release)
+    lifecycle.remove(root, sandbox_id, _release(lock_wait))
 
 
-def _release(record: Record) -> None:
-    """Take away what was made in network namespaces for the NICs of a VM that has ended."""
-    if record.nics or record.pending:
-        release_all(record)
+def _release(lock_wait: LockWait) -> Callable[[Record], None]:
+    """What takes away all that was made on this host for the NICs of a VM that has ended, and tells what stays."""
+
+    def release(record: Record) -> None:
+        if record.nics or record.pending:
+            release_all(record, lock_wait.notify)
+
+    return release
 
 
 def _remove_member(root: str, container: Container) -> None:

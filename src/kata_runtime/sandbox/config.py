@@ -42,6 +42,7 @@ class Config(NamedTuple):
     enable_debug: bool = False
     ipvs_rule_limit: int = 20_000
     follow_network: bool = True
+    ovsdb: str = "unix:/run/openvswitch/db.sock"
 
 
 # Section, key and what else than the type of the default a value must be.
@@ -53,8 +54,10 @@ _RANGES = {
 }
 _CHOICES = {"machine_type": ("q35",), "accelerator": ("auto", "kvm", "tcg"), "template": ("auto", "off")}
 _RUNTIME_KEYS = ("ipvs_rule_limit", "follow_network")
+_NETWORK_KEYS = ("ovsdb",)
 _SECTIONS = {
-    ("hypervisor", "qemu"): tuple(key for key in Config._fields if key not in _RUNTIME_KEYS),
+    ("hypervisor", "qemu"): tuple(key for key in Config._fields if key not in _RUNTIME_KEYS + _NETWORK_KEYS),
+    ("network",): _NETWORK_KEYS,
     ("runtime",): _RUNTIME_KEYS,
 }
 

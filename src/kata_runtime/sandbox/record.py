@@ -28,6 +28,20 @@ class EndpointKind(StrEnum):
     # An interface of any Ethernet kind: a TAP beside it, and traffic control that moves the packets between both.
     REDIRECT = "redirect"
     MACVTAP = "macvtap"
+    # TAPs that add-port made and plugged into a Linux bridge or into Open vSwitch.
+    BRIDGE = "bridge"
+    OVS = "ovs"
+
+
+class PortRecord(NamedTuple):
+    """Where a TAP is plugged in that add-port made.
+
+    ``port`` is an iface-id of Open vSwitch or, without one, the name of the TAP; ``ovsdb`` the address of the database.
+    """
+
+    port: str
+    bridge: str
+    ovsdb: str = ""
 
 
 class NicRecord(NamedTuple):
@@ -37,7 +51,7 @@ class NicRecord(NamedTuple):
     interface of the network namespace ``namespace`` (device and inode number of its file, ``4:4026531840``; a
     vhost-user NIC has none). ``carried_from`` is empty for a NIC that add-iface added; otherwise the path of
     that namespace, of which the NIC mirrors the interface with the index ``interface``. With ``dhcp`` a client in the
-    guest renews its address.
+    guest renews its address. ``port`` is there for a NIC that add-port added.
     """
 
     name: str
@@ -54,6 +68,7 @@ class NicRecord(NamedTuple):
     interface: int = 0
     offload: bool = True
     dhcp: bool = False
+    port: PortRecord | None = None
 
     @property
     def identity(self) -> str:
@@ -137,7 +152,7 @@ def save_record(directory: str, record: Record) -> None:
     :raise HostError: the file system refused.
     """
     document: dict[str, Any] = {"version": VERSION, **record._asdict()}
-    document["nics"] = [nic._asdict() for nic in record.nics]
+    document["nics"] = [document_of(nic) for nic in record.nics]
     path = os.path.join(directory, paths.RECORD)
     with operation_log.measured("record", path=path, pending=record.pending):
         try:
@@ -146,14 +161,23 @@ def save_record(directory: str, record: Record) -> None:
             raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
 
 
+def document_of(nic: NicRecord) -> dict[str, object]:
+    """A NIC as it lies in a record or in pending work."""
+    return {**nic._asdict(), "port": None if nic.port is None else nic.port._asdict()}
+
+
 def nic_of(document: Any) -> NicRecord:
-    """A NIC as it lies in a record or in pending work.
+    """The NIC that ``document_of`` made this of.
 
     :raise TypeError, KeyError, ValueError: it is none.
     """
     fields = dict(document)
     fields["addresses"] = tuple(fields["addresses"])
     fields["kind"] = EndpointKind(fields["kind"])
+    if fields.get("port") is not None:
+        port = fields["port"] = PortRecord(**fields["port"])
+        if not all(isinstance(value, str) for value in port):
+            raise TypeError(f"port is {port!a}")
     return NicRecord(**fields)
 
 

@@ -69,23 +69,29 @@ def open_tap(name: str, queues: int) -> list[int]:
     return opened
 
 
-def create_tap(name: str) -> int:
-    """The descriptor of a new TAP in the caller's network namespace, which is deleted when the last copy is closed.
+def create_tap(name: str, queues: int = 0) -> list[int]:
+    """Descriptors of a new TAP in the caller's network namespace, which is deleted when the last copy is closed.
 
-    Frames on it are as those of ``open_tap``.
+    There is one for each queue pair (at least one); frames on them are as those of ``open_tap``.
 
     :raise ConflictError: there is an interface of that name. :raise HostError: the kernel refused.
     """
-    opened = _open_device()
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if queues > 1 else 0)
+    opened: list[int] = []
     try:
-        fcntl.ioctl(
-            opened, _TUNSETIFF, _IFREQ.pack(name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_TUN_EXCL)
-        )
+        while len(opened) < max(queues, 1):
+            opened.append(_open_device())
+            exclusive = _IFF_TUN_EXCL if len(opened) == 1 else 0
+            fcntl.ioctl(opened[-1], _TUNSETIFF, _IFREQ.pack(name.encode(), flags | exclusive))
     except OSError as error:
-        os.close(opened)
-        if error.errno in (errno.EBUSY, errno.EEXIST, errno.EINVAL):
+        is_taken = len(opened) == 1 and error.errno in (errno.EBUSY, errno.EEXIST, errno.EINVAL)
+        close_all(opened)
+        if is_taken:
             raise ConflictError(f"there is an interface {name!r} already") from error
         raise _refused(name, error) from error
+    except BaseException:
+        close_all(opened)
+        raise
     return opened
 
 

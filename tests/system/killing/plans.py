@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 _NIC = nic("tap0", "eth0", "10.0.0.3/24", "fd00::3/64")
 _KEPT = nic("tap1", "eth1", "10.1.0.3/24", mac="02:42:20:6e:03:02")
+_PORT = {
+    "name": "eth2",
+    "IPAddresses": [{"address": "10.2.0.3", "mask": "24"}],
+    "hwAddr": "02:42:20:6e:03:03",
+    "mtu": 1400,
+}
 _ROUTES = [{"dest": f"10.{number}.0.0/16", "gateway": "10.1.0.1", "device": "eth1"} for number in range(20, 24)]
 _PREVIOUS_ROUTES = _ROUTES[:2]
 _PREVIOUS_RULES = "-A -t 10.9.9.9:80 -s wlc -p 60\n-a -t 10.9.9.9:80 -r 10.9.9.1:80 -m -w 7\n"
@@ -34,6 +40,7 @@ def prepared(sandbox: Sandbox) -> Iterator[None]:
     assert namespace is not None
     namespace.tap("tap0", "10.0.0.1/24")
     namespace.tap("tap1", "10.1.0.1/24")
+    namespace.run("ip", "link", "add", "br0", "type", "bridge")
     try:
         done = [
             sandbox.network("add-iface", _KEPT),
@@ -60,6 +67,8 @@ def plans(container_id: str) -> list[Plan]:
         return Invocation(("kata-ipvs", "ipvsadm", "--restore", "-", *options, container_id), rules.encode())
 
     add, delete = network("add-iface", _NIC), network("del-iface", {"name": "eth0"})
+    words = ("kata-network", "add-port", container_id, "-", "--bridge", "br0")
+    port = Invocation(words, json.dumps(_PORT).encode())
     listed, routes = network("list-ifaces"), network("list-routes")
     added, previous = _ROUTES[2:], network("update-routes", _PREVIOUS_ROUTES)
     servers = Invocation(("kata-ipvs", "ipvsadm", "--parameters", "-S", container_id))
@@ -73,6 +82,9 @@ def plans(container_id: str) -> list[Plan]:
         ),
         Plan("add-iface", add, (delete,), listed),
         Plan("del-iface", delete, (add,), listed),
+        Plan(
+            "add-port", port, (Invocation(("kata-network", "del-port", container_id, "eth2")),), network("list-ports")
+        ),
     ]
 
 

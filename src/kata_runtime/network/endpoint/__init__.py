@@ -42,13 +42,16 @@ class Endpoint:
     def unplug(cls, session: Session, nic: NicRecord, seconds: float = UNPLUG_SECONDS) -> None:
         """Take a NIC out of the running machine, and away what was made for it on the host; missing parts are fine.
 
+        The user is told of what stays elsewhere, since who holds it does not answer.
+
         :raise DeadlineError: the guest does not let go of it within ``seconds``.
         :raise QemuError, HostError: QEMU or the host refused.
         """
         from kata_runtime.vmm import hotplug
 
         hotplug.unplug(session.monitor(), nic.identity, seconds)
-        cls.release(nic)
+        for leftover in cls.release(nic):
+            session.lock_wait.notify(leftover)
 
     @classmethod
     def recover(cls, session: Session, nic: NicRecord, seconds: float = UNPLUG_SECONDS) -> None:
@@ -59,11 +62,15 @@ class Endpoint:
         cls.unplug(session, nic, seconds)
 
     @classmethod
-    def release(cls, nic: NicRecord) -> None:
+    def release(cls, nic: NicRecord) -> list[str]:
         """Take away what ``plug`` made on the host for a NIC that is no longer plugged; nothing, for most kinds.
+
+        A line is returned for each thing that stays elsewhere, since who holds it does not answer.
 
         :raise HostError: the host refused.
         """
+        del nic
+        return []
 
 
 def kind_of(request: NicRequest) -> EndpointKind:
@@ -90,3 +97,11 @@ def endpoint_class(kind: EndpointKind) -> type[Endpoint]:
             from kata_runtime.network.endpoint.redirect import RedirectEndpoint
 
             return RedirectEndpoint
+        case EndpointKind.BRIDGE:
+            from kata_runtime.network.endpoint.bridge_port import BridgeEndpoint
+
+            return BridgeEndpoint
+        case EndpointKind.OVS:
+            from kata_runtime.network.endpoint.ovs_port import OvsEndpoint
+
+            return OvsEndpoint

@@ -49,7 +49,7 @@ class RedirectEndpoint(DescriptorEndpoint):
         """
         nic = self._nic
         name = tap_name(nic.slot)
-        self._taps.append(self._namespace.run(lambda: create_tap(name)))
+        self._taps += self._namespace.run(lambda: create_tap(name))
         with self._namespace.transport() as transport:
             try:
                 _connect(transport, nic, links_of(call(transport, Family.ROUTE, get_link(name)))[0].index)
@@ -58,7 +58,7 @@ class RedirectEndpoint(DescriptorEndpoint):
         super().plug()
 
     @classmethod
-    def release(cls, nic: NicRecord) -> None:
+    def release(cls, nic: NicRecord) -> list[str]:
         """Take away what redirects the packets of the interface; an interface or namespace that is gone is fine.
 
         :raise HostError: the kernel refused.
@@ -67,13 +67,14 @@ class RedirectEndpoint(DescriptorEndpoint):
             namespace = Namespace(nic.carried_from)
         except HostError as error:
             if error.errno in (errno.ENOENT, errno.ESRCH, errno.ENOTDIR):
-                return
+                return []
             raise
         with namespace:
             # The path can have come to mean another namespace.
             if namespace.identity == nic.namespace:
                 with namespace.transport() as transport:
                     _clear(transport, nic.interface)
+        return []
 
 
 def _connect(transport: Transport, nic: NicRecord, tap: int) -> None:

@@ -1,0 +1,65 @@
+"""What the kinds of endpoints have in common whose TAP is made here and plugged into a switch of this host.
+
+The TAP is not persistent (tuntap.rst): it goes with its last descriptor, which is QEMU's, or this command's until QEMU
+has it. So it never outlives the NIC, however command, QEMU or container end.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from kata_runtime.errors import HostError, KernelError
+from kata_runtime.netlink.exchange import call, call_each
+from kata_runtime.netlink.link import get_link, links_of, set_link, without_own_addresses
+from kata_runtime.netlink.transport import Family
+from kata_runtime.network.endpoint.descriptors import DescriptorEndpoint
+from kata_runtime.vmm.tap_device import create_tap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata_runtime.netlink.local import LocalTransport
+
+# In user space a switch gets copies of the frames: this host's own stack sees them, too, and must answer none.
+_QUIET = {"ipv6/conf/{}/disable_ipv6": "1", "ipv4/conf/{}/arp_ignore": "8"}
+
+
+class MadeTapEndpoint(DescriptorEndpoint):
+    """A new TAP, whose name and MTU the NIC's record has."""
+
+    def plug(self) -> None:
+        """See ``Endpoint``."""
+        nic = self._nic
+        self._taps += self._namespace.run(lambda: create_tap(nic.device, nic.queues))
+        self._namespace.run(self._silence)
+        with self._namespace.transport() as transport:
+            try:
+                index = links_of(call(transport, Family.ROUTE, get_link(nic.device)))[0].index
+                requests = [without_own_addresses(index), set_link(index, mtu=self._mtu), set_link(index, up=True)]
+                call_each(transport, Family.ROUTE, requests)
+                self._join(transport, index)
+            except KernelError as error:
+                raise HostError(f"cannot set up the TAP {nic.device!a}: {error}", errno=error.errno) from error
+        super().plug()
+
+    @property
+    def _mtu(self) -> int:
+        """That of the TAP."""
+        return self._nic.mtu
+
+    def _join(self, transport: LocalTransport, index: int) -> None:
+        """Plug the TAP, which has this index, into its switch.
+
+        :raise KernelError, ConflictError, HostError, DeadlineError: it does not take it.
+        """
+        raise NotImplementedError
+
+    def _silence(self) -> None:
+        for name, value in _QUIET.items():
+            path = f"/proc/sys/net/{name.format(self._nic.device)}"
+            try:
+                with open(path, "w", encoding="ascii") as file:
+                    file.write(value)
+            except OSError as error:
+                # A host can be without IPv6.
+                if error.errno != errno.ENOENT:
+                    raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error

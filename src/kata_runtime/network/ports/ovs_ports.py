@@ -1,0 +1,95 @@
+"""NICs in a bridge of Open vSwitch, whoever controls it."""
+
+from __future__ import annotations
+
+from kata_runtime.errors import ConflictError, InputError
+from kata_runtime.netlink.local import LocalTransport
+from kata_runtime.network.endpoint.ovs_port import OvsEndpoint
+from kata_runtime.network.ports import path_mtu
+from kata_runtime.network.ports.port_changes import add_port
+from kata_runtime.sandbox.record import EndpointKind, PortRecord
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata_runtime.network.interfaces import AddedNic
+    from kata_runtime.network.ports.ovsdb import Bridge, Database
+    from kata_runtime.network.requests import NicRequest
+    from kata_runtime.sandbox.session import Session
+
+# ovs-vswitchd moves the frames itself, and reads them from the TAP by a packet socket: unfinished checksums stay so.
+_USER_SPACE = "netdev"
+DEFAULT_BRIDGE = "br-int"
+
+
+def fit(request: NicRequest, bridge: Bridge) -> NicRequest:
+    """``request`` without offload, where ``bridge`` cannot do the guest's work."""
+    return request._replace(offload=request.offload and bridge.datapath_type != _USER_SPACE)
+
+
+def add_ovs_port(session: Session, request: NicRequest, database: Database, bridge: Bridge, iface_id: str) -> AddedNic:
+    """Add a NIC in a bridge of Open vSwitch, by ``add_port``; ``iface_id`` may be empty.
+
+    :raise KataError: as ``add_port``.
+    """
+    by_ovn = bool(iface_id) and is_of_ovn(database, bridge.name)
+    if iface_id:
+        refuse_second_use(database, iface_id)
+    added = add_port(
+        session,
+        request,
+        EndpointKind.OVS,
+        PortRecord(iface_id, bridge.name, ovsdb=database.address),
+        lambda session, nic, namespace: OvsEndpoint(
+            session, nic, namespace, database, iface_id=iface_id, by_ovn=by_ovn
+        ),
+    )
+    return noting_mtu(added, database, bridge, request.mtu)
+
+
+def require_bridge(database: Database, name: str) -> Bridge:
+    """The bridge of this name.
+
+    :raise InputError: there is none.
+    """
+    bridge = database.find_bridge(name)
+    if bridge is None:
+        raise InputError(
+            f"Open vSwitch has no bridge {name!a}",
+            hint="'ovs-vsctl list-br' shows those it has; a Linux bridge is named with --bridge",
+        )
+    return bridge
+
+
+def integration_bridge(database: Database) -> str:
+    """The name of the bridge whose ports OVN, or Neutron's agent, looks after (ovn-controller(8))."""
+    return database.external_ids().get("ovn-bridge", DEFAULT_BRIDGE)
+
+
+def is_of_ovn(database: Database, bridge: str) -> bool:
+    """Whether ovn-controller looks after the ports of ``bridge``."""
+    return "ovn-remote" in database.external_ids() and integration_bridge(database) == bridge
+
+
+def refuse_second_use(database: Database, iface_id: str) -> None:
+    """Make sure that no interface of this host has ``iface_id``.
+
+    :raise ConflictError: one has.
+    """
+    found = database.find_interface(iface_id)
+    if found is None:
+        return
+    user = f"of container {found.container}" if found.container else "of another program"
+    raise ConflictError(
+        f"port {iface_id!a} is in use on this host by interface {found.name!a} {user}",
+        hint=f"delete that first; 'ovs-vsctl del-port {found.name}' if nothing else does",
+    )
+
+
+def noting_mtu(added: AddedNic, database: Database, bridge: Bridge, mtu: int) -> AddedNic:
+    """``added`` with what is wrong with its MTU."""
+    if is_of_ovn(database, bridge.name):
+        with LocalTransport() as transport:
+            note = path_mtu.tunnel_note(transport, database.external_ids(), mtu)
+    else:
+        note = path_mtu.bridge_note(bridge, mtu)
+    return added._replace(note="; ".join(filter(None, (added.note, note))))

@@ -1,0 +1,107 @@
+"""Ports of a running container: added, listed, deleted. What differs by kind is in their endpoints."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from kata_runtime.errors import InputError
+from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.network.interfaces import AddedNic, find_record, place, plug_nic, read_interfaces, remove_nic
+from kata_runtime.network.namespace import OwnNamespace
+from kata_runtime.network.pending_nics import begun_nics, finish
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kata_runtime.network.endpoint import Endpoint
+    from kata_runtime.network.namespace import Namespace
+    from kata_runtime.network.requests import NicRequest
+    from kata_runtime.sandbox.record import EndpointKind, NicRecord, PortRecord
+    from kata_runtime.sandbox.session import Session
+
+    MakeEndpoint = Callable[[Session, NicRecord, Namespace], Endpoint]
+
+_NAME_DIGITS = 10
+
+
+class ListedPort(NamedTuple):
+    """A port, with its NIC as the guest's kernel has it; ``ip`` as ``172.16.0.3/16``."""
+
+    port: str
+    name: str
+    device: str
+    kind: EndpointKind
+    bridge: str
+    mac: str
+    ip: list[str]
+    mtu: int
+
+
+def add_port(
+    session: Session,
+    request: NicRequest,
+    kind: EndpointKind,
+    port: PortRecord,
+    make: MakeEndpoint,
+    complete: Callable[[], list[str]] = list,
+) -> AddedNic:
+    """Make a TAP, plug it into its switch and into the running VM, or leave everything as it was.
+
+    A ``port`` without a name of its own has that of its TAP. ``complete`` is as in ``plug_nic``.
+
+    :raise InputError, ConflictError, LimitError: what is asked for is not possible here.
+    :raise HostError, QemuError, GuestError, KernelError, DeadlineError: host, switch, QEMU or guest failed.
+    """
+    device = tap_name(session.root, session.container_id, request.name)
+    request = request._replace(device=device)
+    with OwnNamespace() as namespace:
+        nic = place(session, request, kind, namespace.identity)
+        nic = nic._replace(port=port._replace(port=port.port or device))
+        return plug_nic(session, request, nic, make(session, nic, namespace), complete)
+
+
+def tap_name(root: str, container_id: str, name: str) -> str:
+    """The TAP's name for NIC ``name`` of a container: always the same, and no other container's."""
+    return f"kt{sha256(f'{root}/{container_id}/{name}'.encode()).hexdigest()[:_NAME_DIGITS]}"
+
+
+def delete_port(session: Session, text: str) -> None:
+    """Take out the NIC of the port that ``text`` names, and away all that was made for it.
+
+    :raise InputError: there is none. :raise DeadlineError, QemuError, HostError: as ``delete_interface``.
+    """
+    for nic in session.record.nics:
+        if _is_named(nic, text):
+            remove_nic(session, nic)
+            return
+    for work, nic in begun_nics(session.record):
+        if _is_named(nic, text):
+            finish(session, work)
+            return
+    if find_record(session, text) is not None:
+        raise InputError(
+            f"NIC {text!a} of container {session.container_id} was added with add-iface", hint="del-iface deletes it"
+        )
+    raise InputError(
+        f"container {session.container_id} has no port {text!a}", hint="list-ports shows those that can be deleted"
+    )
+
+
+def list_ports(session: Session) -> list[ListedPort]:
+    """The ports in the order they were added, with their NICs as the guest has them now.
+
+    :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
+    """
+    return list(_listed(session))
+
+
+def _listed(session: Session) -> Iterator[ListedPort]:
+    for nic, seen in read_interfaces(session):
+        if nic.port is not None:
+            name, mac, ip, mtu = (nic.name, nic.mac, [], nic.mtu) if seen is None else seen
+            yield ListedPort(nic.port.port, name, nic.device, nic.kind, nic.port.bridge, mac, ip, mtu)
+
+
+def _is_named(nic: NicRecord, text: str) -> bool:
+    return nic.port is not None and text in (nic.port.port, nic.name, nic.device)
