@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, HostError, InputError, KataError
-from kata_runtime.guest.crun import Crun, create_request
+from kata_runtime.guest.crun import create_request
 from kata_runtime.network.namespace import Namespace
 from kata_runtime.network.reconcile import reconcile, release_all
 from kata_runtime.oci import container as status_of
-from kata_runtime.oci import host_cgroup
+from kata_runtime.oci import guest_mounts, host_cgroup
 from kata_runtime.oci.bundle import Bundle, read_bundle
 from kata_runtime.oci.container import Container, save_container
 from kata_runtime.oci.guest_command import FreePort
@@ -22,7 +22,7 @@ from kata_runtime.oci.hooks import run_hooks
 from kata_runtime.oci.operations import container_state
 from kata_runtime.oci.pid_file import write_pid_file
 from kata_runtime.oci.pods import known_containers, sandbox_for
-from kata_runtime.oci.shared_directory import share, unshare
+from kata_runtime.oci.shared_directory import share, shared_mounts, unshare
 from kata_runtime.oci.shim import Order, Shim
 from kata_runtime.oci.sources import inspect_source
 from kata_runtime.oci.virtiofs import serve_files
@@ -40,11 +40,6 @@ if TYPE_CHECKING:
     from kata_runtime.oci.guest_config import GuestConfig
     from kata_runtime.sandbox.config import Config
 
-# As its first argument a tmpfs of the size in the second, which containers of the pod share.
-_MOUNT_MEMORY = """\
-grep -q " $1 " /proc/mounts && exit
-mkdir -p "$1" && mount -t tmpfs -o "size=$2,mode=1777,nosuid,nodev,noexec" shm "$1"
-"""
 _CREATE_HOOKS = ("prestart", "createRuntime")
 
 
@@ -210,8 +205,8 @@ class _Making:
             self._carry_network(shim)
         self._undo.callback(unshare, self._directory, container_id)
         share(self._directory, container_id, config.shares, config.document)
-        self._prepare_guest(config)
         self._undo.callback(self._forget_in_guest)
+        self._prepare_guest(config)
         guest_pid = self._start(shim, self._network(shim) if follows else "")
         self._save(self._container._replace(status=status_of.CREATED, guest_pid=guest_pid))
         return self._container
@@ -233,10 +228,8 @@ class _Making:
 
     def _prepare_guest(self, config: GuestConfig) -> None:
         channel = self._session.channel()
-        for files in config.memory_files:
-            done = channel.run(["sh", "-c", _MOUNT_MEMORY, "sh", files.path, str(files.size)])
-            if done.exit_status:
-                raise HostError(f"the guest cannot make {files.path}: {done.stderr.decode(errors='replace')[:200]}")
+        container_id = self._container.container_id
+        guest_mounts.prepare(channel, container_id, shared_mounts(self._directory, container_id), config.memory_files)
         if config.hostname:
             channel.sysctl("kernel/hostname", config.hostname)
         for name, value in config.sysctls.items():
@@ -255,4 +248,6 @@ class _Making:
 
     def _forget_in_guest(self) -> None:
         with suppress(KataError):  # with the VM goes its container
-            Crun(FreePort(self._directory, self._container.sandbox_id)).delete(self._container.container_id, force=True)
+            guest_mounts.forget_container(
+                FreePort(self._directory, self._container.sandbox_id), self._container.container_id
+            )

@@ -8,9 +8,9 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ConflictError, ContainerError, HostError, KataError
-from kata_runtime.guest.crun import Crun
 from kata_runtime.network.reconcile import release_all
 from kata_runtime.oci import container as status_of
+from kata_runtime.oci import guest_mounts
 from kata_runtime.oci.container import Container, load_container
 from kata_runtime.oci.guest_command import FreePort
 from kata_runtime.oci.hooks import run_hooks
@@ -85,7 +85,7 @@ def _delete_container(root: str, container: Container, lock_wait: LockWait) -> N
             if _machine_runs(directory):
                 # A guest that does not answer loses its container with its VM.
                 with suppress(KataError):
-                    Crun(FreePort(directory, container.sandbox_id)).delete(container.container_id, force=True)
+                    guest_mounts.forget_container(FreePort(directory, container.sandbox_id), container.container_id)
             unshare(directory, container.container_id)
             if container.owns_pod:
                 os.unlink(os.path.join(directory, paths.CONTAINER))

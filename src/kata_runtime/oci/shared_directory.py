@@ -64,6 +64,12 @@ def share(sandbox: str, container_id: str, shares: Sequence[Share], config: Mapp
         ) from error
 
 
+def shared_mounts(sandbox: str, container_id: str) -> list[str]:
+    """What is mounted in a container's shared directory, volumes in volumes, too: paths relative to it."""
+    bundle = os.path.join(os.path.realpath(sandbox), paths.MOUNTS, container_id)
+    return [os.path.relpath(point, bundle) for point in mounts.mounts_below(bundle)]
+
+
 def unshare(sandbox: str, container_id: str) -> None:
     """Undo ``share``, however far it came.
 

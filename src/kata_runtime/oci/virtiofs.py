@@ -88,6 +88,7 @@ def _start_virtiofsd(
         argv = [
             program, f"--fd={listening.fileno()}", "-f", "-o", f"source={served}", "-o", "sandbox=namespace",
             "-o", "announce_submounts", "-o", "xattr", f"--rlimit-nofile={_OPEN_FILES}",
+            "--thread-pool-size=0",  # one request after the other: guest_mounts relies on it
         ]  # fmt: skip
         child = Child(Program(argv, None, log, [listening.fileno()]), undo)
         started(child.pid, child.start_time)

@@ -11,12 +11,13 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from select import select
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.system.conftest import PROGRAM, Completed, Namespace, Runtime, network_namespace
 
 from kata_runtime.guest.image import packages
+from kata_runtime.oci.bundle import CONFIG
 from kata_runtime.sandbox.mounts import mounts_below
 
 if TYPE_CHECKING:
@@ -126,6 +127,54 @@ def wrapper(directory: Path, runtime: Runtime, *options: str) -> Path:
     path.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     path.chmod(0o755)
     return path
+
+
+class Bundle:
+    """A directory with a config.json that spec has written, and the changes of a test."""
+
+    def __init__(self, directory: Path, runtime: Runtime, rootfs: Path) -> None:
+        self.directory = directory
+        self._runtime = runtime
+        self._rootfs = rootfs
+        done = runtime.cli("spec", "--bundle", str(directory))
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def write(self, *argv: str, cgroup: str = "", **changes: object) -> None:
+        """Let the container run ``argv``."""
+        document: dict[str, Any] = json.loads((self.directory / CONFIG).read_text())
+        document["process"]["args"] = list(argv)
+        document["root"]["path"] = str(self._rootfs)
+        document["linux"]["cgroupsPath"] = cgroup
+        (self.directory / CONFIG).write_text(json.dumps(document | changes))
+
+    def mounts(self) -> list[dict[str, Any]]:
+        """Its mounts."""
+        found: list[dict[str, Any]] = json.loads((self.directory / CONFIG).read_text())["mounts"]
+        return found
+
+    def namespace(self, kind: str, path: str) -> None:
+        """Let the container share a namespace."""
+        document = json.loads((self.directory / CONFIG).read_text())
+        for entry in document["linux"]["namespaces"]:
+            if entry["type"] == kind:
+                entry["path"] = path
+        (self.directory / CONFIG).write_text(json.dumps(document))
+
+
+def quiet(argv: list[str]) -> tuple[int, str]:
+    """Status and errors of a create; what it makes keeps its streams, so that no pipe would ever end."""
+    with tempfile.TemporaryFile() as file:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, timeout=SECONDS, check=False
+        )
+        file.seek(0)
+        return done.returncode, file.read().decode()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, engine_runtime: Runtime, rootfs: Path) -> Bundle:
+    """A bundle to be filled."""
+    return Bundle(tmp_path, engine_runtime, rootfs)
 
 
 class Podman:

@@ -7,15 +7,12 @@ import os
 import select
 import subprocess
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from tests.system.engines.conftest import NOTHING, SECONDS, Host
-
-from kata_runtime.oci.bundle import CONFIG
+from tests.system.engines.conftest import NOTHING, SECONDS, Bundle, Host, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,55 +58,12 @@ sys.exit(main())
 """
 
 
-class Bundle:
-    """A directory with a config.json that spec has written, and the changes of a test."""
-
-    def __init__(self, directory: Path, runtime: Runtime, rootfs: Path) -> None:
-        self.directory = directory
-        self._runtime = runtime
-        self._rootfs = rootfs
-        done = runtime.cli("spec", "--bundle", str(directory))
-        assert (done.returncode, done.stderr) == (0, "")
-
-    def write(self, *argv: str, cgroup: str = "", **changes: object) -> None:
-        """Let the container run ``argv``."""
-        document: dict[str, Any] = json.loads((self.directory / CONFIG).read_text())
-        document["process"]["args"] = list(argv)
-        document["root"]["path"] = str(self._rootfs)
-        document["linux"]["cgroupsPath"] = cgroup
-        (self.directory / CONFIG).write_text(json.dumps(document | changes))
-
-    def namespace(self, kind: str, path: str) -> None:
-        """Let the container share a namespace."""
-        document = json.loads((self.directory / CONFIG).read_text())
-        for entry in document["linux"]["namespaces"]:
-            if entry["type"] == kind:
-                entry["path"] = path
-        (self.directory / CONFIG).write_text(json.dumps(document))
-
-
 def _outcome(done: Completed) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def _quiet(argv: list[str]) -> tuple[int, str]:
-    """Status and errors of a create; what it makes keeps its streams, so that no pipe would ever end."""
-    with tempfile.TemporaryFile() as file:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, timeout=SECONDS, check=False
-        )
-        file.seek(0)
-        return done.returncode, file.read().decode()
-
-
 def _members(cgroup: str) -> list[str]:
     return Path(f"/sys/fs/cgroup/pids{cgroup}/cgroup.procs").read_text().split()
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, engine_runtime: Runtime, rootfs: Path) -> Bundle:
-    """A bundle to be filled."""
-    return Bundle(tmp_path, engine_runtime, rootfs)
 
 
 def test_run(bundle: Bundle, engine_runtime: Runtime) -> None:
@@ -131,7 +85,7 @@ def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Calla
     pid_file = bundle.directory / "pid"
     argv = engine_runtime.argv("create", "--bundle", str(bundle.directory), "--pid-file", str(pid_file), name)
     try:
-        assert _quiet(argv) == (0, "")
+        assert quiet(argv) == (0, "")
         state = json.loads(cli("state", name).stdout)
         created_at = state.pop("created")
         pid = int(pid_file.read_text())
@@ -172,7 +126,7 @@ def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Calla
 def _pod(bundle: Bundle, runtime: Runtime, name: str) -> Iterator[int]:
     """A pod with one container; its shim's pid."""
     bundle.write("/bin/sleep", "1000")
-    assert _quiet(runtime.argv("create", "--bundle", str(bundle.directory), name)) == (0, "")
+    assert quiet(runtime.argv("create", "--bundle", str(bundle.directory), name)) == (0, "")
     try:
         yield int(json.loads(runtime.cli("state", name).stdout)["pid"])
     finally:
@@ -184,7 +138,7 @@ def _killed(bundle: Bundle, runtime: Runtime, name: str, step: int, moment: str)
     argv = runtime.argv("create", "--bundle", str(bundle.directory), name)
     program = argv.index("--root") - 1
     argv[program : program + 1] = [sys.executable, "-c", _KILLED, str(step), moment]
-    status, said = _quiet(argv)
+    status, said = quiet(argv)
     assert status in (0, -9), said
     return status == -9
 

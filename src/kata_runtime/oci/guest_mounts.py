@@ -1,0 +1,67 @@
+"""What a container needs mounted in its guest besides its own mount namespace.
+
+Each file system of the host is a mount of its own in the guest, which the kernel makes when a path first leads into it.
+One that a container makes in its mount namespace ends with its last process, while virtiofsd may not yet have closed
+the files that this had open: the guest's kernel then stops with "Busy inodes after unmount" (a BUG in fs/super.c, Linux
+6.1), and the process never ends. So they are made here, before the container, and unmounted when its files are
+closed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import GuestError
+from kata_runtime.guest.crun import Crun
+from kata_runtime.oci.guest_config import GUEST_SHARED, guest_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kata_runtime.guest.crun import Runner
+    from kata_runtime.oci.guest_config import MemoryFiles
+
+# Arguments: pairs of a tmpfs, which containers of the pod share, and its size. Input: paths of mounts to make.
+_PREPARE = """\
+while [ $# -gt 0 ]; do
+    grep -q " $1 " /proc/mounts ||
+        { mkdir -p "$1" && mount -t tmpfs -o "size=$2,mode=1777,nosuid,nodev,noexec" shm "$1"; } || exit
+    shift 2
+done
+while IFS= read -r path; do
+    [ -d "$path/." ] || :
+done
+"""
+# Arguments: the shared directory and the bundle in it. virtiofsd serves one request after the other, so that all that
+# were sent before are answered when statfs(2) is, which no cache answers.
+_UNMOUNT = """\
+while read -r _ path _; do
+    case "$path" in
+    "$2"/*/*) ;;
+    "$2"/*) stat -f "$1" > /dev/null && umount -l "$path" || exit ;;
+    esac
+done < /proc/mounts
+"""
+
+
+def prepare(runner: Runner, container_id: str, mounts: Sequence[str], memory_files: Sequence[MemoryFiles]) -> None:
+    """Mount what the host has mounted in a container's shared directory, and the memory that it shares with its pod.
+
+    :raise GuestError: the guest cannot.
+    """
+    bundle = guest_bundle(container_id)
+    argv = ["sh", "-c", _PREPARE, "sh"]
+    for files in memory_files:
+        argv += [files.path, str(files.size)]
+    done = runner.run(argv, "".join(f"{bundle}/{path}\n" for path in mounts).encode(errors="surrogateescape"))
+    if done.exit_status:
+        raise GuestError(f"the guest cannot mount memory: {done.stderr.decode(errors='replace')[:200]}")
+
+
+def forget_container(runner: Runner, container_id: str) -> None:
+    """Kill a container in a guest that goes on, and unmount what it had; there need be none.
+
+    :raise GuestError, DeadlineError: the guest did not do its part.
+    """
+    Crun(runner).delete(container_id, force=True)
+    runner.run(["sh", "-c", _UNMOUNT, "sh", GUEST_SHARED, guest_bundle(container_id)])
