@@ -6,11 +6,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from bench.harness import seconds
-from kata_runtime.cli.recovery import recover
 from kata_runtime.netlink.exchange import call_each
 from kata_runtime.netlink.link import RTNLGRP_LINK, links_of, set_link
 from kata_runtime.netlink.message import iter_messages
 from kata_runtime.netlink.transport import Family
+from kata_runtime.recovery import recover
 from kata_runtime.sandbox.session import open_session
 from kata_runtime.vmm.tap_device import close_all, open_tap
 

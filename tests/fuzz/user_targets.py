@@ -9,7 +9,8 @@ import tempfile
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from tests.fuzz.target import Target, check_line
 
@@ -26,7 +27,8 @@ from kata_runtime.network import requests, route_journal
 from kata_runtime.network.strict_json import read_json
 from kata_runtime.sandbox.config import load_config
 from kata_runtime.sandbox.identity import check_id, resolve
-from kata_runtime.sandbox.record import VERSION, load_record
+from kata_runtime.sandbox.record import VERSION, WorkKind, load_record
+from kata_runtime.sandbox.undo_file import UndoFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,18 +127,19 @@ def _configuration(data: bytes) -> None:
 
 
 def _record(data: bytes) -> None:
-    """Record and journals, which a crash of the host, or a hand, can have damaged."""
-    readers: list[tuple[str, Callable[[Path], object]]] = [
-        ("record.json", lambda directory: load_record(str(directory))),
-        ("ipvs-undo.json", batch_journal.read),
-        ("routes-undo.json", lambda directory: route_journal._read_undo(directory / "routes-undo.json")),
+    """Record and undo files, which a crash of the host, or a hand, can have damaged."""
+    session: Any = SimpleNamespace(directory=_directory())
+    readers: list[tuple[str, Callable[[], object]]] = [
+        ("record.json", lambda: load_record(str(_directory()))),
+        ("ipvs-undo.json", lambda: UndoFile(session, WorkKind.IPVS).read(batch_journal.unpacked)),
+        ("routes-undo.json", lambda: UndoFile(session, WorkKind.ROUTES).read(route_journal.unpacked)),
     ]
     number = data[0] % len(readers) if data else 0
     name, read = readers[number]
     # Of another version nothing is read.
     head = b'{"version":%d,' % VERSION if number == 0 else b""
     (_directory() / name).write_bytes(head + data[1:])
-    read(_directory())
+    read()
 
 
 _TARGETS: list[tuple[str, Callable[[bytes], object]]] = [

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kata_runtime.cli.recovery import recover
 from kata_runtime.guest.image import INITRD_NAME, KERNEL_NAME, TEST_DESTINATION
+from kata_runtime.recovery import recover
 from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.session import Session, open_session

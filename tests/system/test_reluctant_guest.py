@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.system.conftest import nic
 
-from kata_runtime.network import pending_nics
-from kata_runtime.sandbox.record import load_record
+from kata_runtime.sandbox.record import Work, WorkKind, load_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from tests.system.conftest import Namespace, Sandbox
 
@@ -40,9 +39,9 @@ def _interrupt(sandbox: Sandbox, kind: str) -> None:
     assert sandbox.network("add-iface", _NIC).returncode == 0
     with sandbox.session() as session:
         record = session.record
-        work: Mapping[str, object] = pending_nics.addition(record.nics[0])
+        work = Work(WorkKind.ADD_NIC, record.nics[0])
         if kind == "deletion":
-            work = pending_nics.deletion(record, "eth0")
+            work = Work(WorkKind.DELETE_NIC, name="eth0")
         session.save(record._replace(nics=() if kind == "addition" else record.nics, pending=(work,)))
 
 

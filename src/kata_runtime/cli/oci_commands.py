@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 
-from kata_runtime.cli.recovery import recover
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import read_input, write_line, write_text
 from kata_runtime.errors import ContainerError, UsageError
@@ -179,7 +178,7 @@ def _surroundings(call: Call) -> Surroundings:
     from kata_runtime.sandbox.config import load_config
 
     # Standard error is the container's: what is no error goes to the log alone.
-    return Surroundings(root_of(call), lambda: load_config(config_path_of(call), _note), _note, recover)
+    return Surroundings(root_of(call), lambda: load_config(config_path_of(call), _note), _note)
 
 
 def _note(message: str) -> None:

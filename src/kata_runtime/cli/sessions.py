@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kata_runtime.cli.recovery import recover_for
 from kata_runtime.cli.settings import root_of
 from kata_runtime.cli.streams import note
+from kata_runtime.recovery import recover_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def session_of(call: Call, subject: str, *, changes: bool = True) -> AbstractCon
     from kata_runtime.sandbox.session import open_session
 
     def recover(session: Session) -> None:
-        recover_for(session, subject, changes=changes)
+        recover_for(session, subject, note, changes=changes)
 
     return open_session(root_of(call), call.operands[0], recover, lock_wait_of(call))
 

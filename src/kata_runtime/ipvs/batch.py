@@ -10,16 +10,16 @@ import errno
 
 from kata_runtime.errors import GuestError, InputError, KataError
 from kata_runtime.fast_contextlib import suppress
-from kata_runtime.ipvs import batch_journal, rule_limit
-from kata_runtime.ipvs.batch_journal import Snapshot
+from kata_runtime.ipvs import rule_limit
+from kata_runtime.ipvs.batch_journal import Snapshot, packed, unpacked
 from kata_runtime.ipvs.engine import explain, requests
 from kata_runtime.ipvs.guest_setup import enable
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService
 from kata_runtime.ipvs.rules import count, difference, outcome, parse_rules, service_of, touched
 from kata_runtime.netlink.exchange import attempt_all
 from kata_runtime.netlink.transport import Family
-from kata_runtime.sandbox.pending import begun, ended
-from kata_runtime.sandbox.process import held_signals
+from kata_runtime.sandbox.record import WorkKind
+from kata_runtime.sandbox.undo_file import UndoFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from kata_runtime.ipvs.rules import Batch
     from kata_runtime.sandbox.session import Session
 
-KIND = "ipvs"
-_WORK = {"kind": KIND}
 _PROGRESS_RULES = 256
 
 
@@ -70,7 +68,6 @@ def restore(
     keys = touched(changes) if replace else named
     previous = Snapshot(frozenset(keys), {key: before[key] for key in keys if key in before})
     _apply(session, engine, batch, changes, previous, progress)
-    _forget(session)
 
 
 def undo(session: Session, engine: Engine) -> None:
@@ -78,8 +75,9 @@ def undo(session: Session, engine: Engine) -> None:
 
     :raise HostError: the file with it cannot be read. :raise GuestError: the kernel refuses to take a rule back.
     """
-    _put_back(session, engine, batch_journal.read(session.directory))
-    _forget(session)
+    undo_file = UndoFile(session, WorkKind.IPVS)
+    _put_back(session, engine, undo_file.read(unpacked))
+    undo_file.end()
 
 
 def _apply(
@@ -91,29 +89,30 @@ def _apply(
     progress: Callable[[int, int], None],
 ) -> None:
     """Send ``changes``; when that fails, put ``previous`` back."""
+    undo_file = UndoFile(session, WorkKind.IPVS)
     try:
-        batch_journal.write(session.directory, previous)
-        session.save(begun(session.record, _WORK))
+        undo_file.begin(packed(previous))
         asked = requests(engine, _counted(changes, progress))
         refused = attempt_all(session.channel(), Family.GENERIC, asked, until_failure=True)
         if refused:
             previous = _with_others(engine, previous, changes, refused)
-            batch_journal.write(session.directory, previous)
+            undo_file.replace(packed(previous))
             _refuse(session, batch, changes, refused)
         enable(session.channel())
     except BaseException as failure:
-        if _WORK not in session.record.pending:
+        if not undo_file.is_begun:
             with suppress(KataError):
-                _forget(session)
+                undo_file.end()
             raise
         try:
             _put_back(session, engine, previous)
-            _forget(session)
+            undo_file.end()
         except KataError as error:
             if isinstance(failure, KataError):
                 # The work stays pending in the record.
                 raise GuestError(f"{failure}, but: {error}", hint="the next command tries again") from failure
         raise
+    undo_file.end()
 
 
 def _refuse(session: Session, batch: Batch, changes: Sequence[Rule], refused: Mapping[int, KernelError]) -> None:
@@ -161,13 +160,6 @@ def _put_back(session: Session, engine: Engine, previous: Snapshot) -> None:
     refused = attempt_all(session.channel(), Family.GENERIC, requests(engine, changes))
     for error in refused.values():
         raise GuestError(f"the previous virtual servers could not be put back: {error}") from error
-
-
-def _forget(session: Session) -> None:
-    with held_signals():
-        # Even when the record in memory has no pending work: writing it may have failed, and the one on disk still has.
-        session.save(ended(session.record, _WORK))
-        batch_journal.remove(session.directory)
 
 
 def _counted(changes: Sequence[Rule], progress: Callable[[int, int], None]) -> Iterator[Rule]:

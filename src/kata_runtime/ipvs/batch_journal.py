@@ -5,10 +5,6 @@ It is JSON and not rules, since programs in the container can create by netlink 
 
 from __future__ import annotations
 
-import json
-
-from kata_runtime.errors import HostError
-from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs.model import (
     Forwarding,
     Protocol,
@@ -20,16 +16,12 @@ from kata_runtime.ipvs.model import (
     TunnelType,
 )
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.sandbox.files import replace_durably
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import Any
 
     from kata_runtime.ipvs.rules import Table
-
-_FILE = "ipvs-undo.json"
 
 
 class Snapshot(NamedTuple):
@@ -39,40 +31,19 @@ class Snapshot(NamedTuple):
     table: Table
 
 
-def write(directory: Path, previous: Snapshot) -> None:
-    """Write the snapshot to disk, whole or not at all.
+def packed(snapshot: Snapshot) -> list[object]:
+    """The snapshot as JSON can hold it."""
+    return [_packed(key, snapshot.table) for key in snapshot.keys]
 
-    :raise HostError: the file system refused.
+
+def unpacked(document: Any) -> Snapshot:
+    """The snapshot that ``packed`` turned into ``document``.
+
+    :raise ValueError, TypeError: it is damaged.
     """
-    path = directory / _FILE
-    content = json.dumps([_packed(key, previous.table) for key in previous.keys]).encode("ascii")
-    try:
-        replace_durably(str(path), content)
-    except OSError as error:
-        raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
-
-
-def read(directory: Path) -> Snapshot:
-    """The snapshot that ``write`` wrote.
-
-    :raise HostError: it cannot be read, or is damaged.
-    """
-    path = directory / _FILE
-    try:
-        entries = [_unpacked(entry) for entry in json.loads(path.read_bytes())]
-    except OSError as error:
-        raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise HostError(f"{path} is damaged: {error}", hint="delete --force the container") from error
+    entries = [_unpacked(entry) for entry in document]
     table = {key: (spec, servers) for key, spec, servers in entries if spec is not None}
     return Snapshot(frozenset(key for key, _, _ in entries), table)
-
-
-def remove(directory: Path) -> None:
-    """Remove the snapshot once the batch is applied or undone."""
-    with suppress(OSError):
-        # A file that no record refers to does no harm, and the next batch replaces it.
-        (directory / _FILE).unlink()
 
 
 def _packed(key: ServiceKey, table: Table) -> list[object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kata_runtime.errors import HostError, KataError, KernelError
+from kata_runtime.errors import KataError, KernelError
 from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs import batch, rule_limit
 from kata_runtime.ipvs.engine import Engine, explain
@@ -12,7 +12,7 @@ from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from kata_runtime.ipvs.model import Change
     from kata_runtime.sandbox.session import Session
@@ -65,13 +65,11 @@ def run_cleanup(session: Session, words: str) -> int:
     return delete_matching(session.channel(), which)
 
 
-def recover(session: Session, pending: Mapping[str, object]) -> None:
-    """Undo an interrupted batch.
+def recover(session: Session) -> None:
+    """Undo what a killed batch left half-done.
 
-    :raise HostError: the work is not this module's, or the file with the previous table is unreadable.
+    :raise HostError: the file with the previous table is unreadable. :raise GuestError: the kernel refuses it.
     """
-    if pending.get("kind") != batch.KIND:
-        raise HostError(f"unfinished work of the kind {pending.get('kind')!a} is none of ipvs")
     batch.undo(session, open_engine(session))
 
 

@@ -15,17 +15,17 @@ from kata_runtime.netlink.exchange import call_each
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.transport import Family
 from kata_runtime.network.guest_nic import NicState, read_states
-from kata_runtime.network.pending_nics import addition, begun_nics, deletion, finish, leaving_names, recover
+from kata_runtime.network.pending_nics import begun_nics, deletion, finish, leaving_names, recover
 from kata_runtime.sandbox.pending import begun, ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from kata_runtime.guest.channel import AgentChannel
     from kata_runtime.network.endpoint import Endpoint
     from kata_runtime.network.requests import NicRequest
-    from kata_runtime.sandbox.record import EndpointKind, NicRecord
+    from kata_runtime.sandbox.record import EndpointKind, NicRecord, Work
     from kata_runtime.sandbox.session import Session
 
 # include/uapi/linux/if_ether.h ETH_MIN_MTU, include/uapi/linux/ipv6.h IPV6_MIN_MTU
@@ -200,6 +200,9 @@ def delete_interface(session: Session, name: str) -> None:
         if begun_nic.name == name:
             finish(session, work)
             return
+    if any(work.nic_name == name for work in session.recovered):
+        # Of an earlier command that was interrupted; the recovery before this one took the NIC out.
+        return
     raise InputError(
         f"container {session.container_id} has no NIC {name!a} that was added with add-iface",
         field="name",
@@ -315,13 +318,14 @@ def _check_guest(states: Sequence[NicState], request: NicRequest) -> None:
             raise ConflictError(f"hwAddr {request.mac} is that of the container's own interface {state.name!a}")
 
 
-def _begin_addition(session: Session, nic: NicRecord) -> Mapping[str, object]:
+def _begin_addition(session: Session, nic: NicRecord) -> Work:
     """Write the intention down, unless another sandbox took the device meanwhile."""
     from kata_runtime.sandbox.lock import global_lock
+    from kata_runtime.sandbox.record import Work, WorkKind
 
     with global_lock(session.root, session.lock_wait):
         _refuse_foreign(session, nic)
-        work = addition(nic)
+        work = Work(WorkKind.ADD_NIC, nic)
         session.save(begun(session.record, work))
     return work
 
@@ -337,7 +341,7 @@ def _refuse_foreign(session: Session, nic: NicRecord) -> None:
         )
 
 
-def _undo_addition(session: Session, work: Mapping[str, object]) -> None:
+def _undo_addition(session: Session, work: Work) -> None:
     """Take out what there is of the NIC; what cannot be taken out now stays pending."""
     try:
         recover(session, work)

@@ -6,100 +6,81 @@ device and root port; from then on only commands about NICs look whether it is g
 
 from __future__ import annotations
 
-from kata_runtime.errors import DeadlineError, HostError
+from kata_runtime.errors import DeadlineError
 from kata_runtime.sandbox.pending import begun, ended
+from kata_runtime.sandbox.record import Work, WorkKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from kata_runtime.sandbox.record import NicRecord, Record
     from kata_runtime.sandbox.session import Session
 
-ADD = "interface.add"
-DELETE = "interface.delete"
-_REFUSED = "refused"
 # How long a command waits for the guest's release of a NIC that it has nothing to do with: the first time, and when
 # the guest has not let go before.
 _OTHERS_SECONDS = 3.0
 _AGAIN_SECONDS = 0.2
 
 
-def addition(nic: NicRecord) -> Mapping[str, object]:
-    """The work of adding a NIC."""
-    from kata_runtime.sandbox.record import document_of
-
-    return {"kind": ADD, "nic": document_of(nic)}
-
-
-def deletion(record: Record, name: str) -> Mapping[str, object]:
+def deletion(record: Record, name: str) -> Work:
     """The work of deleting NIC ``name``: the pending one, if it was begun before."""
     for work in record.pending:
-        if (work.get("kind"), work.get("name")) == (DELETE, name):
+        if (work.kind, work.name) == (WorkKind.DELETE_NIC, name):
             return work
-    return {"kind": DELETE, "name": name}
+    return Work(WorkKind.DELETE_NIC, name=name)
 
 
-def begun_nics(record: Record) -> Iterator[tuple[Mapping[str, object], NicRecord]]:
+def begun_nics(record: Record) -> Iterator[tuple[Work, NicRecord]]:
     """The NICs of interrupted additions, which ``record.nics`` lacks, each with its work."""
-    from kata_runtime.sandbox.record import nic_of
-
     for work in record.pending:
-        if work.get("kind") == ADD:
-            yield work, nic_of(work["nic"])
+        if work.nic is not None:
+            yield work, work.nic
 
 
-def leaving_names(record: Record) -> set[object]:
+def leaving_names(record: Record) -> set[str]:
     """The names of NICs in ``record.nics`` whose deletion was interrupted."""
-    return {work.get("name") for work in record.pending if work.get("kind") == DELETE}
+    return {work.name for work in record.pending if work.kind is WorkKind.DELETE_NIC}
 
 
-def recover(session: Session, work: Mapping[str, object], *, own: bool = True) -> None:
+def recover(session: Session, work: Work, *, own: bool = True) -> None:
     """Take the NIC out, or leave it pending when the guest does not let go; ``own``: for a command about NICs.
 
-    :raise HostError: the work is none of this module's.
     :raise QemuError, DeadlineError: QEMU does not do its part.
     """
     from kata_runtime.vmm.hotplug import UNPLUG_SECONDS
 
-    refused = bool(work.get(_REFUSED))
-    if refused and not own:
+    if work.refused and not own:
         return
-    seconds = _AGAIN_SECONDS if refused else UNPLUG_SECONDS if own else _OTHERS_SECONDS
+    seconds = _AGAIN_SECONDS if work.refused else UNPLUG_SECONDS if own else _OTHERS_SECONDS
     try:
         finish(session, work, seconds)
     except DeadlineError:
-        if not refused:
-            session.save(begun(ended(session.record, work), {**work, _REFUSED: True}))
+        if not work.refused:
+            session.save(begun(ended(session.record, work), work._replace(refused=True)))
 
 
-def finish(session: Session, work: Mapping[str, object], seconds: float | None = None) -> None:
+def finish(session: Session, work: Work, seconds: float | None = None) -> None:
     """Take the NIC out within ``seconds``, or as long as any guest has for it.
 
-    :raise HostError: the work is none of this module's.
     :raise QemuError, DeadlineError: QEMU or the guest does not do its part.
     """
     from kata_runtime.network.endpoint import endpoint_class
-    from kata_runtime.sandbox.record import nic_of
     from kata_runtime.vmm.hotplug import UNPLUG_SECONDS
 
     seconds = UNPLUG_SECONDS if seconds is None else seconds
-    match work:
-        case {"kind": str(kind), "nic": dict(document)} if kind == ADD:
-            nic = nic_of(document)
-            endpoint_class(nic.kind).recover(session, nic, seconds)
-            _stop_dhcp(session, nic)
-            session.save(ended(session.record, work))
-        case {"kind": str(kind), "name": str(name)} if kind == DELETE:
-            recorded = next((nic for nic in session.record.nics if nic.name == name), None)
-            if recorded is None:
-                session.save(ended(session.record, work))
-                return
-            endpoint_class(recorded.kind).unplug(session, recorded, seconds)
-            _stop_dhcp(session, recorded)
-            _forget(session, recorded, work)
-        case _:
-            raise HostError(f"unfinished work {work.get('kind')!a} is none of interfaces")
+    if work.nic is not None:
+        endpoint_class(work.nic.kind).recover(session, work.nic, seconds)
+        _stop_dhcp(session, work.nic)
+        session.save(ended(session.record, work))
+        return
+    nic = next((nic for nic in session.record.nics if nic.name == work.name), None)
+    if nic is None:
+        session.save(ended(session.record, work))
+        return
+    endpoint_class(nic.kind).unplug(session, nic, seconds)
+    _stop_dhcp(session, nic)
+    _forget(session, nic, work)
 
 
 def _stop_dhcp(session: Session, nic: NicRecord) -> None:
@@ -109,7 +90,7 @@ def _stop_dhcp(session: Session, nic: NicRecord) -> None:
         dhcp_client.stop(session.channel(), nic.name)
 
 
-def _forget(session: Session, nic: NicRecord, work: Mapping[str, object]) -> None:
+def _forget(session: Session, nic: NicRecord, work: Work) -> None:
     record = ended(session.record, work)
     remaining = tuple(other for other in record.nics if other is not nic)
     mirrored = record.mirrored

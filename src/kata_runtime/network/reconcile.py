@@ -17,18 +17,16 @@ from kata_runtime.network.pending_nics import begun_nics, deletion
 from kata_runtime.network.pending_nics import recover as recover_nic
 from kata_runtime.network.requests import NicRequest
 from kata_runtime.sandbox.pending import begun, ended
-from kata_runtime.sandbox.record import EndpointKind
+from kata_runtime.sandbox.record import EndpointKind, Work, WorkKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from kata_runtime.netlink.link import Link
     from kata_runtime.network.namespace import Namespace
     from kata_runtime.sandbox.record import NicRecord, Record
     from kata_runtime.sandbox.session import Session
-
-_MIRROR = "mirror"
 
 
 class _Chosen(NamedTuple):
@@ -67,17 +65,12 @@ def reconcile(session: Session, namespace: Namespace, *, creating: bool) -> list
     return notes
 
 
-def recover(session: Session, pending: Mapping[str, object]) -> None:
+def recover(session: Session, work: Work) -> None:
     """Go on where an interrupted ``reconcile`` was.
 
-    :raise HostError: the work is none of this module's.
     :raise GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
-    match pending:
-        case {"kind": str(kind), "facts": list(facts)} if kind == _MIRROR:
-            _change(session, [str(fact) for fact in facts], pending)
-        case _:
-            raise HostError(f"unfinished work {pending.get('kind')!a} is none of the network namespace's")
+    _change(session, work)
 
 
 def release_all(record: Record, notify: Callable[[str], None]) -> None:
@@ -188,19 +181,19 @@ def _follow(session: Session, identity: str, holdings: Holdings, *, creating: bo
     facts = holdings.facts(names)
     if list(session.record.mirrored) == facts:
         return []
-    work = {"kind": _MIRROR, "facts": facts}
+    work = Work(WorkKind.MIRROR, facts=tuple(facts))
     session.save(begun(session.record, work))
-    refused = _change(session, facts, work)
+    refused = _change(session, work)
     if creating:
         for reason in refused:
             raise reason
     return refused
 
 
-def _change(session: Session, facts: Sequence[str], work: Mapping[str, object]) -> list[KataError]:
-    """Mirror ``facts`` and record them; one that the guest's kernel refused is tried again with the next change."""
-    refused = mirror(session.channel(), session.record.mirrored, facts)
-    done = tuple(fact for fact in facts if fact not in refused)
+def _change(session: Session, work: Work) -> list[KataError]:
+    """Mirror the facts of ``work`` and record them; one that the guest's kernel refused is tried again later."""
+    refused = mirror(session.channel(), session.record.mirrored, work.facts)
+    done = tuple(fact for fact in work.facts if fact not in refused)
     nics = tuple(_refreshed(nic, done) if nic.carried_from else nic for nic in session.record.nics)
     session.save(ended(session.record, work)._replace(nics=nics, mirrored=done))
     return list(refused.values())

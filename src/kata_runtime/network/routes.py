@@ -9,7 +9,7 @@ from kata_runtime.errors import ConflictError, InputError, KataError, KernelErro
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.message import NLM_F_CREATE, NLM_F_EXCL
 from kata_runtime.netlink.route import NextHop, Route, RouteKey, add_route, new_route, with_next_hops
-from kata_runtime.network.route_journal import apply, recover
+from kata_runtime.network.route_journal import apply
 from kata_runtime.network.route_table import (
     Groups,
     ListedRoute,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kata_runtime.network.requests import RouteRequest
     from kata_runtime.sandbox.session import Session
 
-__all__ = ["ListedRoute", "add_routes", "delete_routes", "list_routes", "recover", "update_routes"]
+__all__ = ["ListedRoute", "add_routes", "delete_routes", "list_routes", "update_routes"]
 
 
 class _Asked(NamedTuple):

@@ -26,6 +26,7 @@ from kata_runtime.oci.shared_directory import share, shared_mounts, unshare
 from kata_runtime.oci.shim import Order, Shim
 from kata_runtime.oci.sources import inspect_source
 from kata_runtime.oci.virtiofs import serve_files
+from kata_runtime.recovery import recover
 from kata_runtime.sandbox import cgroup, lifecycle, paths
 from kata_runtime.sandbox.boot_failure import BootError
 from kata_runtime.sandbox.confinement import THREADS
@@ -55,12 +56,11 @@ class CreateRequest(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """Where containers live, how their VMs are made, who hears of progress, and who ends unfinished work."""
+    """Where containers live, how their VMs are made, and who hears of progress."""
 
     root: str
     config: Callable[[], Config]
     progress: Callable[[str], None]
-    recover: Callable[[Session], None]
 
 
 def create(request: CreateRequest, around: Surroundings) -> Container:
@@ -150,8 +150,8 @@ def _join_pod(container: Container, around: Surroundings, locks: ExitStack, undo
     if not is_alive(record.virtiofsd, record.virtiofsd_start_time):
         raise HostError(f"virtiofsd of sandbox {container.sandbox_id} has ended", hint="delete its containers")
     session = Session(around.root, record)
-    if record.pending is not None:
-        around.recover(session)
+    if record.pending:
+        recover(session)
     undo.callback(cgroup.remove, container.cgroups)
     return session
 
@@ -195,7 +195,7 @@ class _Making:
         """The container, created; its shim ``follows`` the network namespace."""
         container_id = self._container.container_id
         config = self._config
-        shim = Shim(self._undo, self._bundle.namespaces["network"], self._around.recover)
+        shim = Shim(self._undo, self._bundle.namespaces["network"])
         self._save(self._container._replace(shim=shim.pid, shim_start_time=shim.start_time))
         cgroup.join(self._container.cgroups, shim.pid, THREADS)
         for name in _CREATE_HOOKS:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kata_runtime.oci.container import Container
-    from kata_runtime.sandbox.session import Session
 
 
 class ExecRequest(NamedTuple):
@@ -89,7 +88,7 @@ def _detached(
     directory = os.path.join(root, container.sandbox_id)
     record = load_record(directory)
     with ExitStack() as undo:
-        shim = Shim(undo, None, _nothing)
+        shim = Shim(undo, None)
         cgroup.join(container.cgroups, shim.pid, THREADS)
         order = Order(
             directory, container.sandbox_id, kind, payload.decode(), "", request.console_socket,
@@ -99,11 +98,6 @@ def _detached(
         write_pid_file(request.pid_file, shim.pid)
         undo.pop_all()
     return 0 if request.detach else shim.wait()
-
-
-def _nothing(session: Session) -> None:
-    """No unfinished work concerns a command's shim."""
-    del session
 
 
 def _attached(root: str, container: Container, process: dict[str, object], *, terminal: bool) -> int:

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 from kata_runtime.errors import HostError
 from kata_runtime.network.namespace import Namespace
 from kata_runtime.network.namespace_follower import Follower
+from kata_runtime.recovery import recover
 from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from kata_runtime.sandbox.session import Session
     from kata_runtime.sandbox.stream_relay import Relay
 
 
-def follow(relay: Relay, path: str, directory: str, recover: Callable[[Session], None]) -> None:
+def follow(relay: Relay, path: str, directory: str) -> None:
     """Let the sandbox in ``directory`` follow the namespace at ``path`` from within the loop of ``relay``.
 
     What cannot be mirrored, or that the namespace cannot be followed, is written to the sandbox's network log.

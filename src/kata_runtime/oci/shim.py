@@ -27,10 +27,7 @@ from kata_runtime.sandbox.process import held_signals, process_descriptor, start
 from kata_runtime.sandbox.stream_relay import START_SECONDS, Relay, Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kata_runtime.sandbox.record import Record
-    from kata_runtime.sandbox.session import Session
 
 KILLED_STATUS = 128 + signal.SIGKILL
 _MESSAGE_BYTES = 1024 * 1024
@@ -62,10 +59,8 @@ class Order(NamedTuple):
 class Shim:
     """A shim, held by the command that forked it."""
 
-    def __init__(self, undo: ExitStack, namespace: str | None, recover: Callable[[Session], None]) -> None:
+    def __init__(self, undo: ExitStack, namespace: str | None) -> None:
         """Fork it; ``undo`` ends it. ``namespace`` is a path, ``""`` for a new one, None for the caller's.
-
-        ``recover`` ends unfinished work on the sandbox when it follows the namespace.
 
         :raise HostError: it cannot be made, or cannot enter the namespace.
         """
@@ -74,7 +69,7 @@ class Shim:
         with theirs, held_signals():
             self.pid = os.fork()
             if self.pid == 0:
-                _be_shim(theirs, namespace, recover)
+                _be_shim(theirs, namespace)
             undo.callback(self._end)
             self.start_time = start_time_of(self.pid) or 0
         self._receive(_READY_SECONDS, "the start of a shim")
@@ -124,7 +119,7 @@ class Shim:
         return message
 
 
-def _be_shim(channel: socket.socket, namespace: str | None, recover: Callable[[Session], None]) -> NoReturn:
+def _be_shim(channel: socket.socket, namespace: str | None) -> NoReturn:
     """In the child: there is nothing to return to."""
     status = 1
     try:
@@ -132,7 +127,7 @@ def _be_shim(channel: socket.socket, namespace: str | None, recover: Callable[[S
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _leave_caller(channel)
-        status = _serve(channel, namespace, recover)
+        status = _serve(channel, namespace)
     except KataError as error:
         _notify(channel, "refused" if isinstance(error, GuestError) else "failed", str(error))
     except OSError as error:
@@ -152,7 +147,7 @@ def _leave_caller(channel: socket.socket) -> None:
     os.closerange(kept + 1, 1 << 30)
 
 
-def _serve(channel: socket.socket, namespace: str | None, recover: Callable[[Session], None]) -> int:
+def _serve(channel: socket.socket, namespace: str | None) -> int:
     if namespace:
         network_namespace.enter_network_namespace(namespace)
     elif namespace is not None:
@@ -174,13 +169,11 @@ def _serve(channel: socket.socket, namespace: str | None, recover: Callable[[Ses
         has_terminal = bool(order.console_socket)
         relay.watch(wakeup, lambda: forward_signals(relay, wakeup, has_terminal=has_terminal))
         machine = _Machine(relay, processes)
-        return _relay(relay, machine, channel, order, recover)
+        return _relay(relay, machine, channel, order)
     raise AssertionError  # an ExitStack without callbacks that swallow
 
 
-def _relay(
-    relay: Relay, machine: _Machine, channel: socket.socket, order: Order, recover: Callable[[Session], None]
-) -> int:
+def _relay(relay: Relay, machine: _Machine, channel: socket.socket, order: Order) -> int:
     running = False
 
     def started(pid: int) -> None:
@@ -192,7 +185,7 @@ def _relay(
         if size is not None:
             relay.resize(*size)  # the engine may have set it meanwhile
         if order.follow:
-            follow(relay, order.follow, order.directory, recover)
+            follow(relay, order.follow, order.directory)
 
     try:
         return relay.run(order.kind, order.payload.encode(), started)

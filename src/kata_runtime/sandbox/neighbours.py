@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from kata_runtime.errors import HostError
 from kata_runtime.sandbox.identity import sandbox_ids
 from kata_runtime.sandbox.process import is_alive
-from kata_runtime.sandbox.record import Record, load_record
+from kata_runtime.sandbox.record import load_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata_runtime.sandbox.record import Record
 
 
 def user_of_device(root: str, container_id: str, namespace: str, device: str) -> str | None:
@@ -26,10 +29,6 @@ def user_of_device(root: str, container_id: str, namespace: str, device: str) ->
     return None
 
 
-def _devices(record: Record) -> set[object]:
-    devices: set[object] = {(nic.namespace, nic.device) for nic in record.nics}
-    for work in record.pending:
-        begun = work.get("nic")
-        if isinstance(begun, Mapping):
-            devices.add((begun.get("namespace"), begun.get("device")))
-    return devices
+def _devices(record: Record) -> set[tuple[str, str]]:
+    begun = [work.nic for work in record.pending if work.nic is not None]
+    return {(nic.namespace, nic.device) for nic in (*record.nics, *begun)}

@@ -26,6 +26,11 @@ EXEC_PORTS = 24
 RUNTIME_EXEC_PORT = EXEC_PORTS - 1
 
 
+def undo_file(kind: str) -> str:
+    """What pending work of a kind is undone to."""
+    return f"{kind}-undo.json"
+
+
 def exec_socket(number: int) -> str:
     """The socket of exec port ``number``."""
     return f"exec-{number}.sock"

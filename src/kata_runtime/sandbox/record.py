@@ -13,7 +13,6 @@ from kata_runtime.sandbox.files import replace_durably
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
 VERSION = 2
@@ -76,11 +75,46 @@ class NicRecord(NamedTuple):
         return f"nic{self.slot}"
 
 
+class WorkKind(StrEnum):
+    """What a command can leave unfinished."""
+
+    ADD_NIC = "interface.add"
+    DELETE_NIC = "interface.delete"
+    MIRROR = "mirror"
+    ROUTES = "routes"
+    IPVS = "ipvs"
+
+    @property
+    def subject(self) -> str:
+        """What a command is about that leaves it, and needs it ended: ``interface`` of ``interface.add``."""
+        return self.value.partition(".")[0]
+
+
+class Work(NamedTuple):
+    """Work that a command began, named in the record until it is done or undone.
+
+    ``nic`` is the NIC that is added, ``name`` that of the one that is deleted; ``refused``: the guest has not let go of
+    it. ``facts`` are what the guest is to have of its network namespace (``network.namespace_facts``). The routes or
+    virtual servers that are to be put back are in a file of their own (``undo_file``).
+    """
+
+    kind: WorkKind
+    nic: NicRecord | None = None
+    name: str = ""
+    refused: bool = False
+    facts: tuple[str, ...] = ()
+
+    @property
+    def nic_name(self) -> str:
+        """The name of the NIC that it is about; empty for other work."""
+        return self.name if self.nic is None else self.nic.name
+
+
 class Record(NamedTuple):
     """A sandbox.
 
     ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it names one
-    process of the host's boot ``boot_id``. ``pending`` is work that commands began and have not finished (``pending``).
+    process of the host's boot ``boot_id``. ``pending`` is work that commands began and have not finished.
     ``mirrored`` is what the guest has of its network namespace, a line each (``network.facts``).
     ``pod`` is one made for containers of an engine, whose files ``virtiofsd`` serves.
     ``ready`` is False from the start of QEMU until its agent has answered. ``cgroups`` are directories of its own.
@@ -100,7 +134,7 @@ class Record(NamedTuple):
     ipvs_rule_limit: int = 20_000
     nics: tuple[NicRecord, ...] = ()
     mirrored: tuple[str, ...] = ()
-    pending: tuple[Mapping[str, object], ...] = ()
+    pending: tuple[Work, ...] = ()
     ready: bool = True
     cgroups: tuple[str, ...] = ()
     pod: bool = False
@@ -153,8 +187,9 @@ def save_record(directory: str, record: Record) -> None:
     """
     document: dict[str, Any] = {"version": VERSION, **record._asdict()}
     document["nics"] = [document_of(nic) for nic in record.nics]
+    document["pending"] = [_work_document(work) for work in record.pending]
     path = os.path.join(directory, paths.RECORD)
-    with operation_log.measured("record", path=path, pending=record.pending):
+    with operation_log.measured("record", path=path, pending=document["pending"]):
         try:
             replace_durably(path, fast_json.dumps(document).encode())
         except OSError as error:
@@ -199,10 +234,22 @@ def _record_of(document: dict[str, Any]) -> Record:
     return record
 
 
-def _work_of(document: Any) -> dict[str, object]:
-    """Pending work, whose NIC, if it has one, can be read."""
+def _work_of(document: Any) -> Work:
     if not isinstance(document, dict):
         raise TypeError(f"pending work is {document!a}")
-    if "nic" in document:
-        nic_of(document["nic"])
+    fields = dict(document)
+    fields["kind"] = WorkKind(fields["kind"])
+    if "nic" in fields:
+        fields["nic"] = nic_of(fields["nic"])
+    work = Work(**fields)._replace(facts=tuple(fields.get("facts", ())))
+    if (work.nic is None) == (work.kind is WorkKind.ADD_NIC) or not isinstance(work.name, str):
+        raise ValueError(f"pending work is {document!a}")
+    return work
+
+
+def _work_document(work: Work) -> dict[str, object]:
+    """Only what differs from the defaults."""
+    document = {name: value for name, value in work._asdict().items() if value != Work._field_defaults.get(name)}
+    if work.nic is not None:
+        document["nic"] = document_of(work.nic)
     return document

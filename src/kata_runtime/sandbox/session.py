@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from kata_runtime.sandbox.record import Work
     from kata_runtime.vmm.monitor import Monitor
 
 _PATIENCE = LockWait()
@@ -30,6 +31,8 @@ class Session:
         self.root = root
         self.record = record
         self.lock_wait = lock_wait
+        # What earlier commands left pending and the recovery before this one ended.
+        self.recovered: list[Work] = []
         self._path = os.path.join(root, record.container_id)
         self._channel: AgentChannel | None = None
         self._monitor: Monitor | None = None

@@ -50,7 +50,7 @@ def step(owner, name):
                 os.kill(os.getpid(), signal.SIGKILL)
     setattr(owner, name, counted)
 
-from kata_runtime.cli.recovery import recover
+from kata_runtime.recovery import recover
 from kata_runtime.guest.channel import AgentChannel, Subscription
 from kata_runtime.netlink.local import LocalTransport
 from kata_runtime.network.namespace import Namespace

@@ -1,4 +1,4 @@
-"""The parts of the command line by themselves: answers, recovery, log, arguments that are checked before a session."""
+"""The parts of the command line by themselves: answers, log, arguments that are checked before a session."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +16,6 @@ from kata_runtime.cli import log, network_json
 from kata_runtime.cli.argument_parser import Call, parse
 from kata_runtime.cli.check_commands import Finding, Verdict, find
 from kata_runtime.cli.lifecycle_commands import signal_of
-from kata_runtime.cli.recovery import recover
 from kata_runtime.errors import HostError, UsageError
 from kata_runtime.sandbox.config import Config
 
@@ -73,44 +71,6 @@ def test_lists() -> None:
         '[{"dest":"default","gateway":"172.16.0.1","device":"eth0"}]'
     )
     assert (network_json.listed_nics([]), network_json.listed_routes([])) == ("null", "null")
-
-
-_RECOVERERS = [
-    ("interface.add", "kata_runtime.network.pending_nics"),
-    ("routes", "kata_runtime.network.routes"),
-    ("ipvs", "kata_runtime.ipvs.commands"),
-]
-
-
-def _session(*pending: dict[str, object]) -> Any:
-    return SimpleNamespace(record=SimpleNamespace(pending=pending), container_id="web")
-
-
-@pytest.mark.parametrize(("kind", "module"), _RECOVERERS)
-def test_recoverer_of_each_kind(kind: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a kind of command left goes to that kind's recoverer, whole."""
-    seen: list[object] = []
-    monkeypatch.setattr(f"{module}.recover", lambda session, work, **_: seen.append((session, work)))
-    session = _session({"kind": kind, "detail": 7})
-    recover(session)
-    assert seen == [(session, {"kind": kind, "detail": 7})]
-
-
-def test_nothing_to_recover() -> None:
-    """A sandbox without pending work is left alone."""
-    session = _session()
-    recover(session)
-    assert session == _session()
-
-
-def test_unknown_work() -> None:
-    """Work of a kind that nobody knows is named, with what to do."""
-    with pytest.raises(HostError) as raised:
-        recover(_session({"kind": "ghost\n"}))
-    assert str(raised.value) == (
-        "sandbox web holds unfinished work of the unknown kind 'ghost\\n'; "
-        "use the version of kata-runtime that began it, or delete --force the sandbox"
-    )
 
 
 @pytest.fixture

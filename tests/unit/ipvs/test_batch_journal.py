@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from _socket import AF_INET
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.ipvs.strategies import server_specs, service_keys, service_specs
 
 from kata_runtime.errors import HostError, LimitError
-from kata_runtime.ipvs import batch_journal, rule_limit
-from kata_runtime.ipvs.batch_journal import Snapshot
+from kata_runtime.ipvs import rule_limit
+from kata_runtime.ipvs.batch_journal import Snapshot, packed, unpacked
 from kata_runtime.ipvs.model import (
     Forwarding,
     Protocol,
@@ -23,6 +25,8 @@ from kata_runtime.ipvs.model import (
     Tunnel,
     TunnelType,
 )
+from kata_runtime.sandbox.record import WorkKind
+from kata_runtime.sandbox.undo_file import UndoFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,15 +43,12 @@ def _snapshots(draw: st.DrawFn) -> Snapshot:
 
 
 @given(_snapshots())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_round_trip(tmp_path: Path, previous: Snapshot) -> None:
+def test_round_trip(previous: Snapshot) -> None:
     """Services that existed, with thresholds and tunnels of their servers, and those that did not, are read again."""
-    batch_journal.write(tmp_path, previous)
-    assert batch_journal.read(tmp_path) == previous
-    assert [entry.name for entry in tmp_path.iterdir()] == ["ipvs-undo.json"]
+    assert unpacked(json.loads(json.dumps(packed(previous)))) == previous
 
 
-def test_what_no_rule_can_say(tmp_path: Path) -> None:
+def test_what_no_rule_can_say() -> None:
     """What programs in the container made over netlink, beyond the grammar of rules, is kept exactly, too."""
     key = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 0)
     tunnel = Tunnel(TunnelType.GUE, 1, 3)
@@ -57,12 +58,18 @@ def test_what_no_rule_can_say(tmp_path: Path) -> None:
     ]
     spec = ServiceSpec(key, "an \u00e9 -p 5", 5, 0, 0xFFFFFF00)
     previous = Snapshot(frozenset({key}), {key: (spec, {server.key: server for server in servers})})
-    batch_journal.write(tmp_path, previous)
-    assert batch_journal.read(tmp_path) == previous
+    assert unpacked(json.loads(json.dumps(packed(previous)))) == previous
 
 
-def test_damage(tmp_path: Path) -> None:
-    """A file that is damaged or missing is told; removing it twice is fine."""
+@pytest.fixture
+def undo_file(tmp_path: Path) -> UndoFile:
+    """That of a batch, in a sandbox of which there is nothing else."""
+    session: Any = SimpleNamespace(directory=tmp_path)
+    return UndoFile(session, WorkKind.IPVS)
+
+
+def test_damage(undo_file: UndoFile, tmp_path: Path) -> None:
+    """A file that is damaged or missing is told."""
     path = tmp_path / "ipvs-undo.json"
     for text, reason in {
         "[[1]]": "not enough values to unpack (expected 3, got 1)",
@@ -72,27 +79,24 @@ def test_damage(tmp_path: Path) -> None:
     }.items():
         path.write_text(text)
         with pytest.raises(HostError) as refusal:
-            batch_journal.read(tmp_path)
+            undo_file.read(unpacked)
         assert str(refusal.value) == f"{path} is damaged: {reason}; delete --force the container"
-    for _ in range(2):
-        batch_journal.remove(tmp_path)
+    path.unlink()
     with pytest.raises(HostError) as refusal:
-        batch_journal.read(tmp_path)
+        undo_file.read(unpacked)
     assert str(refusal.value) == f"cannot read {path}: No such file or directory"
 
 
-def test_refused_by_the_file_system(tmp_path: Path) -> None:
+def test_refused_by_the_file_system(undo_file: UndoFile, tmp_path: Path) -> None:
     """What cannot be written is told, and the file that was there before stays as it was."""
-    with pytest.raises(HostError) as refusal:
-        batch_journal.write(tmp_path / "none", Snapshot(frozenset(), {}))
-    assert str(refusal.value) == f"cannot write {tmp_path / 'none/ipvs-undo.json'}: No such file or directory"
     previous = Snapshot(frozenset({ServiceKey(AF_INET, Protocol.NONE, b"", 0, 1)}), {})
-    batch_journal.write(tmp_path, previous)
+    undo_file.replace(packed(previous))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ipvs-undo.json"]
     (tmp_path / "ipvs-undo.json.new").mkdir()
     with pytest.raises(HostError) as refusal:
-        batch_journal.write(tmp_path, Snapshot(frozenset(), {}))
+        undo_file.replace([])
     assert str(refusal.value) == f"cannot write {tmp_path / 'ipvs-undo.json'}: Is a directory"
-    assert batch_journal.read(tmp_path) == previous
+    assert undo_file.read(unpacked) == previous
 
 
 class _Engine:

@@ -14,8 +14,10 @@ from kata_runtime.network.requests import (
     read_route_requests,
     read_route_table,
 )
+from kata_runtime.network.route_journal import recover
 from kata_runtime.network.route_table import ListedRoute
-from kata_runtime.network.routes import add_routes, delete_routes, list_routes, recover, update_routes
+from kata_runtime.network.routes import add_routes, delete_routes, list_routes, update_routes
+from kata_runtime.sandbox.record import Work, WorkKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -250,8 +252,8 @@ def test_a_dying_guest_leaves_all_or_nothing(rich: Any, answers: int) -> None:
     rich.transport = alive
     assert done == (answers >= 5)
     if rich.record.pending:
-        assert rich.record.pending == ({"kind": "routes"},)
-        recover(rich, rich.record.pending[0])
+        assert rich.record.pending == (Work(WorkKind.ROUTES),)
+        recover(rich)
     assert (rich.state() == before) == (not done)
     assert rich.record.pending == ()
     assert list(rich.directory.iterdir()) == []
@@ -266,9 +268,9 @@ def test_recovery_after_a_kill_restores_byte_for_byte(rich: Any) -> None:
         with pytest.raises(GuestError):
             delete_routes(rich, [*EVERY_KIND, *(filters("60.0.0.0/8 172.16.0.1") if spare else [])])
         rich.transport = alive
-        assert rich.record.pending == ({"kind": "routes"},)
+        assert rich.record.pending == (Work(WorkKind.ROUTES),)
         assert rich.state() != before
-        recover(rich, rich.record.pending[0])
+        recover(rich)
         assert rich.state() == before
 
 

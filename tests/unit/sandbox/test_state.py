@@ -13,7 +13,7 @@ from kata_runtime.sandbox.identity import check_id, new_id, resolve
 from kata_runtime.sandbox.lock import LockFile, LockWait
 from kata_runtime.sandbox.neighbours import user_of_device
 from kata_runtime.sandbox.process import start_time_of
-from kata_runtime.sandbox.record import EndpointKind, NicRecord, Record, load_record, save_record
+from kata_runtime.sandbox.record import EndpointKind, NicRecord, Record, Work, WorkKind, load_record, save_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,12 @@ def test_record_round_trip(tmp_path: Path) -> None:
         start_time=9,
         nics=(_NIC,),
         mirrored=("mtu eth0 1500",),
-        pending=({"kind": "interface.delete", "name": "eth0"}, {"kind": "routes"}),
+        pending=(
+            Work(WorkKind.ADD_NIC, _NIC),
+            Work(WorkKind.DELETE_NIC, name="eth0", refused=True),
+            Work(WorkKind.MIRROR, facts=("mtu eth0 1500",)),
+            Work(WorkKind.ROUTES),
+        ),
     )
     save_record(str(tmp_path), record)
     save_record(str(tmp_path), record)
@@ -56,6 +61,9 @@ def test_record_round_trip(tmp_path: Path) -> None:
         '{"version":2,"container_id":"x","nics":[],"pending":7}',
         '{"version":2,"container_id":"x","nics":[],"pending":[7]}',
         '{"version":2,"container_id":"x","nics":[],"pending":[{"kind":"interface.add","nic":{"slot":1}}]}',
+        '{"version":2,"container_id":"x","nics":[],"pending":[{"kind":"interface.add"}]}',
+        '{"version":2,"container_id":"x","nics":[],"pending":[{"kind":"ghost"}]}',
+        '{"version":2,"container_id":"x","nics":[],"pending":[{"kind":"routes","detail":7}]}',
         '{"version":2,"container_id":"x","nics":[],"ipvs_rule_limit":"7"}',
         '{"version":2,"container_id":"x","nics":[],"cgroups":[7]}',
         '{"version":2,"container_id":"x","nics":[],"vcpus":"2"}',
@@ -152,7 +160,7 @@ def test_devices_are_named_by_their_namespace(tmp_path: Path) -> None:
     """A device serves another container only if it is of the same namespace; begun NICs count, ended VMs do not."""
     pid = os.getpid()
     started = start_time_of(pid) or 0
-    begun: dict[str, object] = {"kind": "interface.add", "nic": _NIC._replace(device="tap1")._asdict()}
+    begun = Work(WorkKind.ADD_NIC, _NIC._replace(device="tap1"))
     records = [
         Record("web", pid=pid, start_time=started, nics=(_NIC,), pending=(begun,)),
         Record("old", pid=pid, start_time=started + 1, nics=(_NIC._replace(device="tap2"),)),

@@ -1,0 +1,83 @@
+"""What pending work is undone to, in a file beside the record.
+
+It can be megabytes, and every command reads the record.
+"""
+
+from __future__ import annotations
+
+import json
+
+from kata_runtime.errors import HostError, KataError
+from kata_runtime.fast_contextlib import suppress
+from kata_runtime.sandbox.files import replace_durably
+from kata_runtime.sandbox.paths import undo_file
+from kata_runtime.sandbox.pending import begun, ended
+from kata_runtime.sandbox.process import held_signals
+from kata_runtime.sandbox.record import Work
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from kata_runtime.sandbox.record import WorkKind
+    from kata_runtime.sandbox.session import Session
+
+    T = TypeVar("T")
+
+
+class UndoFile:
+    """The file of one kind of work: written before the record names the work, removed when it no longer does."""
+
+    def __init__(self, session: Session, kind: WorkKind) -> None:
+        self._session = session
+        self._work = Work(kind)
+        self._path = session.directory / undo_file(kind)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the record names the work."""
+        return self._work in self._session.record.pending
+
+    def begin(self, document: object) -> None:
+        """Write ``document``, which JSON must be able to hold, and begin the work.
+
+        :raise HostError: the file system refused.
+        """
+        self.replace(document)
+        self._session.save(begun(self._session.record, self._work))
+
+    def replace(self, document: object) -> None:
+        """Write another document, whole or not at all.
+
+        :raise HostError: the file system refused.
+        """
+        content = json.dumps(document, separators=(",", ":")).encode("ascii")
+        try:
+            replace_durably(str(self._path), content)
+        except OSError as error:
+            raise HostError(f"cannot write {self._path}: {error.strerror}", errno=error.errno or 0) from error
+
+    def read(self, decode: Callable[[Any], T]) -> T:
+        """What ``decode`` makes of the document; it may raise what wrong values make it raise.
+
+        :raise HostError: the file cannot be read, or is damaged.
+        """
+        try:
+            return decode(json.loads(self._path.read_bytes()))
+        except OSError as error:
+            raise HostError(f"cannot read {self._path}: {error.strerror}", errno=error.errno or 0) from error
+        except (ValueError, TypeError, RecursionError, KataError) as error:
+            raise HostError(f"{self._path} is damaged: {error}", hint="delete --force the container") from error
+
+    def end(self) -> None:
+        """The work is done, or undone.
+
+        :raise HostError: the record cannot be written.
+        """
+        with held_signals():
+            # Even when the record in memory has no such work: writing it may have failed, and the one on disk has it.
+            self._session.save(ended(self._session.record, self._work))
+            with suppress(OSError):
+                # A file that no record asks for does no harm, and the next such work replaces it.
+                self._path.unlink()
