@@ -46,7 +46,7 @@ class FakeSession:
         """The whole routing state as iproute2 shows it, but for expiry times."""
         six = _ip("-6", "-details", "route", "show", "table", "all").splitlines(keepends=True)
         # The kernel adds these when it notices a carrier, on a busy machine after the test began.
-        six = [line for line in six if not line.startswith("multicast ff00::/8")]
+        six = [line for line in six if not line.startswith(("multicast ", "local ", "anycast "))]
         return _ip("-details", "route", "show", "table", "all") + "".join(six)
 
 
