@@ -1,5 +1,5 @@
-# make setup | demo | test | bench | bench-check | boot-stress | kill-anywhere | long-life | check | fuzz | clean: each
-# installs what it needs first, and only what is missing.
+# make setup | deb | dist | demo | test | test-package | bench | bench-check | boot-stress | kill-anywhere | long-life
+# | check | fuzz | clean: each installs what it needs first, and only what is missing.
 .POSIX:
 .SUFFIXES:
 
@@ -16,6 +16,20 @@ demo: setup
 test: test-environment neutron-environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m pytest
+
+# build/kata-runtime_VERSION_amd64.deb
+deb: environment
+	@$(RUN) -m scripts.debian_package build
+
+# The wheel and the source distribution, in build/dist.
+dist: environment
+	@[ -d build/dist-tools ] || $(RUN) -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps \
+		--target build/dist-tools -r requirements-dist.lock
+	@PYTHONPATH="$$PWD/build/dist-tools" $(RUN) -m build --no-isolation --outdir build/dist . >build/dist.log
+
+# Installs the packages into clean systems of Debian 12 and 13, and the wheel into a fresh environment.
+test-package: test-environment deb dist
+	@$(RUN) -m pytest tests/package
 
 bench: test-environment
 	@$(RUN) scripts/ensure_images.py default test
@@ -69,4 +83,4 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: setup demo test bench bench-check boot-stress kill-anywhere long-life check fuzz environment test-environment neutron-environment clean
+.PHONY: setup deb dist demo test test-package bench bench-check boot-stress kill-anywhere long-life check fuzz environment test-environment neutron-environment clean

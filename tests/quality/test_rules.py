@@ -6,7 +6,7 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
-from tests.quality.trees import ROOT, SOURCE, module_of, python_files, tracked_files, tree
+from tests.quality.trees import ROOT, module_of, python_files, tracked_files, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,9 +130,3 @@ def test_no_outside_addresses() -> None:
         if _OUTSIDE_ADDRESS.search(line.replace(_SVG_NAMESPACE, ""))
     ]
     assert wrong == []
-
-
-def test_version_is_said_once() -> None:
-    """The package and pyproject.toml agree on the version."""
-    text = (SOURCE / "kata_runtime/__init__.py").read_text() + (ROOT / "pyproject.toml").read_text()
-    assert len(set(re.findall(r'^(?:__version__|version) = "(.*)"$', text, re.MULTILINE))) == 1

@@ -78,7 +78,13 @@ _PROCESS_FILES = (
 COMMANDS = (
     Command(("kata-network", "add-iface"), (_ID, "FILE"), "add a host NIC to a running container", handlers.network),
     Command(("kata-network", "list-ifaces"), (_ID,), "list the NICs that were added", handlers.network),
-    Command(("kata-network", "del-iface"), (_ID, "FILE"), "remove a NIC that was added", handlers.network),
+    Command(
+        ("kata-network", "del-iface"),
+        (_ID, "[FILE]"),
+        "remove a NIC that was added",
+        handlers.network,
+        (Option("--name", "NIC", "the NIC's name in the container, in place of FILE"),),
+    ),
     Command(("kata-network", "add-route"), (_ID, "FILE"), "add routes, all or none", handlers.network),
     Command(
         ("kata-network", "del-route"), (_ID, "FILE"), "delete the routes that match, all or none", handlers.network
@@ -143,6 +149,7 @@ COMMANDS = (
             Option("--include", "PACKAGE", "add a distribution package to the guest", many=True),
             Option("--kernel", "FILE", "use this kernel"),
             Option("--modules", "DIR", "use these kernel modules"),
+            Option("--if-outdated", None, "do nothing when this version's image is there already"),
         ),
     ),
     Command(("image", "clean"), (), "remove the templates of booted machines that make run fast", handlers.image),
@@ -263,6 +270,15 @@ COMMANDS = (
         "with what sandboxes run here",
         handlers.check,
         (Option("--json", None, "as JSON instead of a table"),),
+    ),
+    Command(("completion", "bash"), (), "print the script that completes command lines in bash", handlers.completion),
+    Command(("completion", "zsh"), (), "print the script that completes command lines in zsh", handlers.completion),
+    Command(("completion", "fish"), (), "print the script that completes command lines in fish", handlers.completion),
+    Command(
+        ("completion", "candidates"),
+        ("[WORD]", "[WORD...]"),
+        "print what the last of the words of a command line can become; the scripts ask it",
+        handlers.completion,
     ),
 )
 

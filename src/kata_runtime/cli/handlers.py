@@ -47,3 +47,10 @@ def oci(call: Call) -> int:
     from kata_runtime.cli import oci_commands
 
     return oci_commands.run(call)
+
+
+def completion(call: Call) -> int:
+    """completion."""
+    from kata_runtime.cli import completion_commands
+
+    return completion_commands.run(call)

@@ -28,7 +28,13 @@ With --bridge or --ovs FILE (- is standard input) holds the JSON of add-iface wi
 plugged in, and goes with the NIC. ovsdb-server is found by --ovsdb or [network] ovsdb.
 
 Prints the NIC as add-iface does, and its "port"; null when it fails."""
-_DETAILS = {
+GROUPS = {
+    "kata-network": "NICs and routes of a running container",
+    "kata-ipvs": "virtual servers and tracked connections of a running container",
+    "image": "the kernel and root file system that guests boot, and templates of booted machines",
+    "completion": "completion of command lines in shells",
+}
+DETAILS = {
     "kata-network add-iface": _NIC,
     "kata-network add-port": _PORT,
     "kata-network list-ports": """\
@@ -45,6 +51,7 @@ Prints the NICs in the order they were added, null for none:
     "kata-network del-iface": """\
 FILE (- is standard input) holds one JSON object; only its name is used:
   {"name": "eth-test"}
+Instead of a file, --name eth-test says the same.
 
 Prints null; when it fails and the NIC is still there, the NIC. The host's TAP stays.""",
     "kata-network add-route": _ROUTE + "\nPrints the routes as given; null when it fails.",
@@ -65,8 +72,30 @@ Addresses and ports are numeric; forwarding of a single command defaults to NAT.
     "kata-ipvs cleanup": """\
   kata-runtime kata-ipvs cleanup --parameters "--orig-dst 172.17.0.7 --protonum tcp" 6ec7a98
 Reports the number of deleted entries on standard error; none is success.""",
+    "image build": """\
+Packages come from the Debian release that this host's apt is set up for, 12 or 13; nothing is installed. What the image
+needs and this host has not downloaded yet is fetched. An image that is there is replaced in one step by a complete one.
+
+Another release, by an apt configuration of its own (see apt.conf(5)):
+  APT_CONFIG=/root/trixie/apt.conf kata-runtime image build --destination /root/trixie/image""",
+    "run": """\
+The ID is printed when the guest's agent answers; without one, 64 random hexadecimal digits are made. The first
+container boots its guest and keeps the machine as a template, from which later ones start.""",
     "exec": "Input, output, exit status and signals pass through; so do all words after ID.",
     "kill": "SIGNAL is a name (TERM, SIGKILL) or a number.",
+    "kata-check": "Each finding is printed with its remedy. The exit status is 0 when sandboxes can run.",
+    "completion bash": """\
+Packages install it. By hand:
+  kata-runtime completion bash > /etc/bash_completion.d/kata-runtime""",
+    "completion zsh": """\
+Packages install it. By hand, into a directory of zsh's fpath:
+  kata-runtime completion zsh > /usr/local/share/zsh/site-functions/_kata-runtime""",
+    "completion fish": """\
+Packages install it. By hand:
+  kata-runtime completion fish > /etc/fish/completions/kata-runtime.fish""",
+    "completion candidates": """\
+Words are those after kata-runtime. One candidate a line, a tab, its meaning; or :files or :directories, which the shell
+completes itself. Nothing is printed where nothing fits, also after an error.""",
 }
 
 
@@ -76,7 +105,10 @@ def help_text(words: tuple[str, ...]) -> str:
     if len(commands) == 1 and commands[0].words == words:
         return _of_command(commands[0])
     before = " ".join((PROGRAM, *words))
-    lines = [f"usage: {before if words else before + ' [OPTION...]'} COMMAND ...", "", "commands:"]
+    lines = [f"usage: {before if words else before + ' [OPTION...]'} COMMAND ...", ""]
+    if words:
+        lines += [f"{GROUPS[words[0]][0].upper()}{GROUPS[words[0]][1:]}.", ""]
+    lines += ["commands:"]
     width = max(len(command.name) for command in commands)
     lines += [f"  {command.name:{width}}  {command.summary}" for command in commands]
     if not words:
@@ -88,8 +120,8 @@ def help_text(words: tuple[str, ...]) -> str:
 
 def _of_command(command: Command) -> str:
     lines = [f"usage: {command.usage}", "", command.summary[0].upper() + command.summary[1:] + "."]
-    if command.name in _DETAILS:
-        lines += ["", _DETAILS[command.name]]
+    if command.name in DETAILS:
+        lines += ["", DETAILS[command.name]]
     if command.options:
         lines += ["", "options:", *_of_options(command.options)]
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kata_runtime.cli.streams import notify, write_line
-from kata_runtime.guest.image import DEFAULT_DESTINATION, build_image
+from kata_runtime.guest.image import DEFAULT_DESTINATION, build_image, image_is_current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ def _build(call: Call) -> int:
     destination = Path(given) if given else DEFAULT_DESTINATION
     kernel = call.value("--kernel")
     modules = call.value("--modules")
-    build_image(
-        destination,
-        include=tuple(call.options.get("--include", ())),
-        kernel=Path(kernel) if kernel else None,
-        modules=Path(modules) if modules else None,
-        progress=notify,
-    )
+    include = tuple(call.options.get("--include", ()))
+    if call.value("--if-outdated") is None or not image_is_current(destination, include):
+        build_image(
+            destination,
+            include=include,
+            kernel=Path(kernel) if kernel else None,
+            modules=Path(modules) if modules else None,
+            progress=notify,
+        )
     write_line(str(destination))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kata_runtime.cli.sessions import session_of
 from kata_runtime.cli.streams import AnswerError, AnswerLostError, OutputClosedError, notify, read_input, write_line
-from kata_runtime.errors import HostError, KataError
+from kata_runtime.errors import HostError, KataError, UsageError
 from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -103,9 +103,7 @@ def _list_interfaces(call: Call) -> _Answer:
 
 
 def _delete_interface(call: Call) -> _Answer:
-    from kata_runtime.network.requests import read_nic_name
-
-    name = read_nic_name(read_input(call.operands[1]))
+    name = _name_to_delete(call)
     from kata_runtime.cli.network_json import remaining_nic
     from kata_runtime.network.interfaces import delete_interface, find_record
 
@@ -147,6 +145,23 @@ def _delete_port(call: Call) -> _Answer:
 
     port_commands.delete_port(call)
     return _Answer("null", _carried_out)
+
+
+def _name_to_delete(call: Call) -> str:
+    """What --name or the file says."""
+    given = call.value("--name")
+    has_file = len(call.operands) > 1
+    if given is None and not has_file:
+        raise UsageError("kata-network del-iface lacks FILE", hint=f"usage: {call.command.usage}")
+    if given is not None and has_file:
+        raise UsageError("kata-network del-iface has both --name and FILE", hint="give one of the two")
+    if given is not None:
+        from kata_runtime.network.request_fields import interface_name
+
+        return interface_name(given, "--name")
+    from kata_runtime.network.requests import read_nic_name
+
+    return read_nic_name(read_input(call.operands[1]))
 
 
 def _add_routes(call: Call) -> _Answer:

@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-_CODENAMES = {"12": "bookworm", "13": "trixie"}
+CODENAMES = {"12": "bookworm", "13": "trixie"}
 _APT = Path("/etc/apt")
 
 
@@ -19,7 +19,7 @@ def this_release() -> str:
 
 def other_release() -> str:
     """The number of the supported release that this host does not have."""
-    (other,) = _CODENAMES.keys() - {this_release()}
+    (other,) = CODENAMES.keys() - {this_release()}
     return other
 
 
@@ -31,7 +31,7 @@ def apt_configuration(directory: Path, release: str) -> Path:
     sources = directory / "sources"
     for made in (sources, directory / "state/lists/partial", directory / "cache/archives/partial"):
         made.mkdir(parents=True, exist_ok=True)
-    before, after = _CODENAMES[this_release()], _CODENAMES[release]
+    before, after = CODENAMES[this_release()], CODENAMES[release]
     for path in (_APT / "sources.list", *sorted((_APT / "sources.list.d").glob("*"))):
         text = path.read_text() if path.suffix in {".list", ".sources"} and path.is_file() else ""
         if re.search(rf"\b{before}\b", text):
