@@ -22,7 +22,7 @@ def test_configuration_file_shows_the_defaults(tmp_path: Path) -> None:
     """Every key is in the package's file, which changes nothing, and what stands behind its # is the default."""
     text = (ROOT / "packaging/configuration.toml").read_text()
     shown = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
-    values = {**shown["hypervisor"]["qemu"], **shown["runtime"]}
+    values = {**shown["hypervisor"]["qemu"], **shown["network"], **shown["runtime"]}
     assert values == Config()._asdict()
     installed = tmp_path / "configuration.toml"
     installed.write_text(text)
