@@ -66,7 +66,6 @@ clouds:
   lab:
     auth_type: none
     endpoint: {url}
-    network_endpoint_override: {url}v2.0
 """
 _FIRST_NUMBER = 254
 _MANAGEMENT_MTU = 1500

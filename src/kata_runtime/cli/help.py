@@ -24,6 +24,9 @@ FILE (- is standard input) holds one JSON object or a list of them:
    "device": "eth-test"}          name in the container
 """
 _PORT = """\
+PORT is the UUID or name of a port of Neutron, whose MAC and IP addresses, MTU and routes the NIC gets; clouds.yaml and
+OS_* variables say where Neutron is, as for every client of OpenStack. Of another host it is taken with --migrate only.
+
 With --bridge or --ovs FILE (- is standard input) holds the JSON of add-iface without "device": the TAP is made here,
 plugged in, and goes with the NIC. ovsdb-server is found by --ovsdb or [network] ovsdb.
 
@@ -42,9 +45,9 @@ Prints the ports in the order they were added, null for none:
   [{"port":"kt0123456789","name":"eth0","device":"kt0123456789","kind":"bridge","bridge":"br0",
     "mac":"02:42:20:6f:a3:69","ip":["172.16.0.3/16"],"mtu":1500}]""",
     "kata-network del-port": """\
-PORT is the "port" that add-port printed, or the NIC's name in the container.
+PORT is the "port" that add-port printed, the name given to it, or the NIC's name in the container.
 
-Prints null. What cannot be undone, since Open vSwitch does not answer, is named.""",
+Prints null. What cannot be undone, since Open vSwitch or Neutron does not answer, is named.""",
     "kata-network list-ifaces": """\
 Prints the NICs in the order they were added, null for none:
   [{"name":"eth-test","mac":"02:42:20:6f:a3:69","ip":["172.16.0.3/16"],"mtu":1500}]""",

@@ -30,7 +30,7 @@ def add_port(call: Call) -> tuple[AddedNic, NicRecord]:
     if bridge is not None and call.value("--ovsdb") is not None:
         raise UsageError("--ovsdb means nothing with --bridge")
     if bridge is None and ovs is None:
-        raise UsageError("add-port needs --bridge or --ovs")
+        return _add_neutron_port(call)
     for option in _OF_NEUTRON:
         if call.value(option) is not None:
             raise UsageError(f"{option} goes with a port of Neutron, not with --bridge or --ovs")
@@ -83,6 +83,32 @@ def _add_ovs_port(call: Call, bridge_name: str, iface_id: str) -> tuple[AddedNic
         request = ovs_ports.fit(request, bridge)
         with session_of(call, "interface") as session:
             added = ovs_ports.add_ovs_port(session, request, database, bridge, iface_id)
+            return added, session.record.nics[-1]
+
+
+def _add_neutron_port(call: Call) -> tuple[AddedNic, NicRecord]:
+    from kata_runtime import optional_packages
+    from kata_runtime.network.request_fields import interface_name
+
+    given, name = call.operands[1], call.value("--name")
+    if name is not None:
+        interface_name(name, "--name")
+    optional_packages.require(optional_packages.OVSDBAPP)
+    optional_packages.require(optional_packages.OPENSTACKSDK)
+    from kata_runtime.network.ports import neutron_ports
+    from kata_runtime.network.ports.neutron import Neutron, chosen_cloud
+    from kata_runtime.network.ports.ovsdb import Database
+
+    cloud = chosen_cloud(call.value("--cloud") or "")
+    # Before the container is locked: this may take seconds.
+    with Database(_ovsdb_address(call)) as database:
+        neutron = Neutron(cloud)
+        port = neutron.find_port(given)
+        with session_of(call, "interface") as session:
+            added = neutron_ports.add_neutron_port(
+                session, database, neutron, port,
+                cloud=cloud, given=given, name=name or "", migrate=call.value("--migrate") is not None,
+            )  # fmt: skip
             return added, session.record.nics[-1]
 
 

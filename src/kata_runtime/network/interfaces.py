@@ -150,7 +150,9 @@ def plug_nic(
             except BaseException:
                 _undo_addition(session, work)
                 raise
-            session.save(ended(session.record, work)._replace(nics=(*session.record.nics, nic)))
+            # Taken over from another host, a port is this NIC's from now on: deleted, it does not go back.
+            added = nic if nic.port is None else nic._replace(port=nic.port._replace(previous_host=""))
+            session.save(ended(session.record, work)._replace(nics=(*session.record.nics, added)))
     finally:
         endpoint.close()
     return AddedNic(root_port_address(nic.slot), "; ".join(filter(None, notes)), leased)

@@ -27,20 +27,28 @@ class EndpointKind(StrEnum):
     # An interface of any Ethernet kind: a TAP beside it, and traffic control that moves the packets between both.
     REDIRECT = "redirect"
     MACVTAP = "macvtap"
-    # TAPs that add-port made and plugged into a Linux bridge or into Open vSwitch.
+    # TAPs that add-port made and plugged into a Linux bridge, into Open vSwitch, and there for a port of Neutron.
     BRIDGE = "bridge"
     OVS = "ovs"
+    NEUTRON = "neutron"
 
 
 class PortRecord(NamedTuple):
     """Where a TAP is plugged in that add-port made.
 
-    ``port`` is an iface-id of Open vSwitch or, without one, the name of the TAP; ``ovsdb`` the address of the database.
+    ``port`` is Neutron's UUID, an iface-id of Open vSwitch or, where there is neither, the name of the TAP, ``ovsdb``
+    the address of the database. Of a port of Neutron ``given`` is how the user named it, ``cloud`` and ``clouds_file``
+    say how Neutron is found, ``host`` is what it is bound to, ``previous_host`` what it is to be bound to afterwards.
     """
 
     port: str
     bridge: str
     ovsdb: str = ""
+    given: str = ""
+    cloud: str = ""
+    clouds_file: str = ""
+    host: str = ""
+    previous_host: str = ""
 
 
 class NicRecord(NamedTuple):

@@ -105,3 +105,7 @@ def endpoint_class(kind: EndpointKind) -> type[Endpoint]:
             from kata_runtime.network.endpoint.ovs_port import OvsEndpoint
 
             return OvsEndpoint
+        case EndpointKind.NEUTRON:
+            from kata_runtime.network.endpoint.neutron_port import NeutronEndpoint
+
+            return NeutronEndpoint

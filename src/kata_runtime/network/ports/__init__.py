@@ -1,1 +1,1 @@
-"""NICs whose TAP is made here and plugged into a Linux bridge or Open vSwitch of this host."""
+"""NICs whose TAP is made here and plugged into a switch of this host, also for ports of Neutron."""

@@ -5,8 +5,6 @@ Everything is bounded: a database that does not answer costs a command seconds, 
 
 from __future__ import annotations
 
-import signal
-from concurrent.futures import ThreadPoolExecutor
 from logging import NullHandler, getLogger
 
 from ovs.db.idl import Idl
@@ -19,6 +17,7 @@ from ovsdbapp.schema.open_vswitch.impl_idl import OvsdbIdl, OvsVsctlTransaction
 from kata_runtime import operation_log
 from kata_runtime.errors import DeadlineError, HostError
 from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.network.ports.bounded import call_within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,15 +194,8 @@ class Database:
             return function()
 
     def _bounded(self, function: Callable[[], T]) -> T:
-        """What ``function`` returns in a thread that signals do not reach, and that is left behind when it hangs."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        thread = ThreadPoolExecutor(1)
         try:
-            future = thread.submit(function)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        try:
-            return future.result(_ANSWER_SECONDS)
+            return call_within(_ANSWER_SECONDS, function)
         except TimeoutError as error:
             raise DeadlineError(
                 f"the answer of Open vSwitch's database at {self.address!a}", _ANSWER_SECONDS, hint=_HINT
@@ -213,8 +205,6 @@ class Database:
             raise HostError(
                 f"Open vSwitch's database at {self.address!a} failed: {str(error)[:200]}", hint=_HINT
             ) from error
-        finally:
-            thread.shutdown(wait=False)
 
 
 _HINT = "is ovsdb-server running there? [network] ovsdb in the configuration, or --ovsdb, says where it is"

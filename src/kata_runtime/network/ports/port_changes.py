@@ -104,4 +104,4 @@ def _listed(session: Session) -> Iterator[ListedPort]:
 
 
 def _is_named(nic: NicRecord, text: str) -> bool:
-    return nic.port is not None and text in (nic.port.port, nic.name, nic.device)
+    return nic.port is not None and text in (nic.port.port, nic.port.given or nic.name, nic.name, nic.device)

@@ -1,0 +1,72 @@
+"""A port of Neutron: bound to this host there, and a TAP in Open vSwitch's integration bridge here."""
+
+from __future__ import annotations
+
+from kata_runtime import optional_packages
+from kata_runtime.errors import KataError
+from kata_runtime.network.endpoint.ovs_port import OvsEndpoint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata_runtime.network.namespace import Namespace
+    from kata_runtime.network.ports.neutron import Neutron
+    from kata_runtime.network.ports.ovsdb import Database
+    from kata_runtime.sandbox.record import NicRecord, PortRecord
+    from kata_runtime.sandbox.session import Session
+
+
+class NeutronEndpoint(OvsEndpoint):
+    """Undone, the port is bound to what it was bound to before, or to nothing when it was this NIC's."""
+
+    def __init__(
+        self,
+        session: Session,
+        nic: NicRecord,
+        namespace: Namespace,
+        database: Database,
+        neutron: Neutron,
+        *,
+        by_ovn: bool,
+    ) -> None:
+        """See ``OvsEndpoint``."""
+        assert nic.port is not None
+        super().__init__(session, nic, namespace, database, iface_id=nic.port.port, by_ovn=by_ovn)
+        self._neutron = neutron
+        self._port = nic.port
+
+    def plug(self) -> None:
+        """See ``Endpoint``."""
+        # First: OVN gives a port only to the chassis that it is bound to.
+        if self._port.previous_host != self._port.host:
+            self._neutron.bind(self._port.port, self._port.host)
+        super().plug()
+
+    @classmethod
+    def release(cls, nic: NicRecord) -> list[str]:
+        """See ``Endpoint``."""
+        leftovers = super().release(nic)
+        if nic.port is not None:
+            try:
+                _unbind(nic.port)
+            except KataError as error:
+                mending = f"set --host {nic.port.previous_host}" if nic.port.previous_host else "unset --host"
+                leftovers.append(
+                    f"port {nic.port.port} stays bound to host {nic.port.host!a}: {error.message}; "
+                    f"'openstack port {mending} {nic.port.port}' changes that"
+                )
+        return leftovers
+
+
+def _unbind(port: PortRecord) -> None:
+    """Bind the port to what it was bound to before, unless somebody else has taken or deleted it.
+
+    :raise HostError, DeadlineError: Neutron does not answer, or refuses.
+    """
+    if port.previous_host == port.host:
+        return
+    optional_packages.require(optional_packages.OPENSTACKSDK)
+    from kata_runtime.network.ports.neutron import Cloud, Neutron
+
+    neutron = Neutron(Cloud(port.cloud, port.clouds_file))
+    if neutron.host_of(port.port) == port.host:
+        neutron.bind(port.port, port.previous_host)

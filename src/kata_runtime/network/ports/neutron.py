@@ -1,0 +1,185 @@
+"""OpenStack Neutron by its API (networking v2), with openstacksdk: what a port is, and where it is bound.
+
+Cloud and credentials come from where all OpenStack clients find them: clouds.yaml, OS_CLOUD and other OS_* variables.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from logging import NullHandler, getLogger
+from select import select
+
+from keystoneauth1.exceptions import ClientException
+from openstack import exceptions
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
+
+from kata_runtime import __version__, operation_log
+from kata_runtime.errors import ConflictError, DeadlineError, HostError, InputError
+from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.network.ports.bounded import call_within
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+
+# Of one exchange of data, and of all requests that make up a question: with a token of Keystone it is several.
+_SOCKET_SECONDS = 10.0
+_ANSWER_SECONDS = 20.0
+# OVN reports a port in 0.4 s; on a large cloud its agents take longer.
+_ACTIVE_SECONDS = 60.0
+_PAUSE_SECONDS = (0.05, 0.1, 0.2, 0.5)
+_SHOWN_CHARACTERS = 300
+_ACTIVE = "ACTIVE"
+_BINDING_FAILED = "binding_failed"
+
+
+class Cloud(NamedTuple):
+    """How Neutron is found: a cloud of clouds.yaml, and that file where it is at no usual place; both may be empty."""
+
+    name: str
+    file: str
+
+
+class Subnet(NamedTuple):
+    """What a port's fixed IP brings along."""
+
+    cidr: str
+    gateway: str
+    host_routes: tuple[tuple[str, str], ...]
+    name_servers: tuple[str, ...]
+
+
+class Port(NamedTuple):
+    """A port with its fixed IPs, each with its subnet; ``host`` is what it is bound to, empty where it is unbound."""
+
+    identity: str
+    name: str
+    mac: str
+    mtu: int
+    host: str
+    fixed_ips: tuple[tuple[str, Subnet], ...]
+
+
+def chosen_cloud(name: str) -> Cloud:
+    """The cloud that is called ``name``, or else what the environment says."""
+    return Cloud(name or os.environ.get("OS_CLOUD", ""), os.environ.get("OS_CLIENT_CONFIG_FILE", ""))
+
+
+class Neutron:
+    """One cloud's Neutron. Each call has a deadline, and fails with a sentence that names the cloud."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        """Read the configuration; find the service.
+
+        :raise HostError, DeadlineError: it names no cloud, or that does not answer.
+        """
+        for name in ("openstack", "keystoneauth", "stevedore", "urllib3"):
+            # Without any handler Python prints what they log to standard error; their exceptions say it, too.
+            getLogger(name).addHandler(NullHandler())
+        self._name = f"Neutron of cloud {cloud.name!a}" if cloud.name else "Neutron"
+        try:
+            self._api: Any = self._bounded(lambda: _connect(cloud))
+        except HostError as error:
+            error.hint = "--cloud or OS_CLOUD names a cloud of clouds.yaml, or OS_* variables say where it is"
+            raise
+
+    def find_port(self, text: str) -> Port:
+        """The port whose UUID or name is ``text``.
+
+        :raise InputError: there is none, or several. :raise ConflictError: it is no port for a container.
+        :raise HostError, DeadlineError: Neutron does not answer, or does not show what is needed.
+        """
+        with operation_log.measured("Neutron: read port", port=text):
+            return self._bounded(lambda: self._find(text))
+
+    def host_of(self, identity: str) -> str | None:
+        """The host that a port is bound to, empty for none; None when there is no such port any more.
+
+        :raise HostError, DeadlineError: Neutron does not answer.
+        """
+
+        def ask() -> str | None:
+            try:
+                return self._api.get_port(identity).binding_host_id or ""
+            except exceptions.NotFoundException:
+                return None
+
+        with operation_log.measured("Neutron: read binding", port=identity):
+            return self._bounded(ask)
+
+    def bind(self, identity: str, host: str) -> None:
+        """Bind a port to ``host``; to none where that is empty.
+
+        :raise HostError, DeadlineError: Neutron does not answer, or cannot.
+        """
+        with operation_log.measured("Neutron: bind port", port=identity, host=host):
+            updated = self._bounded(lambda: self._api.update_port(identity, binding_host_id=host))
+        if host and updated.binding_vif_type == _BINDING_FAILED:
+            raise HostError(
+                f"{self._name} cannot bind port {identity!a} to host {host!a}",
+                hint="is that host's chassis or agent known to it? external_ids:hostname of Open vSwitch is its name",
+            )
+
+    def await_active(self, identity: str) -> None:
+        """Return when Neutron, which has no notifications for its clients, calls the port ACTIVE.
+
+        :raise DeadlineError: it does not. :raise HostError: it does not answer.
+        """
+        end = time.monotonic() + _ACTIVE_SECONDS
+        pauses = list(_PAUSE_SECONDS)
+        with operation_log.measured("Neutron: await ACTIVE", port=identity):
+            while (status := self._bounded(lambda: self._api.get_port(identity).status)) != _ACTIVE:
+                if time.monotonic() > end:
+                    raise DeadlineError(
+                        f"port {identity!a} becoming {_ACTIVE} in {self._name}, which calls it {str(status)[:20]!a},",
+                        _ACTIVE_SECONDS,
+                    )
+                select([], [], [], pauses.pop(0) if len(pauses) > 1 else pauses[0])
+
+    def _find(self, text: str) -> Port:
+        found = self._api.find_port(text, ignore_missing=True)
+        if found is None:
+            raise InputError(f"{self._name} has no port {text!a}", hint="give the UUID or the name of one")
+        if str(found.device_owner or "").startswith("network:"):
+            raise ConflictError(
+                f"port {text!a} is a port of Neutron's own: {found.device_owner}", hint="create one for the container"
+            )
+        if found.binding_host_id is None:
+            raise HostError(
+                f"{self._name} does not show where port {text!a} is bound",
+                hint="that needs the role of an administrator or of a service",
+            )
+        network = self._api.get_network(found.network_id)
+        subnets = {subnet.id: _subnet(subnet) for subnet in self._api.subnets(network_id=found.network_id)}
+        fixed_ips = tuple((fixed["ip_address"], subnets[fixed["subnet_id"]]) for fixed in found.fixed_ips or ())
+        return Port(found.id, found.name or "", found.mac_address, network.mtu, found.binding_host_id, fixed_ips)
+
+    def _bounded(self, function: Callable[[], T]) -> T:
+        try:
+            return call_within(_ANSWER_SECONDS, function)
+        except TimeoutError as error:
+            raise DeadlineError(f"the answer of {self._name}", _ANSWER_SECONDS) from error
+        except exceptions.DuplicateResource as error:
+            raise InputError(f"{self._name} has several ports of that name", hint="give the UUID of one") from error
+        except (exceptions.SDKException, ClientException, OSError) as error:
+            reason = " ".join(str(error).split())[:_SHOWN_CHARACTERS]
+            raise HostError(f"{self._name} failed: {reason}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise HostError(f"{self._name} describes the port in a way that is not understood: {error!a}") from error
+
+
+def _connect(cloud: Cloud) -> Any:
+    files: Sequence[str] | None = [cloud.file] if cloud.file else None
+    config = OpenStackConfig(config_files=files, app_name="kata-runtime", app_version=__version__)
+    region = config.get_one(cloud=cloud.name or None, api_timeout=_SOCKET_SECONDS)
+    return Connection(config=region).network
+
+
+def _subnet(found: Any) -> Subnet:
+    routes = tuple((route["destination"], route["nexthop"]) for route in found.host_routes or ())
+    return Subnet(found.cidr, found.gateway_ip or "", routes, tuple(found.dns_nameservers or ()))

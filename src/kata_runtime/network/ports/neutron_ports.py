@@ -1,0 +1,151 @@
+"""NICs that are ports of Neutron: all that they have is what Neutron says of them."""
+
+from __future__ import annotations
+
+import os
+
+from kata_runtime.errors import ConflictError, GuestError, HostError, InputError
+from kata_runtime.netlink.address import format_address
+from kata_runtime.netlink.exchange import call, call_each
+from kata_runtime.netlink.link import dump_links, links_of
+from kata_runtime.netlink.message import NLM_F_CREATE, NLM_F_EXCL
+from kata_runtime.netlink.route import add_route, new_route
+from kata_runtime.netlink.transport import Family
+from kata_runtime.network.endpoint.neutron_port import NeutronEndpoint
+from kata_runtime.network.ports.ovs_ports import (
+    fit,
+    integration_bridge,
+    is_of_ovn,
+    noting_mtu,
+    refuse_second_use,
+    require_bridge,
+)
+from kata_runtime.network.ports.port_changes import add_port
+from kata_runtime.network.request_fields import host_address, mac_address, mtu_of, nic_address
+from kata_runtime.network.requests import NicRequest
+from kata_runtime.network.route_table import read_table
+from kata_runtime.network.routes import parse_network
+from kata_runtime.sandbox.record import EndpointKind, PortRecord
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata_runtime.guest.channel import AgentChannel
+    from kata_runtime.netlink.exchange import Request
+    from kata_runtime.network.interfaces import AddedNic
+    from kata_runtime.network.ports.neutron import Cloud, Neutron, Port
+    from kata_runtime.network.ports.ovsdb import Database
+    from kata_runtime.network.request_fields import IpAddress
+    from kata_runtime.sandbox.session import Session
+
+
+def host_name(database: Database) -> str:
+    """The name that Neutron and OVN know this host by."""
+    return database.external_ids().get("hostname") or os.uname().nodename
+
+
+def add_neutron_port(
+    session: Session,
+    database: Database,
+    neutron: Neutron,
+    port: Port,
+    *,
+    cloud: Cloud,
+    given: str,
+    name: str,
+    migrate: bool,
+) -> AddedNic:
+    """Bind ``port`` to this host and make it NIC ``name`` of the container, or the first free of eth0, eth1, ...
+
+    ``given`` is how the user named it. A port of another host is taken over with ``migrate`` only.
+
+    :raise KataError: as ``add_port``.
+    """
+    host = host_name(database)
+    if port.host not in ("", host) and not migrate:
+        raise ConflictError(
+            f"port {given!a} is bound to host {port.host!a}, and this is {host!a}", hint="--migrate takes it over"
+        )
+    refuse_second_use(database, port.identity)
+    bridge = require_bridge(database, integration_bridge(database))
+    by_ovn = is_of_ovn(database, bridge.name)
+    nic_name = name or _free_name(session)
+    request = fit(_request(port, nic_name), bridge)
+    record = PortRecord(
+        port.identity, bridge.name, database.address, given, cloud.name, cloud.file, host, previous_host=port.host
+    )
+
+    def complete() -> list[str]:
+        notes = _add_routes(session.channel(), nic_name, port)
+        neutron.await_active(port.identity)
+        return notes
+
+    added = add_port(
+        session,
+        request,
+        EndpointKind.NEUTRON,
+        record,
+        lambda session, nic, namespace: NeutronEndpoint(session, nic, namespace, database, neutron, by_ovn=by_ovn),
+        complete,
+    )
+    return noting_mtu(added, database, bridge, request.mtu)
+
+
+def _request(port: Port, name: str) -> NicRequest:
+    try:
+        addresses = tuple(_address(address, subnet.cidr) for address, subnet in port.fixed_ips)
+        mac = mac_address(port.mac, "mac_address")
+        _routes_of(port)
+        return NicRequest("", name, addresses, mac, mtu_of(port.mtu, "the network's mtu"), "", 0)
+    except InputError as error:
+        raise HostError(f"port {port.identity} of Neutron cannot be a NIC: {error}") from error
+
+
+def _address(address: str, cidr: str) -> IpAddress:
+    return nic_address(address, cidr.rpartition("/")[2], f"fixed IP {address}")
+
+
+def _free_name(session: Session) -> str:
+    taken = {link.name for link in links_of(call(session.channel(), Family.ROUTE, dump_links()))}
+    taken |= {nic.name for nic in session.record.nics}
+    number = 0
+    while f"eth{number}" in taken:
+        number += 1
+    return f"eth{number}"
+
+
+def _add_routes(channel: AgentChannel, name: str, port: Port) -> list[str]:
+    """Add the routes of the port's subnets to destinations that have none; what is left out, and the name servers."""
+    table = read_table(channel)
+    if name not in table.links:
+        raise GuestError(f"NIC {name!a} has left the container meanwhile", hint="try again")
+    index = table.links[name].index
+    existing = {(key.destination, key.prefix_length) for key in table.groups()}
+    requests: list[Request] = []
+    notes = []
+    for destination, gateway in _routes_of(port).items():
+        if destination in existing:
+            # As with another port of the same network: the container goes on using the route that it has.
+            network, length = destination
+            text = f"{format_address(network)}/{length}" if length else "default"
+            notes.append(
+                f"the container keeps its {text} route, and gets none by {format_address(gateway)} of the port"
+            )
+        else:
+            requests.append(add_route(new_route(*destination, index=index, gateway=gateway), NLM_F_CREATE | NLM_F_EXCL))
+    call_each(channel, Family.ROUTE, requests)
+    servers = sorted({server for _, subnet in port.fixed_ips for server in subnet.name_servers})
+    if servers:
+        notes.append(f"the port's subnets name the DNS servers {', '.join(servers)}")
+    return notes
+
+
+def _routes_of(port: Port) -> dict[tuple[bytes, int], bytes]:
+    """Gateways by destination and its prefix length; a subnet's own route to a destination goes before its gateway."""
+    wanted: dict[tuple[bytes, int], bytes] = {}
+    for _, subnet in port.fixed_ips:
+        for destination, hop in subnet.host_routes:
+            wanted.setdefault(parse_network(destination), host_address(hop, "nexthop"))
+        if subnet.gateway:
+            gateway = host_address(subnet.gateway, "gateway_ip")
+            wanted.setdefault((bytes(len(gateway)), 0), gateway)
+    return wanted
