@@ -75,6 +75,12 @@ class HostError(KataError):
         super().__init__(message, hint=hint)
         self.errno = errno
 
+    @classmethod
+    def of(cls, what: str, error: OSError, *, hint: str | None = None) -> HostError:
+        """The error of a system call in a user's words: ``what``, such as "cannot open x", and the reason."""
+        reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+        return cls(f"{what}: {reason}", errno=error.errno or 0, hint=hint)
+
 
 class QemuError(KataError):
     """QEMU refused ``command`` (QAPI error class ``error_class``), or is gone."""

@@ -91,8 +91,7 @@ def start_log(call: Call) -> None:
     try:
         handler = _FileHandler(path) if path else _ErrorHandler()
     except OSError as exc:
-        reason = os.strerror(exc.errno or 0)
-        raise HostError(f"cannot open the log {path!a}: {reason}", errno=exc.errno or 0) from exc
+        raise HostError.of(f"cannot open the log {path!a}", exc) from exc
     if call.settings.get("--log-format") == "json":
         handler.setFormatter(_JsonFormatter())
     else:

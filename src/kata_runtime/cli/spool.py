@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 
 from kata_runtime.cli.streams import encoded, write_bytes
@@ -60,7 +59,6 @@ class Spool:
             while rest:
                 rest = rest[self._file.write(rest) or 0 :]
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
             hint = "make room where TMPDIR points to, or in /tmp"
-            raise HostError(f"cannot keep the result: {reason}", errno=error.errno or 0, hint=hint) from error
+            raise HostError.of("cannot keep the result", error, hint=hint) from error
         self._held = bytearray()

@@ -74,7 +74,7 @@ def read_input(path: str, limit: int = DEFAULT_LIMIT) -> bytes:
             if descriptor:
                 os.close(descriptor)
     except OSError as exc:
-        raise HostError(f"cannot read {name}: {os.strerror(exc.errno or 0)}", errno=exc.errno or 0) from exc
+        raise HostError.of(f"cannot read {name}", exc) from exc
     except ValueError as exc:
         raise InputError(f"the file name {path!a} holds a NUL character") from exc
     return b"".join(parts)
@@ -103,8 +103,7 @@ def write_bytes(data: bytes | bytearray | memoryview) -> None:
     except BrokenPipeError as exc:
         raise OutputClosedError from exc
     except OSError as exc:
-        reason = os.strerror(exc.errno or 0)
-        raise HostError(f"cannot write the result to standard output: {reason}", errno=exc.errno or 0) from exc
+        raise HostError.of("cannot write the result to standard output", exc) from exc
 
 
 def write_line(text: str) -> None:

@@ -172,4 +172,4 @@ def _datagrams(opened: socket.socket) -> Iterator[bytes]:
 
 
 def _refused(what: str, error: OSError) -> HostError:
-    return HostError(f"this host's kernel refuses {what}: {error.strerror}", errno=error.errno or 0)
+    return HostError.of(f"this host's kernel refuses {what}", error)

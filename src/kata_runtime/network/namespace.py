@@ -30,9 +30,7 @@ class Namespace:
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise HostError(
-                f"cannot open the network namespace {path!a}: {error.strerror}", errno=error.errno or 0
-            ) from error
+            raise HostError.of(f"cannot open the network namespace {path!a}", error) from error
         found = os.fstat(self._fd)
         # What records name it by, as long as it exists: 4:4026531840.
         self.identity = f"{found.st_dev}:{found.st_ino}"

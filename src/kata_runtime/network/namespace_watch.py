@@ -64,9 +64,7 @@ class NamespaceWatch:
                 return worth
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
-                    raise HostError(
-                        f"no more notifications of the network namespace: {error.strerror}", errno=error.errno or 0
-                    ) from error
+                    raise HostError.of("no more notifications of the network namespace", error) from error
                 # Some were lost: they may have been the ones that matter.
                 worth = True
             else:

@@ -66,7 +66,7 @@ def load_container(root: str, container_id: str) -> Container | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot read {path}", error) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise HostError(f"{path} is damaged: {error}", hint="delete --force the container") from error
 
@@ -79,7 +79,7 @@ def save_container(root: str, container: Container) -> None:
     try:
         replace_durably(path, json.dumps(document).encode())
     except OSError as error:
-        raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot write {path}", error) from error
 
 
 def _container_of(document: dict[str, Any]) -> Container:

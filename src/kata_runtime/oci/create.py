@@ -77,8 +77,7 @@ def create(request: CreateRequest, around: Surroundings) -> Container:
         raise
     except OSError as error:
         # No descriptors, no memory, no room.
-        reason = os.strerror(error.errno or 0)
-        raise HostError(f"cannot make container {request.container_id}: {reason}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot make container {request.container_id}", error) from error
 
 
 def _create(request: CreateRequest, around: Surroundings) -> Container:
@@ -165,7 +164,7 @@ def _make_member_directory(directory: str, container: Container) -> None:
             f"container {container.container_id} exists already", hint="choose another ID or delete it"
         ) from None
     except OSError as error:
-        raise HostError(f"cannot make {directory}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot make {directory}", error) from error
 
 
 def _remove_member_directory(directory: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import NamedTuple, TypeVar
 
 from kata_runtime.errors import HostError, InputError
@@ -78,7 +77,7 @@ def read_document(path: str, name: str) -> Place:
         with open(path, "rb") as file:
             data = file.read(SIZE_LIMIT + 1)
     except OSError as error:
-        raise HostError(f"cannot read {path}: {os.strerror(error.errno or 0)}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot read {path}", error) from error
     return parse_document(data, name)
 
 

@@ -79,4 +79,4 @@ def write_spec(directory: str) -> None:
     except FileExistsError:
         raise ConflictError(f"{path} exists already", hint="remove it, or give another --bundle") from None
     except OSError as error:
-        raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot write {path}", error) from error

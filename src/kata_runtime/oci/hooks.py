@@ -35,7 +35,7 @@ def run_hooks(hooks: Sequence[Hook], state: Mapping[str, object], directory: str
         except subprocess.TimeoutExpired:
             raise HostError(f"the hook {hook.path} has not ended within {seconds:g} s") from None
         except OSError as error:
-            raise HostError(f"cannot run the hook {hook.path}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot run the hook {hook.path}", error) from error
         if done.returncode:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()[-_SHOWN:]
             raise HostError(f"the hook {hook.path} ended with status {done.returncode}: {said or 'without a word'}")

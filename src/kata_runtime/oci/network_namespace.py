@@ -15,7 +15,7 @@ def enter_network_namespace(path: str) -> None:
     try:
         namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise HostError(f"cannot open the network namespace {path}: {error.strerror}", errno=error.errno or 0) from None
+        raise HostError.of(f"cannot open the network namespace {path}", error) from None
     try:
         if _libc().setns(namespace, _CLONE_NEWNET):
             raise _refused(f"enter the network namespace {path}")

@@ -17,4 +17,4 @@ def write_pid_file(path: str, pid: int) -> None:
             file.write(str(pid))
         os.replace(temporary, path)
     except OSError as error:
-        raise HostError(f"cannot write the pid file {path}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot write the pid file {path}", error) from error

@@ -133,7 +133,7 @@ def _remove_member(root: str, container: Container) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise HostError(f"cannot remove {directory}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot remove {directory}", error) from error
 
 
 def _machine_runs(directory: str) -> bool:

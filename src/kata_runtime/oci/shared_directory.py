@@ -31,7 +31,7 @@ def make_shared_directory(sandbox: str) -> str:
         for path in (made, served):
             os.mkdir(path, 0o700)
     except OSError as error:
-        raise HostError(f"cannot make {path}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot make {path}", error) from error
     mounts.bind(made, made, recursive=False)
     mounts.make_shared(made)
     mounts.bind(made, served, ("ro", "nosuid", "nodev"), recursive=False)
@@ -59,9 +59,7 @@ def share(sandbox: str, container_id: str, shares: Sequence[Share], config: Mapp
         with os.fdopen(written, "w", encoding="utf-8") as file:
             json.dump(config, file)
     except OSError as error:
-        raise HostError(
-            f"cannot share {error.filename or bundle} with the guest: {error.strerror}", errno=error.errno or 0
-        ) from error
+        raise HostError.of(f"cannot share {error.filename or bundle} with the guest", error) from error
 
 
 def shared_mounts(sandbox: str, container_id: str) -> list[str]:
@@ -89,4 +87,4 @@ def unshare(sandbox: str, container_id: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise HostError(f"cannot remove {error.filename}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot remove {error.filename}", error) from error

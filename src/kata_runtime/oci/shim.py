@@ -90,7 +90,7 @@ class Shim:
             ):
                 socket.send_fds(self._channel, [data], [machine, virtiofsd])
         except OSError as error:
-            raise HostError(f"the shim ended: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of("the shim ended", error) from error
         pid = self._receive(_START_SECONDS, "the start of the container's process").get("pid")
         return pid if isinstance(pid, int) else 0
 

@@ -20,6 +20,6 @@ def inspect_source(path: str) -> Source:
         found = os.stat(path)
         system = os.statvfs(path)
     except OSError as error:
-        raise HostError(f"cannot mount {path}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot mount {path}", error) from error
     kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
     return Source(kind, found.st_dev, found.st_ino, system.f_blocks * system.f_frsize)

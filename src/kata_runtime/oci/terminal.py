@@ -67,4 +67,4 @@ def _send(path: str, master: int, name: str) -> None:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [master]))]
             connection.sendmsg([name.encode()], rights)
     except OSError as error:
-        raise HostError(f"cannot hand the terminal over at {path}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot hand the terminal over at {path}", error) from error

@@ -84,7 +84,7 @@ def _start_virtiofsd(
             connection = passing.enter_context(closing(unix_socket.connect(path, _CONNECT_SECONDS)))
             os.unlink(path)
         except OSError as error:
-            raise HostError(f"cannot make {path}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot make {path}", error) from error
         argv = [
             program, f"--fd={listening.fileno()}", "-f", "-o", f"source={served}", "-o", "sandbox=namespace",
             "-o", "announce_submounts", "-o", "xattr", f"--rlimit-nofile={_OPEN_FILES}",

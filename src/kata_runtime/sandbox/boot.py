@@ -79,10 +79,8 @@ def check_image(config: Config) -> str:
         try:
             found = os.stat(path)
         except OSError as error:
-            raise HostError(
-                f"cannot use {path}: {error.strerror}",
-                errno=error.errno or 0,
-                hint="'kata-runtime image build' makes a guest image",
+            raise HostError.of(
+                f"cannot use {path}", error, hint="'kata-runtime image build' makes a guest image"
             ) from error
         facts.append(f"{path} {found.st_size} {found.st_mtime_ns}")
     return " ".join(facts)
@@ -179,7 +177,7 @@ def _load(template: Template, memory: int, directory: str) -> None:
     try:
         load_memory(template.memory, memory)
     except OSError as error:
-        raise HostError(f"cannot copy the template's memory: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of("cannot copy the template's memory", error) from error
     with _monitor(directory) as monitor:
         load_devices(monitor, template.devices)
 
@@ -285,7 +283,7 @@ def _listen(directory: str, inherited: ExitStack) -> dict[str, socket.socket]:
         try:
             listening[name] = inherited.enter_context(unix_socket.listen(path))
         except OSError as error:
-            raise HostError(f"cannot listen at {path}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot listen at {path}", error) from error
     return listening
 
 

@@ -75,7 +75,7 @@ def remove(directories: Sequence[str]) -> None:
                 # A process leaves its groups a moment after its end is told (Linux 6.18, cgroup_task_dead), and version
                 # 1 has no event for that.
                 if error.errno != errno.EBUSY or time.monotonic() > end:
-                    raise HostError(f"cannot remove {directory}: {error.strerror}", errno=error.errno or 0) from error
+                    raise HostError.of(f"cannot remove {directory}", error) from error
                 select.poll().poll(_RETRY_MILLISECONDS)
             else:
                 break

@@ -74,11 +74,9 @@ def load_config(path: str | None, warn: Callable[[str], None]) -> Config:
     except FileNotFoundError as error:
         if path is None:
             return _with_counted_processors(Config())
-        raise HostError(f"cannot read the configuration {path!r}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot read the configuration {path!r}", error) from error
     except OSError as error:
-        raise HostError(
-            f"cannot read the configuration {chosen!r}: {error.strerror}", errno=error.errno or 0
-        ) from error
+        raise HostError.of(f"cannot read the configuration {chosen!r}", error) from error
     import tomllib  # only here: most commands need no configuration
 
     try:

@@ -38,9 +38,7 @@ def create_memory(size: int) -> int:
             os.close(memory)
             raise
     except OSError as error:
-        raise HostError(
-            f"cannot make {size >> 20} MiB of guest memory: {error.strerror}", errno=error.errno or 0
-        ) from error
+        raise HostError.of(f"cannot make {size >> 20} MiB of guest memory", error) from error
     return memory
 
 

@@ -47,7 +47,7 @@ def check_root(root: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise HostError(f"cannot read {root}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot read {root}", error) from error
     if not stat.S_ISDIR(found.st_mode):
         raise HostError(f"{root} is no directory", hint="give another --root")
     if found.st_uid != os.geteuid():
@@ -77,7 +77,7 @@ def sandbox_ids(root: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise HostError(f"cannot read {root}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot read {root}", error) from error
 
 
 def resolve(root: str, text: str) -> str:

@@ -70,8 +70,7 @@ def run(
         raise
     except OSError as error:
         # No descriptors, no memory, no room: what it was for matters less than that the host is short of it.
-        reason = os.strerror(error.errno or 0)
-        raise HostError(f"cannot make container {container_id}: {reason}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot make container {container_id}", error) from error
 
 
 def make(
@@ -173,7 +172,7 @@ def _make_directory(root: Path, directory: str) -> None:
         name = os.path.basename(directory)
         raise ConflictError(f"container {name} exists already", hint="choose another ID or delete it") from error
     except OSError as error:
-        raise HostError(f"cannot make {directory}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot make {directory}", error) from error
 
 
 def list_sandboxes(
@@ -336,7 +335,7 @@ def remove(root: str, container_id: str, release: Callable[[Record], None]) -> N
     try:
         shutil.rmtree(directory)
     except OSError as error:
-        raise HostError(f"cannot remove {directory}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot remove {directory}", error) from error
 
 
 def _believable(directory: str, container_id: str) -> Record:

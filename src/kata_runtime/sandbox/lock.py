@@ -52,7 +52,7 @@ class LockFile:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise HostError(f"cannot open {path}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot open {path}", error) from error
 
     def acquire(self, lock_wait: LockWait, what: str) -> bool:
         """Wait for the lock; False when the file was removed meanwhile, as by the deletion of its sandbox.
@@ -78,7 +78,7 @@ class LockFile:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise HostError(f"cannot lock {self._path}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot lock {self._path}", error) from error
         return True
 
     def _wait(self, lock_wait: LockWait, what: str) -> None:
@@ -101,7 +101,7 @@ class LockFile:
                         hint="try again later, or wait longer with --lock-timeout",
                     )
             for error in failure:
-                raise HostError(f"cannot lock {self._path}: {error.strerror}", errno=error.errno or 0) from error
+                raise HostError.of(f"cannot lock {self._path}", error) from error
 
     @contextmanager
     def _granted(self) -> Iterator[tuple[int, list[OSError]]]:

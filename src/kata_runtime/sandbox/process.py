@@ -166,7 +166,7 @@ class Child:
         try:
             self._fork(program, undo)
         except OSError as error:
-            raise HostError(f"cannot start {self._name}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot start {self._name}", error) from error
 
     def _fork(self, program: Program, undo: ExitStack) -> None:
         from kata_runtime.sandbox.confinement import load_libc

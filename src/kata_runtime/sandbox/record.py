@@ -179,7 +179,7 @@ def load_record(directory: str) -> Record:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise HostError(f"cannot read {path}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot read {path}", error) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise HostError(f"{path} is damaged: {error}", hint="delete --force the container") from error
     raise HostError(
@@ -201,7 +201,7 @@ def save_record(directory: str, record: Record) -> None:
         try:
             replace_durably(path, fast_json.dumps(document).encode())
         except OSError as error:
-            raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot write {path}", error) from error
 
 
 def document_of(nic: NicRecord) -> dict[str, object]:

@@ -83,7 +83,7 @@ class TemplateStore:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._directory.chmod(0o700)
         except OSError as error:
-            raise HostError(f"cannot use {self._directory}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot use {self._directory}", error) from error
         lock = LockFile(str(self._directory / f".{key}.lock"))
         try:
             yield lock.try_acquire() and not (self._directory / key).exists()
@@ -107,9 +107,7 @@ class TemplateStore:
                 _remove(scratch)
             self._prune(key)
         except OSError as error:
-            raise HostError(
-                f"cannot keep a template in {self._directory}: {error.strerror}", errno=error.errno or 0
-            ) from error
+            raise HostError.of(f"cannot keep a template in {self._directory}", error) from error
 
     def clean(self) -> int:
         """Remove all templates; how many there were.
@@ -126,7 +124,7 @@ class TemplateStore:
         except FileNotFoundError:
             return 0
         except OSError as error:
-            raise HostError(f"cannot remove {error.filename!r}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot remove {error.filename!r}", error) from error
         return sum(not entry.name.startswith(".") for entry in entries)
 
     def _prune(self, key: str) -> None:

@@ -56,7 +56,7 @@ class UndoFile:
         try:
             replace_durably(str(self._path), content)
         except OSError as error:
-            raise HostError(f"cannot write {self._path}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot write {self._path}", error) from error
 
     def read(self, decode: Callable[[Any], T]) -> T:
         """What ``decode`` makes of the document; it may raise what wrong values make it raise.
@@ -66,7 +66,7 @@ class UndoFile:
         try:
             return decode(json.loads(self._path.read_bytes()))
         except OSError as error:
-            raise HostError(f"cannot read {self._path}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot read {self._path}", error) from error
         except (ValueError, TypeError, RecursionError, KataError) as error:
             raise HostError(f"{self._path} is damaged: {error}", hint="delete --force the container") from error
 

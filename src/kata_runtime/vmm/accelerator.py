@@ -115,7 +115,7 @@ def forget(*, cache: Path = CACHE_DIRECTORY) -> int:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise HostError(f"cannot remove {path}: {error.strerror}", errno=error.errno or 0) from error
+            raise HostError.of(f"cannot remove {path}", error) from error
         count += 1
     return count
 

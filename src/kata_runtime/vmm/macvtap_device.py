@@ -41,7 +41,7 @@ def open_macvtap(name: str) -> int:
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise ConflictError(f"the macvtap {name!a} is held by another process") from error
-        raise HostError(f"cannot open the macvtap {name!a}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot open the macvtap {name!a}", error) from error
 
 
 def _call(function: str, *arguments: object) -> None:

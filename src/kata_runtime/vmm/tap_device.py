@@ -160,9 +160,7 @@ def _open_device() -> int:
     try:
         return os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise HostError(
-            f"cannot open /dev/net/tun: {error.strerror}", errno=error.errno or 0, hint="'modprobe tun' may help"
-        ) from error
+        raise HostError.of("cannot open /dev/net/tun", error, hint="'modprobe tun' may help") from error
 
 
 def _open_queue(link: Link) -> int:
@@ -186,7 +184,7 @@ def _refused(name: str, error: OSError) -> ConflictError | HostError:
         return HostError(
             f"opening the TAP {name!r} is not permitted", errno=errno.EPERM, hint="run as root or as its owner"
         )
-    return HostError(f"cannot open the TAP {name!r}: {error.strerror}", errno=error.errno or 0)
+    return HostError.of(f"cannot open the TAP {name!r}", error)
 
 
 def _held(name: str) -> ConflictError:

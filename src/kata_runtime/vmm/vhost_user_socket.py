@@ -86,7 +86,7 @@ def _connected(path: str, user: int) -> socket:
             hint="let others write to the socket and search its directories, for example by the back end's umask",
         ) from error
     except OSError as error:
-        raise HostError(f"cannot connect to {path!a}: {error.strerror}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot connect to {path!a}", error) from error
     raise InputError(reason, field="vhostUserSocket", hint="start the back end first")
 
 

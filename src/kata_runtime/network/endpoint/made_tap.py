@@ -62,4 +62,4 @@ class MadeTapEndpoint(DescriptorEndpoint):
             except OSError as error:
                 # A host can be without IPv6.
                 if error.errno != errno.ENOENT:
-                    raise HostError(f"cannot write {path}: {error.strerror}", errno=error.errno or 0) from error
+                    raise HostError.of(f"cannot write {path}", error) from error
