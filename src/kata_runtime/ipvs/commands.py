@@ -8,6 +8,7 @@ from kata_runtime.ipvs import batch, rule_limit
 from kata_runtime.ipvs.engine import Engine, explain
 from kata_runtime.ipvs.guest_setup import enable, load
 from kata_runtime.ipvs.ipvsadm_grammar import parse
+from kata_runtime.ipvs.ipvsadm_options import UnknownOptionError
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService, Question
 
 TYPE_CHECKING = False
@@ -23,7 +24,10 @@ def read_command(words: str) -> Change | Question:
 
     :raise InputError: it is not in ipvsadm's grammar.
     """
-    return parse(words)
+    try:
+        return parse(words)
+    except UnknownOptionError as error:
+        raise error.with_nearest() from error
 
 
 def is_question(asked: Change | Question) -> bool:

@@ -29,6 +29,18 @@ class Command(Enum):
     STOP_DAEMON = "stop-daemon"
 
 
+class UnknownOptionError(InputError):
+    """A long option that there is none of; ``field`` is its name."""
+
+    def with_nearest(self) -> InputError:
+        """The error that names the known option closest to it: half a millisecond, too long for each line of a file."""
+        from difflib import get_close_matches
+
+        known = [*_LONG_COMMANDS, *_FLAGS, *_VALUES, *_OPTIONAL]
+        matches = get_close_matches((self.field or "")[:64], sorted(known), n=1)
+        return InputError(self.message, field=self.field, hint=f"did you mean --{matches[0]}?") if matches else self
+
+
 class Line(NamedTuple):
     """One command with the values of its options by long name; flags have an empty value."""
 
@@ -167,7 +179,7 @@ class _Reader:
         elif name in _VALUES or name in _OPTIONAL:
             self._set(name, value if equals else self._value(name))
         else:
-            raise InputError(f"option {word!a} is unknown to ipvsadm")
+            raise UnknownOptionError(f"option {word!a} is unknown to ipvsadm", field=name)
 
     def _short(self, letters: str) -> None:
         while letters:
