@@ -167,7 +167,8 @@ class Neutron:
         except exceptions.DuplicateResource as error:
             raise InputError(f"{self._name} has several ports of that name", hint="give the UUID of one") from error
         except (exceptions.SDKException, ClientException, OSError) as error:
-            reason = " ".join(str(error).split())[:_SHOWN_CHARACTERS]
+            # What keystoneauth says of version ranges and hacks after that is not of interest to users.
+            reason = " ".join(str(error).split()).partition(" Required version range")[0][:_SHOWN_CHARACTERS]
             raise HostError(f"{self._name} failed: {reason}") from error
         except (KeyError, TypeError, AttributeError) as error:
             raise HostError(f"{self._name} describes the port in a way that is not understood: {error!a}") from error

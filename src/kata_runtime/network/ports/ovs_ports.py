@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from kata_runtime.errors import ConflictError, InputError
+import errno
+
+from kata_runtime.errors import ConflictError, InputError, KernelError
+from kata_runtime.netlink.exchange import call
+from kata_runtime.netlink.link import get_link
 from kata_runtime.netlink.local import LocalTransport
+from kata_runtime.netlink.transport import Family
 from kata_runtime.network.endpoint.ovs_port import OvsEndpoint
 from kata_runtime.network.ports import path_mtu
 from kata_runtime.network.ports.port_changes import add_port
@@ -71,18 +76,33 @@ def is_of_ovn(database: Database, bridge: str) -> bool:
 
 
 def refuse_second_use(database: Database, iface_id: str) -> None:
-    """Make sure that no interface of this host has ``iface_id``.
+    """Make sure that no interface of this host has ``iface_id``; what is left of a NIC that is gone is deleted.
 
     :raise ConflictError: one has.
     """
     found = database.find_interface(iface_id)
     if found is None:
         return
+    if found.container and found.is_dead and not _exists(found.name):
+        # Its container was deleted while the database did not answer, or its VM has ended.
+        database.unplug(found.name)
+        return
     user = f"of container {found.container}" if found.container else "of another program"
     raise ConflictError(
         f"port {iface_id!a} is in use on this host by interface {found.name!a} {user}",
         hint=f"delete that first; 'ovs-vsctl del-port {found.name}' if nothing else does",
     )
+
+
+def _exists(name: str) -> bool:
+    with LocalTransport() as transport:
+        try:
+            call(transport, Family.ROUTE, get_link(name))
+        except KernelError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return False
+    return True
 
 
 def noting_mtu(added: AddedNic, database: Database, bridge: Bridge, mtu: int) -> AddedNic:

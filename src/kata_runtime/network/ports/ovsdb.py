@@ -47,10 +47,14 @@ class Bridge(NamedTuple):
 
 
 class PluggedInterface(NamedTuple):
-    """An interface of Open vSwitch; ``container`` is whose NIC it is, empty where it is not of this program."""
+    """An interface of Open vSwitch; ``container`` is whose NIC it is, empty where it is not of this program.
+
+    ``is_dead`` is one that ovs-vswitchd finds no device of.
+    """
 
     name: str
     container: str
+    is_dead: bool
 
 
 class _NotifyingIdl(Idl):
@@ -125,7 +129,11 @@ class Database:
         def find() -> PluggedInterface | None:
             for row in self._api.tables["Interface"].rows.values():
                 if row.external_ids.get("iface-id") == iface_id:
-                    return PluggedInterface(row.name, row.external_ids.get("kata-container", ""))
+                    return PluggedInterface(
+                        row.name,
+                        row.external_ids.get("kata-container", ""),
+                        bool(row.error or (row.ofport and not row.mtu)),
+                    )
             return None
 
         return self._read(find)
