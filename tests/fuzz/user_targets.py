@@ -24,6 +24,8 @@ from kata_runtime.ipvs.ipvsadm_grammar import parse
 from kata_runtime.ipvs.model import AddServer, AddService, Forwarding, ServiceFlag
 from kata_runtime.ipvs.rules import RulesError, outcome, parse_rules
 from kata_runtime.network import requests, route_journal
+from kata_runtime.network.ports import neutron_ports
+from kata_runtime.network.ports.neutron import Port, Subnet
 from kata_runtime.network.strict_json import read_json
 from kata_runtime.sandbox.config import load_config
 from kata_runtime.sandbox.identity import check_id, resolve
@@ -62,6 +64,17 @@ def _refuse_constant(name: str) -> object:
 def _nic(data: bytes) -> None:
     nic = requests.read_nic_request(data)
     assert requests.read_nic_name(data) == nic.name
+
+
+def _port(data: bytes) -> None:
+    """What add-port reads of a user, and what it makes of what Neutron says of a port."""
+    if data[:1] == b"{":
+        assert requests.read_port_request(data).device == ""
+        return
+    mac, address, cidr, gateway, destination, hop, mtu = (*map(_argument, data.split(b"\0")), *[""] * 7)[:7]
+    subnet = Subnet(cidr, gateway, ((destination, hop),), ())
+    port = Port("id", "name", mac, len(mtu) * 100, "host", ((address, subnet),))
+    assert neutron_ports._request(port, "eth0").mac == mac.lower()
 
 
 def _routes(data: bytes) -> None:
@@ -146,6 +159,7 @@ _TARGETS: list[tuple[str, Callable[[bytes], object]]] = [
     ("json", read_json),
     ("fast_json", _fast_json),
     ("nic", _nic),
+    ("port", _port),
     ("routes", _routes),
     ("ipvsadm", _ipvsadm),
     ("quick", _quick),

@@ -153,6 +153,19 @@ _CONTRADICTIONS = [
             "usage: kata-runtime kata-ipvs cleanup [--parameters ARGUMENTS] <container-id>"
         ),
     ),
+    (
+        ["kata-network", "add-port", "web", "f", "--bridge", "br0", "--ovs", "br1"],
+        "add-port takes --bridge or --ovs, not both",
+    ),
+    (["kata-network", "add-port", "web", "f", "--iface-id", "x"], "--iface-id needs --ovs"),
+    (
+        ["kata-network", "add-port", "web", "f", "--bridge", "br0", "--ovsdb", "unix:/x"],
+        "--ovsdb means nothing with --bridge",
+    ),
+    (
+        ["kata-network", "add-port", "web", "f", "--ovs", "br0", "--migrate"],
+        "--migrate goes with a port of Neutron, not with --bridge or --ovs",
+    ),
     (["kill", "web", "TERMINATE"], "there is no signal 'TERMINATE'; give a name such as TERM or a number"),
     (["kill", "web", "0"], "there is no signal '0'; give a name such as TERM or a number"),
     (["run"], "run needs --detach; a sandbox always runs in the background"),

@@ -9,6 +9,7 @@ import os
 import time
 from logging import NullHandler, getLogger
 from select import select
+from warnings import catch_warnings, simplefilter
 
 from keystoneauth1.exceptions import ClientException
 from openstack import exceptions
@@ -149,19 +150,26 @@ class Neutron:
             raise ConflictError(
                 f"port {text!a} is a port of Neutron's own: {found.device_owner}", hint="create one for the container"
             )
-        if found.binding_host_id is None:
+        host = found.binding_host_id
+        if host is None:
             raise HostError(
                 f"{self._name} does not show where port {text!a} is bound",
                 hint="that needs the role of an administrator or of a service",
             )
         network = self._api.get_network(found.network_id)
         subnets = {subnet.id: _subnet(subnet) for subnet in self._api.subnets(network_id=found.network_id)}
-        fixed_ips = tuple((fixed["ip_address"], subnets[fixed["subnet_id"]]) for fixed in found.fixed_ips or ())
-        return Port(found.id, found.name or "", found.mac_address, network.mtu, found.binding_host_id, fixed_ips)
+        fixed_ips = tuple((_text(fixed["ip_address"]), subnets[fixed["subnet_id"]]) for fixed in found.fixed_ips or ())
+        return Port(_text(found.id), found.name or "", _text(found.mac_address), network.mtu, host, fixed_ips)
 
     def _bounded(self, function: Callable[[], T]) -> T:
+        def quietly() -> T:
+            # openstacksdk warns of what will change in itself: users can do nothing about it.
+            with catch_warnings():
+                simplefilter("ignore")
+                return function()
+
         try:
-            return call_within(_ANSWER_SECONDS, function)
+            return call_within(_ANSWER_SECONDS, quietly)
         except TimeoutError as error:
             raise DeadlineError(f"the answer of {self._name}", _ANSWER_SECONDS) from error
         except exceptions.DuplicateResource as error:
@@ -182,5 +190,12 @@ def _connect(cloud: Cloud) -> Any:
 
 
 def _subnet(found: Any) -> Subnet:
-    routes = tuple((route["destination"], route["nexthop"]) for route in found.host_routes or ())
-    return Subnet(found.cidr, found.gateway_ip or "", routes, tuple(found.dns_nameservers or ()))
+    routes = tuple((_text(route["destination"]), _text(route["nexthop"])) for route in found.host_routes or ())
+    servers = tuple(_text(server) for server in found.dns_nameservers or ())
+    return Subnet(_text(found.cidr), _text(found.gateway_ip or ""), routes, servers)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!a:.80} is no text")
+    return value
