@@ -1,13 +1,13 @@
-"""Two of ``contextlib``, whose import with what it brings along takes a third as long as the interpreter's start.
+"""Three of ``contextlib``, whose import with what it brings along takes a third as long as the interpreter's start.
 
-``contextmanager`` and ``suppress`` behave as the originals, but what the former makes is no decorator.
+They behave as the originals. What ``contextmanager`` makes is no decorator, and ``ExitStack`` has callbacks only.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from contextlib import contextmanager, suppress
+    from contextlib import ExitStack, contextmanager, suppress
 else:
 
     class _GeneratorContext:
@@ -82,5 +82,40 @@ else:
 
     suppress = _Suppression
 
+    class ExitStack:
+        """See ``contextlib.ExitStack``."""
 
-__all__ = ["contextmanager", "suppress"]
+        def __init__(self):
+            self._callbacks = []
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, kind, value, traceback):
+            try:
+                while self._callbacks:
+                    function, arguments, named = self._callbacks.pop()
+                    function(*arguments, **named)
+            except BaseException:
+                # The rest runs while this error is handled, which thereby becomes the context of another.
+                self.__exit__(kind, value, traceback)
+                raise
+            return False
+
+        def callback(self, function, /, *arguments, **named):
+            """Call ``function`` at the end."""
+            self._callbacks.append((function, arguments, named))
+            return function
+
+        def pop_all(self):
+            """A stack with all callbacks, which this one no longer has."""
+            moved = ExitStack()
+            moved._callbacks, self._callbacks = self._callbacks, []
+            return moved
+
+        def close(self):
+            """The end, now."""
+            self.__exit__(None, None, None)
+
+
+__all__ = ["ExitStack", "contextmanager", "suppress"]

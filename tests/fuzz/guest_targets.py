@@ -14,9 +14,10 @@ from tests.fuzz.target import ScriptedKernel, Target, parts
 from kata_runtime import unix_socket
 from kata_runtime.errors import ProtocolError, QemuError
 from kata_runtime.guest import wire
-from kata_runtime.guest.channel import AgentChannel, Completed
+from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.crun import Crun
 from kata_runtime.guest.host_port import GuestPort
+from kata_runtime.guest.short_command import Completed
 from kata_runtime.netlink import message
 from kata_runtime.netlink.address import RTM_NEWADDR, dump_addresses, unpack_address
 from kata_runtime.netlink.carried_config import (

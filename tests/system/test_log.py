@@ -66,8 +66,8 @@ def test_add_iface_with_details(
         {"level": "debug", "message": "lock", "path": str(sandbox.directory / "lock")},
         _netlink("host", 1),
         _netlink("host", 1),
-        {"level": "debug", "message": "agent connection", "path": str(sandbox.directory / "control.sock")},
         {"level": "debug", "message": "netlink subscription", "family": "ROUTE", "group": 1},
+        {"level": "debug", "message": "agent connection", "path": str(sandbox.directory / "control.sock")},
         _netlink("guest", 1),
         {"level": "debug", "message": "lock", "path": str(sandbox.root / ".lock")},
         {

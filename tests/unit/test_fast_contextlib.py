@@ -107,3 +107,48 @@ def test_suppress_takes_the_named_errors_alone(library: Any, error: Exception, p
     except ValueError as passed:
         raised = passed
     assert raised is (error if passes else None)
+
+
+def _stack_outcome(library: Any, error: BaseException | None, failing: tuple[str, ...]) -> list[object]:
+    """The order of callbacks, what came of the error and the chain of contexts of what was raised."""
+    log: list[object] = []
+
+    def note(name: str, *, fails: bool) -> None:
+        log.append(name)
+        if fails:
+            raise KeyError(name)
+
+    try:
+        with library.ExitStack() as stack:
+            for name in ("first", "second", "third"):
+                stack.callback(note, name, fails=name in failing)
+            if error is not None:
+                raise error
+    except _RAISED as raised:
+        link: BaseException | None = raised
+        while link is not None:
+            log.append(repr(link))
+            # Without an error of the body the original forgets what came before.
+            link = link.__context__ if error is not None else None
+    return log
+
+
+@pytest.mark.parametrize("error", [None, ValueError("v"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("failing", [(), ("second",), ("first", "third"), ("first", "second", "third")], ids=repr)
+def test_stacks_unwind_as_the_original(error: BaseException | None, failing: tuple[str, ...]) -> None:
+    """All callbacks run, the last first, whichever of them fail; errors name what they were raised during."""
+    light = _stack_outcome(fast_contextlib, error, failing)
+    assert light == _stack_outcome(contextlib, error, failing)
+
+
+@_KINDS
+def test_callbacks_move_to_another_stack(library: Any) -> None:
+    """pop_all leaves nothing to the first stack; the second calls all that was registered, when it is closed."""
+    log: list[str] = []
+    with library.ExitStack() as stack:
+        stack.callback(log.append, "moved")
+        kept = stack.pop_all()
+    assert log == []
+    kept.close()
+    kept.close()
+    assert log == ["moved"]

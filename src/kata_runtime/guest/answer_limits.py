@@ -22,8 +22,6 @@ class Limits(NamedTuple):
     connect_seconds: float = 10.0
     # A sysctl, a subscription: one small answer.
     request_seconds: float = 10.0
-    # The end of a subscription, which the end of the connection brings as well.
-    farewell_seconds: float = 5.0
     # A block of netlink messages, or a file: from its request, or the end of the answer before, to its end.
     answer_seconds: float = 60.0
     # All blocks of an exchange together; 200,000 rules take seven seconds.

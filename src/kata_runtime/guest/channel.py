@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import time
 
-from kata_runtime import fast_json, operation_log
-from kata_runtime.errors import DeadlineError, GuestError, KernelError, ProtocolError
+from kata_runtime import operation_log
+from kata_runtime.errors import GuestError, KernelError, ProtocolError
 from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.guest import wire
 from kata_runtime.guest.answer_limits import DEFAULT, FRAME_BYTES
 from kata_runtime.guest.host_port import Frame, GuestPort
-from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.exchange_logging import recorded
 
 TYPE_CHECKING = False
@@ -20,20 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from kata_runtime.guest.answer_limits import Limits
+    from kata_runtime.guest.short_command import Completed
     from kata_runtime.netlink.transport import Block, Family
 else:
     from _collections import deque
 
 # How many blocks are in flight: the kernel works on one while others cross the port.
 _WINDOW_BLOCKS = 4
-
-
-class Completed(NamedTuple):
-    """How a command in the guest ended; ``exit_status`` is negative for a signal."""
-
-    exit_status: int
-    stdout: bytes
-    stderr: bytes
 
 
 class Subscription:
@@ -60,15 +52,19 @@ class AgentChannel:
     def __init__(self, control_path: str, exec_path: str, limits: Limits = DEFAULT) -> None:
         """``exec_path`` is the port kept for ``run``; it is connected on first use.
 
-        :raise ContainerError, DeadlineError, GuestError, ProtocolError: as for ``GuestPort``.
+        :raise ContainerError, GuestError: there is no connection. That the agent answers shows with the first request.
         """
         self._control_path = control_path
         self._exec_path = exec_path
         self._limits = limits
-        self._port: GuestPort | None = GuestPort(control_path, seconds=limits.connect_seconds)
+        self._port: GuestPort | None = None
         self._request = 0
+        # Subscriptions that the agent has not confirmed yet, and those that it was asked to end.
+        self._unconfirmed: set[int] = set()
+        self._ended: set[int] = set()
         self._notifications: dict[int, deque[bytes]] = {}
         self._kept_bytes = 0
+        self._connected()
 
     def close(self) -> None:
         """Close the connection; the agent forgets its subscriptions."""
@@ -76,12 +72,14 @@ class AgentChannel:
             self._port.close()
             self._port = None
             self._notifications.clear()
+            self._unconfirmed.clear()
+            self._ended.clear()
             self._kept_bytes = 0
 
     def _connected(self) -> GuestPort:
         # An exchange that was given up leaves answers behind; a new connection's nonce separates from them.
         if self._port is None:
-            self._port = GuestPort(self._control_path, seconds=self._limits.connect_seconds)
+            self._port = GuestPort(self._control_path, seconds=self._limits.connect_seconds, deferred=True)
         return self._port
 
     def _next_request(self) -> int:
@@ -97,8 +95,10 @@ class AgentChannel:
         return recorded("guest", self._exchange, family, blocks)
 
     def _exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
+        # A block of dumps may be carried out twice.
         packed = (
-            wire.pack_netlink(family, block.last_sequence, block.data, one_by_one=block.one_by_one) for block in blocks
+            (wire.pack_netlink(family, block.last_sequence, block.data, one_by_one=block.one_by_one), block.one_by_one)
+            for block in blocks
         )
         return self._pipelined(wire.NETLINK, packed, "netlink in the guest")
 
@@ -110,7 +110,7 @@ class AgentChannel:
         :raise KernelError: the guest's kernel refused one, or its agent is too old to ask.
         :raise GuestError, DeadlineError, ProtocolError: the channel failed.
         """
-        packed = (wire.pack_options(number, block) for block in asked)
+        packed = ((wire.pack_options(number, block), True) for block in asked)
         with operation_log.measured("socket options in the guest", option=number) as step:
             size = 0
             for part in self._pipelined(wire.OPTIONS, packed, "reading a socket option in the guest"):
@@ -118,8 +118,11 @@ class AgentChannel:
                 yield part
             step.note(bytes_received=size)
 
-    def _pipelined(self, kind: int, payloads: Iterable[bytes], operation: str) -> Iterator[bytes]:
-        """Send requests of one kind, some ahead; yield what is answered to them, in order."""
+    def _pipelined(self, kind: int, payloads: Iterable[tuple[bytes, bool]], operation: str) -> Iterator[bytes]:
+        """Send requests of one kind, some ahead; yield what is answered to them, in order.
+
+        With each payload comes whether the request may be carried out twice.
+        """
         port = self._connected()
         budget = _Budget(self._limits.answer_bytes)
         deadline = time.monotonic() + self._limits.exchange_seconds
@@ -130,12 +133,13 @@ class AgentChannel:
         try:
             while True:
                 while not exhausted and len(under_way) < _WINDOW_BLOCKS:
-                    payload = next(remaining, None)
-                    if payload is None:
+                    following = next(remaining, None)
+                    if following is None:
                         exhausted = True
                         break
+                    payload, repeatable = following
                     request = self._next_request()
-                    port.send(kind, request, payload)
+                    (port.send_early if repeatable else port.send)(kind, request, payload)
                     under_way.append(request)
                 if not under_way:
                     complete = True
@@ -175,7 +179,7 @@ class AgentChannel:
         complete = False
         try:
             with operation_log.measured("file in the guest", path=f"/proc/net/{name}") as step:
-                port.send(wire.READ, request, name.encode())
+                port.send_early(wire.READ, request, name.encode())
                 size = 0
                 budget = _Budget(self._limits.answer_bytes)
                 operation = f"reading /proc/net/{name} in the guest"
@@ -194,17 +198,30 @@ class AgentChannel:
                 self.close()
 
     def _receive(self, port: GuestPort, deadline: float, seconds: float, awaited: str) -> Frame:
-        """The next frame that is no notification; those are kept."""
+        """The next frame that answers a request of now."""
         while True:
-            kind, request, payload = port.receive(deadline, seconds, awaited)
-            if kind != wire.NOTIFY:
-                return kind, request, payload
-            kept = self._notifications.get(request)
-            if kept is not None:
-                kept.append(payload)
-                self._kept_bytes += len(payload)
-                if len(kept) > self._limits.notifications or self._kept_bytes > self._limits.notification_bytes:
-                    raise ProtocolError("the guest sent more notifications than are kept")
+            frame = port.receive(deadline, seconds, awaited)
+            if not self._is_aside(frame):
+                return frame
+
+    def _is_aside(self, frame: Frame) -> bool:
+        """Whether a frame is about a subscription, and was dealt with: notifications are kept."""
+        kind, request, payload = frame
+        if kind == wire.DONE and request in self._unconfirmed:
+            self._unconfirmed.remove(request)
+            number, text = _unpack_done(payload)
+            if number:
+                raise KernelError("subscribing to kernel notifications", number, text)
+            return True
+        if kind != wire.NOTIFY:
+            return kind == wire.DONE and request in self._ended
+        kept = self._notifications.get(request)
+        if kept is not None:
+            kept.append(payload)
+            self._kept_bytes += len(payload)
+            if len(kept) > self._limits.notifications or self._kept_bytes > self._limits.notification_bytes:
+                raise ProtocolError("the guest sent more notifications than are kept")
+        return True
 
     def _ask(self, kind: int, payload: bytes, operation: str) -> str:
         seconds = self._limits.request_seconds
@@ -224,44 +241,64 @@ class AgentChannel:
         return text
 
     @contextmanager
-    def subscribe(self, family: Family, group: int) -> Iterator[Subscription]:
-        """Notifications of a multicast group while the context lasts."""
+    def subscribe(self, family: Family, group: int, *, confirmed: bool = True) -> Iterator[Subscription]:
+        """Notifications of a multicast group while the context lasts.
+
+        Unless ``confirmed``, it is certain from the answer to the next request on, and it may be that which fails.
+
+        :raise KernelError: the guest's kernel has no such group.
+        :raise GuestError, DeadlineError, ProtocolError: the channel failed.
+        """
+        port = self._connected()
+        request = self._next_request()
         with operation_log.measured("netlink subscription", family=family.name, group=group):
-            self._ask(wire.SUBSCRIBE, wire.pack_target(family, group), "subscribing to kernel notifications")
-        request = self._request
-        self._notifications[request] = deque()
-        port = self._port
+            try:
+                port.send_early(wire.SUBSCRIBE, request, wire.pack_target(family, group))
+                self._notifications[request] = deque()
+                self._unconfirmed.add(request)
+                if confirmed:
+                    self._await_confirmation(port, request)
+            except BaseException:
+                self.close()
+                raise
         try:
             yield Subscription(self, request)
         finally:
             self._kept_bytes -= sum(map(len, self._notifications.pop(request, ())))
-            if self._port is port and port is not None:
-                self._request -= 1
+            if self._port is port:
                 self._unsubscribe(port, request)
 
+    def _await_confirmation(self, port: GuestPort, request: int) -> None:
+        seconds = self._limits.request_seconds
+        deadline = time.monotonic() + seconds
+        while request in self._unconfirmed:
+            frame = port.receive(deadline, seconds, "subscribing to kernel notifications in the guest")
+            if not self._is_aside(frame):
+                raise ProtocolError(f"the guest's agent sent frame {frame[0]} out of turn")
+
     def _unsubscribe(self, port: GuestPort, request: int) -> None:
-        # The agent forgets all subscriptions with the connection: dropping it is as good as asking.
+        # The answer is passed over when it comes: mostly the connection ends before, and with it all subscriptions.
+        self._unconfirmed.discard(request)
+        self._ended.add(request)
         try:
-            port.send(wire.UNSUBSCRIBE, request)
-            seconds = self._limits.farewell_seconds
-            self._receive(port, time.monotonic() + seconds, seconds, "the end of a subscription")
-        except (DeadlineError, GuestError, ProtocolError):
+            port.send_early(wire.UNSUBSCRIBE, request)
+        except GuestError:
             self.close()
-        self._request = request
 
     def next_notification(self, request: int, deadline: float, seconds: float, awaited: str) -> bytes:
         """The next datagram of a subscription, before ``deadline`` of the monotonic clock."""
-        kept = self._notifications.get(request)
-        if kept is None:
-            raise GuestError("a subscription to the guest's notifications ended with its connection", hint="try again")
-        if not kept:
-            kind, of, payload = self._connected().receive(deadline, seconds, awaited)
-            if kind != wire.NOTIFY or of != request:
-                raise ProtocolError(f"the guest's agent sent frame {kind} while a notification was awaited")
-            return payload
-        taken = kept.popleft()
-        self._kept_bytes -= len(taken)
-        return taken
+        while True:
+            kept = self._notifications.get(request)
+            if kept is None:
+                text = "a subscription to the guest's notifications ended with its connection"
+                raise GuestError(text, hint="try again")
+            if kept:
+                taken = kept.popleft()
+                self._kept_bytes -= len(taken)
+                return taken
+            frame = self._connected().receive(deadline, seconds, awaited)
+            if not self._is_aside(frame):
+                raise ProtocolError(f"the guest's agent sent frame {frame[0]} while a notification was awaited")
 
     def sysctl(self, name: str, value: str | None = None) -> str:
         """Read (or set, then read) a sysctl by its path below /proc/sys, e.g. ``net/ipv4/ip_forward``.
@@ -292,24 +329,9 @@ class AgentChannel:
 
         :raise GuestError: it cannot be started. :raise DeadlineError: it ran longer than ``seconds``.
         """
+        from kata_runtime.guest.short_command import run_command
+
         return run_command(self._exec_path, argv, stdin, seconds=seconds, limits=self._limits)
-
-
-def run_command(path: str, argv: Sequence[str], stdin: bytes = b"", *, seconds: float, limits: Limits) -> Completed:
-    """Run a short command in the guest, on the exec port behind the socket ``path``, which nobody else uses.
-
-    :raise GuestError: it cannot be started. :raise DeadlineError: it ran longer than ``seconds``.
-    """
-
-    with operation_log.measured("run in the guest", argv=list(argv)) as step:
-        port = GuestPort(path, seconds=limits.connect_seconds)
-        try:
-            port.send(wire.EXEC, 1, fast_json.dumps({"argv": list(argv)}).encode())
-            done = _collect(port, argv[0], stdin, seconds, limits.output_bytes)
-        finally:
-            port.close()
-        step.note(exit_status=done.exit_status, bytes_received=len(done.stdout) + len(done.stderr))
-        return done
 
 
 class _Budget:
@@ -327,47 +349,6 @@ class _Budget:
         self._left -= len(payload) + FRAME_BYTES
         if self._left < 0:
             raise ProtocolError(f"the guest answered with more than {self._size >> 20} MiB")
-
-
-def _collect(port: GuestPort, name: str, stdin: bytes, seconds: float, limit: int) -> Completed:
-    try:
-        return _converse(port, name, stdin, seconds, limit)
-    except wire.FrameError as error:
-        raise _broken(error) from None
-
-
-def _converse(port: GuestPort, name: str, stdin: bytes, seconds: float, limit: int) -> Completed:
-    deadline = time.monotonic() + seconds
-    output = {wire.STDOUT: bytearray(), wire.STDERR: bytearray()}
-    offset = 0
-    window = wire.STDIN_WINDOW_BYTES
-    while True:
-        kind, _, payload = port.receive(deadline, seconds, f"the end of {name} in the guest")
-        match kind:
-            case wire.DONE:
-                number, text = wire.unpack_done(payload)
-                raise GuestError(f"cannot run {name} in the guest: {text or os.strerror(number)}")
-            case wire.EXIT:
-                status = wire.unpack_status(payload)
-                return Completed(status, bytes(output[wire.STDOUT]), bytes(output[wire.STDERR]))
-            case wire.STDOUT | wire.STDERR:
-                output[kind] += payload
-                if len(output[kind]) > limit:
-                    raise GuestError(f"{name} in the guest printed more than {limit >> 10} KiB")
-                continue
-            case wire.STDIN_TAKEN:
-                window = min(window + wire.unpack_count(payload), wire.STDIN_WINDOW_BYTES)
-            case wire.STARTED:
-                pass
-            case _:
-                raise ProtocolError(f"the guest's agent sent frame {kind} to a command")
-        while window and offset < len(stdin):
-            chunk = stdin[offset : offset + window]
-            port.send(wire.STDIN, 1, chunk)
-            offset, window = offset + len(chunk), window - len(chunk)
-        if offset == len(stdin):
-            port.send(wire.STDIN, 1)
-            offset += 1
 
 
 def _unpack_done(payload: bytes) -> tuple[int, str]:

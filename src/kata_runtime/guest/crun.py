@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Protocol
 
-    from kata_runtime.guest.channel import Completed
+    from kata_runtime.guest.short_command import Completed
 
     class Runner(Protocol):
         """Runs short commands in a guest, as ``AgentChannel`` does."""

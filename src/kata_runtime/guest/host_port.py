@@ -30,8 +30,8 @@ class GuestPort:
     always make progress: an agent with a full answer queue does not read.
     """
 
-    def __init__(self, path: str, *, seconds: float = 10.0) -> None:
-        """Connect and agree on a nonce within ``seconds``.
+    def __init__(self, path: str, *, seconds: float = 10.0, deferred: bool = False) -> None:
+        """Connect, and agree on a nonce within ``seconds``; ``deferred``: not before the first ``send`` or ``receive``.
 
         :raise ContainerError: nothing listens there.
         :raise DeadlineError: the agent does not answer. :raise GuestError: it is of another version, or gone.
@@ -44,13 +44,18 @@ class GuestPort:
                 f"cannot reach the container's agent: {error.strerror}", container="", hint="is its VM still running?"
             ) from None
         self._socket.setblocking(False)
+        self._path = path
+        self._seconds = seconds
         self._poller = select.poll()
         self._decoder = wire.Decoder()
-        self._received: deque[Frame] = deque()
+        self._received: deque[bytes] = deque()
         self._outgoing: deque[memoryview] = deque()
+        self._early: list[bytes] = []
+        self._is_agreed = False
         try:
-            with operation_log.measured("agent connection", path=path):
-                self._synchronise(seconds)
+            self._nonce = self._greet()
+            if not deferred:
+                self._agree()
         except BaseException:
             self._socket.close()
             raise
@@ -68,33 +73,52 @@ class GuestPort:
         """Whether bytes are queued that the port has not taken."""
         return bool(self._outgoing)
 
-    def _synchronise(self, seconds: float) -> None:
+    def _greet(self) -> bytes:
+        """Send a HELLO, and the early requests behind it; its nonce."""
         nonce = os.urandom(wire.NONCE_BYTES)
-        deadline = time.monotonic() + seconds
-        while True:
-            self._outgoing.append(memoryview(wire.OPENING))
-            self.send(wire.HELLO, 0, nonce)
-            # A HELLO can be lost with an agent that ends having read it: then its successor gets another.
-            step = min(deadline, time.monotonic() + _HELLO_SECONDS)
-            try:
-                version = self._await_hello(nonce, step, seconds)
-            except DeadlineError as error:
-                if step < deadline:
-                    continue
-                error.hint = "the guest may be hung: see its console.log, or delete the container"
-                raise
-            if version != wire.VERSION:
-                raise GuestError(
-                    f"the agent speaks version {version}, this runtime {wire.VERSION}",
-                    hint="build the guest image again (kata-runtime image build) and restart the container",
-                )
-            return
+        hello = wire.pack_frame(wire.HELLO, 0, nonce)
+        self._outgoing.append(memoryview(b"".join((wire.OPENING, hello, *self._early))))
+        self.flush()
+        return nonce
 
-    def _await_hello(self, nonce: bytes, deadline: float, seconds: float) -> int:
-        """The version in the answer to our HELLO; whatever else comes was meant for a predecessor."""
+    def _agree(self) -> None:
+        """Wait for the agent's HELLO."""
+        if self._is_agreed:
+            return
+        with operation_log.measured("agent connection", path=self._path):
+            version = self._await_version(time.monotonic() + self._seconds)
+        if version != wire.VERSION:
+            raise GuestError(
+                f"the agent speaks version {version}, this runtime {wire.VERSION}",
+                hint="build the guest image again (kata-runtime image build) and restart the container",
+            )
+        self._is_agreed = True
+
+    def _await_version(self, deadline: float) -> int:
+        patience = _HELLO_SECONDS
         while True:
-            kind, _, payload = self.receive(deadline, seconds, "an answer of the guest's agent", strict=False)
-            if kind == wire.HELLO and payload[: wire.NONCE_BYTES] == nonce:
+            # A HELLO can be lost with an agent that ends having read it: then its successor gets another.
+            step = min(deadline, time.monotonic() + patience)
+            try:
+                return self._await_hello(step)
+            except DeadlineError as error:
+                if step == deadline:
+                    error.hint = "the guest may be hung: see its console.log, or delete the container"
+                    raise
+            # An agent that was merely late answers the early requests twice: by the nonce the first answers are known.
+            # It may be as late again.
+            patience *= 2 if self._early else 1
+            self._nonce = self._greet()
+
+    def _await_hello(self, deadline: float) -> int:
+        """The version in the answer to our HELLO; whatever comes before it was meant for a predecessor."""
+        while True:
+            self._await_frame(deadline, self._seconds, "an answer of the guest's agent")
+            try:
+                kind, _, payload = wire.unpack_body(self._received.popleft())
+            except wire.FrameError:
+                continue
+            if kind == wire.HELLO and payload[: wire.NONCE_BYTES] == self._nonce:
                 version = payload[wire.NONCE_BYTES :]
                 if len(version) != _VERSION_BYTES:
                     raise ProtocolError(f"the guest's agent sent a version of {len(version)} bytes")
@@ -102,7 +126,18 @@ class GuestPort:
 
     def send(self, kind: int, request: int, payload: bytes = b"") -> None:
         """Queue a frame and send what the port takes now."""
-        self._outgoing.append(memoryview(wire.pack_frame(kind, request, payload)))
+        self._agree()
+        self._queue(wire.pack_frame(kind, request, payload))
+
+    def send_early(self, kind: int, request: int, payload: bytes = b"") -> None:
+        """``send``, without waiting for the agent's HELLO: for requests that may be carried out twice."""
+        frame = wire.pack_frame(kind, request, payload)
+        if not self._is_agreed:
+            self._early.append(frame)
+        self._queue(frame)
+
+    def _queue(self, frame: bytes) -> None:
+        self._outgoing.append(memoryview(frame))
         self.flush()
 
     def flush(self) -> None:
@@ -123,11 +158,19 @@ class GuestPort:
         except OSError as error:
             raise GuestError(f"the connection to the guest broke: {error.strerror}", hint="did its VM end?") from None
 
-    def receive(self, deadline: float, seconds: float, awaited: str, *, strict: bool = True) -> Frame:
-        """The next frame, before ``deadline`` (of the monotonic clock; ``seconds`` is only for the error message).
+    def receive(self, deadline: float, seconds: float, awaited: str) -> Frame:
+        """The next frame, before ``deadline`` (of the monotonic clock; ``seconds`` is for the message only).
 
         :raise DeadlineError: none came. :raise GuestError: the VM ended. :raise ProtocolError: no frame.
         """
+        self._agree()
+        while True:
+            self._await_frame(deadline, seconds, awaited)
+            frame = self.next_received()
+            if frame is not None:
+                return frame
+
+    def _await_frame(self, deadline: float, seconds: float, awaited: str) -> None:
         while not self._received:
             events = select.POLLIN | (select.POLLOUT if self._outgoing else 0)
             self._poller.register(self._socket, events)
@@ -135,14 +178,23 @@ class GuestPort:
             if remaining <= 0 or not self._poller.poll(remaining * 1000):
                 raise DeadlineError(awaited, seconds)
             self.flush()
-            self.fill(strict=strict)
-        return self._received.popleft()
+            self.fill()
 
     def next_received(self) -> Frame | None:
-        """A frame that has already arrived."""
-        return self._received.popleft() if self._received else None
+        """A frame that is here already. :raise GuestError: the agent began anew. :raise ProtocolError: no frame."""
+        while self._received:
+            try:
+                frame = wire.unpack_body(self._received.popleft())
+            except wire.FrameError as error:
+                raise ProtocolError(f"the guest's agent sent {error}") from None
+            if frame[0] != wire.HELLO:
+                return frame
+            # With a nonce it answers a HELLO of ours that was repeated.
+            if len(frame[2]) < wire.NONCE_BYTES:
+                raise GuestError("the guest's agent ended and was started anew", hint="try again")
+        return None
 
-    def fill(self, *, strict: bool = True) -> None:
+    def fill(self) -> None:
         """Read what is there now. :raise GuestError: the VM ended. :raise ProtocolError: no frame."""
         try:
             data = self._socket.recv(_READ_BYTES)
@@ -153,19 +205,7 @@ class GuestPort:
         if not data:
             raise GuestError("the guest's VM ended", hint="see the container's console.log")
         try:
-            for raw in self._decoder.feed(data):
-                try:
-                    frame = wire.unpack_body(raw)
-                except wire.FrameError:
-                    if strict:
-                        raise
-                    continue
-                if strict and frame[0] == wire.HELLO:
-                    # With a nonce it answers a HELLO of ours that was repeated.
-                    if len(frame[2]) < wire.NONCE_BYTES:
-                        raise GuestError("the guest's agent ended and was started anew", hint="try again")
-                    continue
-                self._received.append(frame)
+            self._received += self._decoder.feed(data)
         except wire.FrameError as error:
-            if strict:
+            if self._is_agreed:
                 raise ProtocolError(f"the guest's agent sent {error}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+from _socket import AF_NETLINK, SO_RCVBUF, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 
 from kata_runtime.errors import DeadlineError, HostError
 from kata_runtime.fast_contextlib import contextmanager
@@ -48,7 +48,7 @@ class LocalTransport:
     def __init__(self, enter: Enter = _stay) -> None:
         """``enter`` chooses the namespace, by default the caller's; a socket stays where it was opened."""
         self._enter = enter
-        self._sockets: dict[Family, socket.socket] = {}
+        self._sockets: dict[Family, socket] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -88,12 +88,15 @@ class LocalTransport:
         :raise HostError: the kernel refused.
         :raise DeadlineError: (from the iterator) nothing came for 10 s.
         """
-        with self._enter(lambda: open_notifications(family, [group])) as opened:
+        opened = self._enter(lambda: open_notifications(family, [group]))
+        try:
             opened.settimeout(_ANSWER_SECONDS)
             yield _datagrams(opened)
+        finally:
+            opened.close()
 
 
-def open_notifications(family: Family, groups: Sequence[int]) -> socket.socket:
+def open_notifications(family: Family, groups: Sequence[int]) -> socket:
     """A socket that receives the notifications of multicast groups and never waits (EAGAIN, ENOBUFS: netlink(7)).
 
     :raise HostError: the kernel refused.
@@ -109,17 +112,17 @@ def open_notifications(family: Family, groups: Sequence[int]) -> socket.socket:
     return opened
 
 
-def _open_socket(family: Family) -> socket.socket:
+def _open_socket(family: Family) -> socket:
     try:
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+        opened = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, family)
     except OSError as error:
         raise _refused(f"a netlink socket of family {family.name}", error) from error
     try:
         try:
-            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
+            opened.setsockopt(SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
         except PermissionError:
             # An unprivileged caller only sends small requests, for which the default limit is enough.
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+            opened.setsockopt(SOL_SOCKET, SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         opened.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         opened.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         opened.settimeout(_ANSWER_SECONDS)
@@ -130,7 +133,7 @@ def _open_socket(family: Family) -> socket.socket:
     return opened
 
 
-def _exchange_one(opened: socket.socket, block: Block) -> bytes:
+def _exchange_one(opened: socket, block: Block) -> bytes:
     answer = bytearray()
     try:
         opened.send(block.data)
@@ -146,7 +149,7 @@ def _exchange_one(opened: socket.socket, block: Block) -> bytes:
         raise _refused("a netlink message", error) from error
 
 
-def _exchange_each(opened: socket.socket, block: Block) -> bytes:
+def _exchange_each(opened: socket, block: Block) -> bytes:
     dumps = (
         block._replace(data=pack_message(kind, flags, sequence, payload), last_sequence=sequence)
         for kind, flags, sequence, payload in iter_messages(block.data)
@@ -161,7 +164,7 @@ def _ends(data: bytes, last_sequence: int) -> bool:
     )
 
 
-def _datagrams(opened: socket.socket) -> Iterator[bytes]:
+def _datagrams(opened: socket) -> Iterator[bytes]:
     while True:
         try:
             yield opened.recv(_DATAGRAM_BYTES)

@@ -9,7 +9,7 @@ from kata_runtime.errors import ConflictError, InputError, KernelError, Protocol
 from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import Address, add_address, addresses_of
-from kata_runtime.netlink.exchange import Request, call, call_each
+from kata_runtime.netlink.exchange import attempt_all, call
 from kata_runtime.netlink.link import RTM_NEWLINK, RTNLGRP_LINK, dump_links, links_of, set_link
 from kata_runtime.netlink.message import Message, iter_messages
 from kata_runtime.netlink.transport import Family
@@ -70,7 +70,8 @@ def watch(channel: AgentChannel) -> Iterator[Arrivals]:
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
-    with channel.subscribe(Family.ROUTE, RTNLGRP_LINK) as subscription:
+    with channel.subscribe(Family.ROUTE, RTNLGRP_LINK, confirmed=False) as subscription:
+        # The answer to the dump confirms the subscription.
         yield Arrivals(subscription, read_states(call(channel, Family.ROUTE, dump_links()), []))
 
 
@@ -86,21 +87,18 @@ def read_states(links: list[Message], addresses: list[Message]) -> list[NicState
 
 
 def configure(channel: AgentChannel, index: int, request: NicRequest) -> None:
-    """Name, MTU, addresses, up: in one round trip.
+    """Name, MTU, addresses, up: in one block.
 
     :raise InputError, ConflictError, KernelError: the kernel refused one; others may be done.
     """
     requests = [set_link(index, name=request.name), set_link(index, mtu=request.mtu)]
     requests += [add_address(index, address.packed, address.prefix_length) for address in request.addresses]
     requests.append(set_link(index, up=True))
-    try:
-        call_each(channel, Family.ROUTE, requests)
-    except KernelError as error:
-        raise _explain(error, requests, request) from error
+    for place, error in attempt_all(channel, Family.ROUTE, requests).items():
+        raise _explain(error, place, request) from error
 
 
-def _explain(error: KernelError, requests: list[Request], request: NicRequest) -> Exception:
-    place = next((n for n, asked in enumerate(requests) if asked.operation == error.operation), 0)
+def _explain(error: KernelError, place: int, request: NicRequest) -> Exception:
     reason = error.extack or str(error).rpartition(": ")[2]
     if place == 0:
         if error.errno == errno.EEXIST:
@@ -108,7 +106,7 @@ def _explain(error: KernelError, requests: list[Request], request: NicRequest) -
         return InputError(f"the container's kernel refuses the name {request.name!a}: {reason}", field="name")
     if place == 1:
         return InputError(f"the container's kernel refuses mtu {request.mtu}: {reason}", field="mtu")
-    if place < len(requests) - 1:
+    if place < 2 + len(request.addresses):
         address = request.addresses[place - 2].with_prefix
         return InputError(f"the container's kernel refuses the address {address}: {reason}", field="IPAddresses")
     return KernelError(f"set NIC {request.name!a} up in the container", error.errno, error.extack)

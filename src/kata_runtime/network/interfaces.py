@@ -109,6 +109,8 @@ def add_interface(session: Session, request: NicRequest) -> AddedNic:
     from kata_runtime.network.namespace import OwnNamespace
     from kata_runtime.sandbox.record import EndpointKind
 
+    # The guest's agent begins to answer while this host's side is looked at.
+    session.channel()
     kind = kind_of(request)
     with OwnNamespace() as namespace:
         nic = place(session, request, kind, namespace.identity if kind == EndpointKind.TAP else "")

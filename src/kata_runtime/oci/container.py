@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kata_runtime.errors import HostError
 from kata_runtime.oci.bundle import Hook
 from kata_runtime.sandbox import paths
-from kata_runtime.sandbox.files import replace_durably
+from kata_runtime.sandbox.files import replace_whole
 from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import boot_id
 
@@ -77,7 +77,7 @@ def save_container(root: str, container: Container) -> None:
     document["poststop"] = [hook._asdict() for hook in container.poststop]
     path = os.path.join(root, container.container_id, paths.CONTAINER)
     try:
-        replace_durably(path, json.dumps(document).encode())
+        replace_whole(path, json.dumps(document).encode())
     except OSError as error:
         raise HostError.of(f"cannot write {path}", error) from error
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.guest.answer_limits import DEFAULT
-from kata_runtime.guest.channel import Completed, run_command
+from kata_runtime.guest.short_command import Completed, run_command
 from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.guest_command import free_port
 

@@ -9,7 +9,7 @@ from kata_runtime.errors import HostError
 from kata_runtime.fast_enum import StrEnum
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox import paths
-from kata_runtime.sandbox.files import replace_durably
+from kata_runtime.sandbox.files import replace_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def save_record(directory: str, record: Record) -> None:
     path = os.path.join(directory, paths.RECORD)
     with operation_log.measured("record", path=path, pending=document["pending"]):
         try:
-            replace_durably(path, fast_json.dumps(document).encode())
+            replace_whole(path, fast_json.dumps(document).encode())
         except OSError as error:
             raise HostError.of(f"cannot write {path}", error) from error
 

@@ -43,11 +43,9 @@ class Session:
         return self.record.container_id
 
     @property
-    def directory(self) -> Path:
+    def directory(self) -> str:
         """Where files about this sandbox may be put; mode 0700."""
-        from pathlib import Path  # with what it brings along, a tenth of the start-up of list-ifaces
-
-        return Path(self._path)
+        return self._path
 
     def channel(self) -> AgentChannel:
         """The connection to the guest's agent, made on first use.
@@ -69,7 +67,7 @@ class Session:
         if self._monitor is None:
             from kata_runtime.vmm.monitor import Monitor
 
-            self._monitor = Monitor.connect(self.directory / paths.MONITOR)
+            self._monitor = Monitor.connect(os.path.join(self._path, paths.MONITOR))
         return self._monitor
 
     def save(self, record: Record) -> None:

@@ -5,11 +5,12 @@ It can be megabytes, and every command reads the record.
 
 from __future__ import annotations
 
-import json
+import os
 
+from kata_runtime import fast_json
 from kata_runtime.errors import HostError, KataError
 from kata_runtime.fast_contextlib import suppress
-from kata_runtime.sandbox.files import replace_durably
+from kata_runtime.sandbox.files import replace_whole
 from kata_runtime.sandbox.paths import undo_file
 from kata_runtime.sandbox.pending import begun, ended
 from kata_runtime.sandbox.process import held_signals
@@ -32,7 +33,7 @@ class UndoFile:
     def __init__(self, session: Session, kind: WorkKind) -> None:
         self._session = session
         self._work = Work(kind)
-        self._path = session.directory / undo_file(kind)
+        self._path = os.path.join(session.directory, undo_file(kind))
 
     @property
     def is_begun(self) -> bool:
@@ -52,9 +53,9 @@ class UndoFile:
 
         :raise HostError: the file system refused.
         """
-        content = json.dumps(document, separators=(",", ":")).encode("ascii")
+        content = fast_json.dumps(document).encode("ascii")
         try:
-            replace_durably(str(self._path), content)
+            replace_whole(self._path, content)
         except OSError as error:
             raise HostError.of(f"cannot write {self._path}", error) from error
 
@@ -64,7 +65,8 @@ class UndoFile:
         :raise HostError: the file cannot be read, or is damaged.
         """
         try:
-            return decode(json.loads(self._path.read_bytes()))
+            with open(self._path, "rb") as file:
+                return decode(fast_json.loads(file.read().decode()))
         except OSError as error:
             raise HostError.of(f"cannot read {self._path}", error) from error
         except (ValueError, TypeError, RecursionError, KataError) as error:
@@ -80,4 +82,4 @@ class UndoFile:
             self._session.save(ended(self._session.record, self._work))
             with suppress(OSError):
                 # A file that no record asks for does no harm, and the next such work replaces it.
-                self._path.unlink()
+                os.unlink(self._path)

@@ -6,10 +6,10 @@ A NIC's QEMU device, network back end and character device all bear the NIC's id
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from select import select
 
 from kata_runtime.errors import HostError, KataError, QemuError
+from kata_runtime.fast_contextlib import ExitStack
 from kata_runtime.vmm.qemu_arguments import root_port_bus
 
 TYPE_CHECKING = False

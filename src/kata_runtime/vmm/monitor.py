@@ -6,7 +6,9 @@ to import than a NIC takes to be plugged. Source: QEMU's docs/interop/qmp-spec.r
 
 from __future__ import annotations
 
+import os
 import select
+import struct
 import time
 from _socket import MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
 
@@ -91,18 +93,18 @@ class Monitor:
         self._closed = False
 
     @classmethod
-    def connect(cls, path: Path, deadline: float = CONNECT_SECONDS) -> Self:
+    def connect(cls, path: str | Path, deadline: float = CONNECT_SECONDS) -> Self:
         """Connect to the socket at ``path``, of any length, and agree on capabilities.
 
         :raise QemuError: nobody listens there, or it is no QMP server.
         :raise DeadlineError: no greeting within ``deadline`` seconds, for example while another client is served.
         """
         try:
-            opened = unix_socket.connect(str(path), deadline)
+            opened = unix_socket.connect(os.fspath(path), deadline)
         except TimeoutError:
             raise DeadlineError("a connection to QEMU's monitor", deadline) from None
         except OSError as error:
-            raise QemuError(f"cannot reach QEMU's monitor {str(path)!r}: {error.strerror}") from error
+            raise QemuError(f"cannot reach QEMU's monitor {os.fspath(path)!r}: {error.strerror}") from error
         monitor = cls(opened)
         try:
             with operation_log.measured("qmp connection"):
@@ -206,9 +208,7 @@ class Monitor:
         return None
 
     def _send(self, data: bytes, descriptors: tuple[int, ...], end: float) -> bool:
-        from array import array
-
-        rights = [(SOL_SOCKET, SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+        rights = [(SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(descriptors)}i", *descriptors))] if descriptors else []
         left = memoryview(data)
         while left:
             try:

@@ -9,8 +9,9 @@ import pytest
 
 from kata_runtime.errors import GuestError, KataError, ProtocolError
 from kata_runtime.guest import wire
-from kata_runtime.guest.channel import AgentChannel, Completed
+from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.crun import Crun, CrunError, State, Usage, create_request, exec_request
+from kata_runtime.guest.short_command import Completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

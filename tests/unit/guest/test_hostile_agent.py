@@ -32,7 +32,6 @@ _GRACE_SECONDS = 5.0
 _LIMITS = Limits(
     connect_seconds=_SECONDS,
     request_seconds=_SECONDS,
-    farewell_seconds=_SECONDS,
     answer_seconds=_SECONDS,
     exchange_seconds=_SECONDS,
     answer_bytes=2 * _MIB,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kata_runtime.sandbox.files import replace_durably
+from kata_runtime.sandbox.files import replace_whole
 from kata_runtime.sandbox.record import Record
 from kata_runtime.sandbox.session import Session
 
@@ -27,14 +27,14 @@ def test_a_failure_leaves_the_previous(
 ) -> None:
     """When writing fails or is interrupted the previous content is there, and nothing lies beside it."""
     path = tmp_path / "file"
-    replace_durably(str(path), b"previous")
+    replace_whole(str(path), b"previous")
 
     def fail(*_: object) -> None:
         raise failure
 
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(failure):
-        replace_durably(str(path), b"new")
+        replace_whole(str(path), b"new")
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"previous")]
 
 
