@@ -37,10 +37,10 @@ _PROGRAM = f"""\
 #!/usr/bin/python3 -IS
 import sys
 
-sys.path.append("/{_LIBRARY}")
-from kata_runtime.cli.main import program
+sys.path.insert(0, "/{_LIBRARY}")
+from kata_runtime.fast_start import start
 
-program()
+start()
 """
 _KIB = 1024
 

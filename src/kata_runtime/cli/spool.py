@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from kata_runtime.cli.streams import encoded, write_bytes
 from kata_runtime.errors import HostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import ExitStack
     from typing import BinaryIO, Self
 
 # 20,000 rules take 1.5 MB as text.
@@ -22,13 +21,14 @@ class Spool:
     def __init__(self) -> None:
         self._held = bytearray()
         self._file: BinaryIO | None = None
-        self._end = ExitStack()
+        self._end: ExitStack | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._end.close()
+        if self._end is not None:
+            self._end.close()
 
     def add(self, text: str) -> None:
         """Keep more text.
@@ -48,6 +48,7 @@ class Spool:
         write_bytes(self._held)
 
     def _move_to_file(self) -> None:
+        from contextlib import ExitStack
         from tempfile import TemporaryFile  # loads slowly, and few results are so large
 
         try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from _socket import AF_INET, AF_INET6
-from functools import lru_cache
 
 from kata_runtime.errors import ProtocolError
+from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.kernel_names import interface_name, module_name
 from kata_runtime.ipvs.model import (
     Daemon,
@@ -76,8 +76,7 @@ _NUMBER = struct.Struct("=I")
 _COUNTER = struct.Struct("=Q")
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 # The attributes that every server has, packed by one call: a batch has 20,000 of them. Each field follows its nlattr.
-_SERVER = struct.Struct("=HH16s HHHxx HHI HHI HHI HHI HHHxx")
-_NET_PORT = struct.Struct("=H")
+_SERVER = struct.Struct("=HH16s HH2sxx HHI HHI HHI HHI HHHxx")
 NOT_COUNTED = Statistics()
 _NO_TUNNEL = Tunnel()
 _FORWARDINGS = tuple(Forwarding)
@@ -99,12 +98,6 @@ _COUNTERS_HEAD = _ATTRIBUTE.pack(_ATTRIBUTE.size + _USUAL_COUNTERS.size, _DEST_S
 _USUAL_START = 8  # struct genlmsghdr, and the header of the attribute around the server's
 _USUAL_BYTES = _USUAL_START + _USUAL.size + 92 + len(_COUNTERS_HEAD) + _USUAL_COUNTERS.size
 _USUAL_HEAD = _ATTRIBUTE.pack(_USUAL_BYTES - 4, _DEST)
-
-
-def _swapped(port: int) -> int:
-    """A port in network byte order as a number of the machine."""
-    value: int = _NET_PORT.unpack(_PORT.pack(port))[0]
-    return value
 
 
 @lru_cache(maxsize=4096)
@@ -156,7 +149,7 @@ def pack_server(spec: ServerSpec) -> bytes:
     # fmt: off
     packed = _SERVER.pack(
         20, _DEST_ADDR, key.address,
-        6, _DEST_PORT, _swapped(key.port),
+        6, _DEST_PORT, key.port.to_bytes(2, "big"),
         8, _DEST_FWD_METHOD, spec.forwarding,
         8, _DEST_WEIGHT, spec.weight,
         8, _DEST_U_THRESH, spec.upper,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
-from kata_runtime.ipvs import codec, proc_table, sockopt_table
-from kata_runtime.ipvs.connections import NAME as CONNECTIONS
-from kata_runtime.ipvs.connections import parse_connections
+from kata_runtime.fast_functools import lru_cache
+from kata_runtime.ipvs import codec, sockopt_table
 from kata_runtime.ipvs.model import (
     AddServer,
     AddService,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
         Connection,
         Daemon,
         Server,
+        ServerSpec,
         ServiceKey,
         ServiceSpec,
         Statistics,
@@ -126,6 +126,8 @@ class Engine:
         """
         if len(heads) > _FILE_SERVICES:
             return self.services(heads, Wanted(statistics=False, tunnels=False))
+        from kata_runtime.ipvs import proc_table  # with its regular expressions, which changes do not need
+
         return proc_table.services((spec for spec, _ in heads), self._transport.read_file(proc_table.NAME))
 
     def specs(self) -> list[ServiceSpec]:
@@ -143,6 +145,8 @@ class Engine:
                 counts = []
             if len(counts) == len(keys):
                 return len(keys) + sum(counts)
+        from kata_runtime.ipvs import proc_table
+
         return proc_table.count(self._transport.read_file(proc_table.NAME))
 
     def service(self, key: ServiceKey) -> Service:
@@ -159,7 +163,9 @@ class Engine:
 
     def connections(self) -> Iterator[Connection]:
         """The connections that are balanced now."""
-        return parse_connections(self._transport.read_file(CONNECTIONS))
+        from kata_runtime.ipvs.connections import NAME, parse_connections
+
+        return parse_connections(self._transport.read_file(NAME))
 
     def table(self, keys: Container[ServiceKey] | None = None) -> Table:
         """All services as specs, or those of ``keys`` that there are."""
@@ -175,6 +181,8 @@ class Engine:
 
     def request(self, change: Change) -> Request:
         """The kernel's request for a change."""
+        if type(change) is AddServer:
+            return Request(_OPERATION, self._family, 0, _new_server_payload(*change))
         return Request(_OPERATION, self._family, 0, _payload(change))
 
     def _one(self, command: int, operation: str) -> bytes:
@@ -201,10 +209,22 @@ class Engine:
 _OPERATION = "change the virtual servers"
 
 
+@lru_cache(maxsize=4096)
+def _new_server_head(service: ServiceKey, size: int) -> bytes:
+    """A request for a new server, up to the server's own attributes, which have ``size`` bytes."""
+    return codec.service_payload(codec.NEW_DEST, codec.pack_service_key(service), bytes(size))[:-size]
+
+
+def _new_server_payload(service: ServiceKey, spec: ServerSpec) -> bytes:
+    # The most frequent request by far: what those of one service have in common is kept.
+    server = codec.pack_server(spec)
+    return _new_server_head(service, len(server)) + server
+
+
 def _payload(change: Change) -> bytes:
     match change:
         case AddServer(service, spec):
-            return codec.service_payload(codec.NEW_DEST, codec.pack_service_key(service), codec.pack_server(spec))
+            return _new_server_payload(service, spec)
         case AddService(spec):
             return codec.service_payload(codec.NEW_SERVICE, codec.pack_service(spec))
         case EditService(spec):

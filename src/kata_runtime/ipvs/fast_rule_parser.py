@@ -7,9 +7,9 @@ compares them.
 from __future__ import annotations
 
 from _socket import AF_INET
-from functools import lru_cache
 
 from kata_runtime.errors import InputError
+from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.ipvsadm_grammar import (
     DEFAULT_SCHEDULER,
     PERSISTENCE_MAX,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
-from functools import lru_cache
 
 from kata_runtime.errors import InputError
+from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.ipvsadm_options import Command, Line, read_line, split_words
 from kata_runtime.ipvs.model import (
     FLAG_BITS,

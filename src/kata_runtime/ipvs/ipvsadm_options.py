@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 from kata_runtime.errors import InputError
+from kata_runtime.fast_enum import StrEnum
 from kata_runtime.named_tuple import NamedTuple
 
 _LENGTH_MAX = 64 * 1024  # characters; real command lines have about a hundred
 
 
-class Command(Enum):
+class Command(StrEnum):
     """The commands of ipvsadm, by their long names."""
 
     ADD_SERVICE = "add-service"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-
 from kata_runtime.errors import ProtocolError
+from kata_runtime.fast_functools import lru_cache
 from kata_runtime.netlink.message import unpack_text
 
 # IP_VS_SCHEDNAME_MAXLEN, IP_VS_PENAME_MAXLEN and IP_VS_IFNAME_MAXLEN, with the NUL (include/uapi/linux/ip_vs.h).
 _NAME_BYTES = 16
 # The characters of module names: in saved rules a space would begin another option.
-_MODULE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_REST = _FIRST | frozenset("_.-")
 
 
 def interface_name(payload: bytes) -> str:
@@ -33,6 +32,6 @@ def module_name(payload: bytes) -> str:
     :raise ProtocolError: no module is called so.
     """
     name = interface_name(payload)
-    if not _MODULE_NAME.fullmatch(name):
+    if name[:1] not in _FIRST or not _REST.issuperset(name):
         raise ProtocolError(f"a scheduler or persistence engine named {name!a}")
     return name

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_ntop
-from enum import IntEnum, IntFlag
-from functools import lru_cache
 
+from kata_runtime.fast_enum import IntEnum
+from kata_runtime.fast_functools import lru_cache
 from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -40,15 +40,15 @@ class TunnelType(IntEnum):
     GRE = 2
 
 
-class TunnelFlag(IntFlag):
-    """IP_VS_TUNNEL_ENCAP_FLAG_*."""
+class TunnelFlag(IntEnum):
+    """Bits, IP_VS_TUNNEL_ENCAP_FLAG_*."""
 
     CHECKSUM = 1
     REMOTE_CHECKSUM = 2
 
 
-class ServiceFlag(IntFlag):
-    """IP_VS_SVC_F_*; what the last three mean depends on the scheduler."""
+class ServiceFlag(IntEnum):
+    """Bits, IP_VS_SVC_F_*; what the last three mean depends on the scheduler."""
 
     PERSISTENT = 0x01
     HASHED = 0x02  # set by the kernel

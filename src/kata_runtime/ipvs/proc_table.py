@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from _socket import AF_INET, AF_INET6, inet_pton
-from functools import lru_cache
 
 from kata_runtime.errors import ConflictError, ProtocolError
+from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.codec import NOT_COUNTED
 from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerSpec, Service
 from kata_runtime.ipvs.proc_file import rows

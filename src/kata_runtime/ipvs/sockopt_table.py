@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import struct
 from _socket import AF_INET
-from functools import lru_cache
 
 from kata_runtime.errors import ProtocolError
+from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.codec import NOT_COUNTED, forwarding_of
 from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerSpec, Statistics
 from kata_runtime.named_tuple import NamedTuple

@@ -290,19 +290,21 @@ def _grouped(requests: Iterable[Request], operations: list[str]) -> Iterator[Blo
     """Blocks in which only the last message asks for its acknowledgement; notes each operation."""
     packed: list[bytes] = []
     size = 0
-    held: Request | None = None
+    last: Request | None = None
     for request in requests:
-        if held is not None:
-            packed.append(pack_message(held.type, held.flags | NLM_F_REQUEST, len(operations), held.payload))
-            size += len(packed[-1])
-        if held is not None and (size + len(request.payload) > BLOCK_BYTES or len(packed) >= BLOCK_MESSAGES):
-            flags = held.flags | NLM_F_REQUEST | NLM_F_ACK
-            packed[-1] = pack_message(held.type, flags, len(operations), held.payload)
-            yield Block(b"".join(packed), len(operations))
+        if last is not None and (size + len(request.payload) > BLOCK_BYTES or len(packed) >= BLOCK_MESSAGES):
+            yield _acknowledged(packed, last, len(operations))
             packed, size = [], 0
         operations.append(request.operation)
-        held = request
-    if held is not None:
-        flags = held.flags | NLM_F_REQUEST | NLM_F_ACK
-        packed.append(pack_message(held.type, flags, len(operations), held.payload))
-        yield Block(b"".join(packed), len(operations))
+        last = request
+        message = pack_message(request.type, request.flags | NLM_F_REQUEST, len(operations), request.payload)
+        packed.append(message)
+        size += len(message)
+    if last is not None:
+        yield _acknowledged(packed, last, len(operations))
+
+
+def _acknowledged(packed: list[bytes], last: Request, sequence: int) -> Block:
+    """A block of packed messages; the last one, of ``last``, is to be acknowledged."""
+    packed[-1] = pack_message(last.type, last.flags | NLM_F_REQUEST | NLM_F_ACK, sequence, last.payload)
+    return Block(b"".join(packed), sequence)

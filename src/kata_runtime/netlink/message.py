@@ -80,7 +80,8 @@ def align(length: int) -> int:
 def pack_message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
     """One message, padded so that another can follow. Port 0: the kernel fills in the sender's."""
     length = _HEADER.size + len(payload)
-    return _HEADER.pack(length, kind, flags, sequence, 0) + payload + bytes(align(length) - length)
+    packed = _HEADER.pack(length, kind, flags, sequence, 0) + payload
+    return packed + bytes(4 - length % 4) if length % 4 else packed
 
 
 def iter_messages(data: bytes) -> Iterator[Message]:
