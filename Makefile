@@ -31,13 +31,17 @@ dist: environment
 test-package: test-environment deb dist
 	@$(RUN) -m pytest tests/package
 
+# Of bench (boot, data-path, imports, start, network, carried, ipvs) and of bench-check (boot, data-path, start, ipvs); all
+# by default.
+PARTS =
+
 bench: test-environment
 	@$(RUN) scripts/ensure_images.py default test
-	@$(RUN) -m bench.bench
+	@$(RUN) -m bench.bench $(PARTS)
 
 bench-check: test-environment
 	@$(RUN) scripts/ensure_images.py default test
-	@$(RUN) -m bench.check
+	@$(RUN) -m bench.check $(PARTS)
 
 boot-stress: environment
 	@$(RUN) scripts/ensure_images.py default test

@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 
 from bench import boot, carried, data_path, ipvs, library_imports, network, start
-from bench.harness import bench_sandbox
+from bench.harness import bench_sandbox, bounded
 
 _ALONE = {"boot": boot.measure, "data-path": data_path.measure, "imports": library_imports.measure}
 _ON_A_SANDBOX = {"start": start.measure, "network": network.measure, "carried": carried.measure, "ipvs": ipvs.measure}
@@ -17,13 +17,15 @@ def main() -> int:
     wanted = sys.argv[1:] or [*_ALONE, *_ON_A_SANDBOX]
     for name in wanted:
         if name in _ALONE:
-            _ALONE[name]()
+            with bounded(name):
+                _ALONE[name]()
     with ExitStack() as stack:
         sandbox = None
         for name in wanted:
             if name not in _ALONE:
                 sandbox = sandbox or stack.enter_context(bench_sandbox())
-                _ON_A_SANDBOX[name](sandbox)
+                with bounded(name):
+                    _ON_A_SANDBOX[name](sandbox)
     return 0
 
 

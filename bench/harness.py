@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parents[1] / "docs/benchmarks"
 ROUNDS = 5
 _PROOFS = 3
+# No step of a benchmark takes a tenth of it; one that hangs must not hang all.
+_SECONDS = 600
+_PART_SECONDS = 3600
 _TEMPLATES = ".templates"
 
 
@@ -74,6 +78,22 @@ def bench_sandbox(*lines: str) -> Iterator[Sandbox]:
         yield sandbox
 
 
+@contextmanager
+def bounded(part: str) -> Iterator[None]:
+    """End a part of the benchmarks that takes far longer than any has, wherever it hangs; what it started ends, too."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise TimeoutError(f"the benchmark {part} has taken longer than {_PART_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(_PART_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def seconds(action: Callable[[], object]) -> float:
     """How long an action takes."""
     start = time.perf_counter()
@@ -82,8 +102,8 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def run(argv: Sequence[str], data: bytes = b"") -> bytes:
-    """Standard output of a program that must succeed."""
-    done = subprocess.run(argv, input=data, capture_output=True, check=False)
+    """Standard output of a program that must succeed, in time."""
+    done = subprocess.run(argv, input=data, capture_output=True, check=False, timeout=_SECONDS)
     if done.returncode:
         raise RuntimeError(f"{argv}: {done.stderr.decode()}")
     return done.stdout

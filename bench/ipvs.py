@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tests.system.conftest import measured
 
 from bench.harness import ROUNDS, Taken, in_guest, in_turns, machine, medians, ratio, run, seconds, table, write
-from bench.plot import Axis, chart
+from bench.plot import Axis, bars, chart
 from kata_runtime.ipvs.commands import open_engine
 from kata_runtime.ipvs.engine import requests
 from kata_runtime.ipvs.rules import outcome, parse_rules
@@ -149,10 +149,8 @@ def measure(sandbox: Sandbox) -> None:
     rows.append(_row(_SIZES[-1], "restore soon after -C", contest.restores(contest.clear)))
     profile = _profile(sandbox, contest)
     growth = [[f"{count:,}", f"{rate:,.0f}"] for count, rate in _growth(sandbox)]
-    listings = [
-        [words, f"{few:.2f} s", f"{many:.2f} s", f"{many / few:.1f}"]
-        for words, (few, many) in _listings(sandbox).items()
-    ]
+    listed = _listings(sandbox)
+    listings = [[words, f"{few:.2f} s", f"{many:.2f} s", f"{many / few:.1f}"] for words, (few, many) in listed.items()]
     memory = _memory(sandbox)
     _report(load_record(str(sandbox.directory)).accelerator, rows, profile, growth, listings, memory)
     points = {
@@ -162,6 +160,9 @@ def measure(sandbox: Sandbox) -> None:
     highest = max(value for line in points.values() for _, value in line)
     axes = Axis("rules", float(_SIZES[-1])), Axis("seconds", float(math.ceil(highest / 5) * 5))
     lines = {"ipvsadm -R": points["ipvsadm"], "ours": points["ours"], "floor": points["floor"]}
+    sizes = {f"{count:,} rules": place for place, count in enumerate((_SIZES[-1], _MANY))}
+    groups = {words: {size: values[place] for size, place in sizes.items()} for words, values in listed.items()}
+    write("ipvs-listing.svg", bars("Listing virtual servers, and ten times as many", "s", groups))
     write("ipvs.svg", chart("Loading rules into an empty table", *axes, lines))
 
 
@@ -298,7 +299,7 @@ def _report(
     text += f"\n## Where the time of a restore of {_SIZES[-1]:,} rules goes\n\n" + table(["step", "time"], profile)
     text += f"\n## As the table grows\n\nEach batch adds {_STEP:,} rules to those that are there.\n\n"
     text += table(["rules after it", "rules per second"], growth)
-    text += "\n## Ten times as many\n\n"
+    text += "\n## Ten times as many\n\n![Listing virtual servers](ipvs-listing.svg)\n\n"
     text += table(["question", f"{_SIZES[-1]:,} rules", f"{_MANY:,} rules", "ratio"], listings)
     text += f"\n## {_MANY:,} rules\n\n"
     text += table(["command", "time", "most memory on the host", "most memory of the agent so far"], memory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import NamedTuple
 
 _NAMESPACE = "http://www.w3.org/2000/svg"
@@ -53,7 +54,7 @@ def chart(title: str, x: Axis, y: Axis, lines: dict[str, Points]) -> str:
 
 
 def bars(title: str, unit: str, groups: dict[str, dict[str, float]]) -> str:
-    """Horizontal bars with their values; in each group the same names, each of which has a colour."""
+    """Horizontal bars with their values; in each group the same names, each of which has a colour of four."""
     highest = max(value for group in groups.values() for value in group.values())
     height = _TOP + sum(len(group) * _BAR + _BAR_GAP for group in groups.values()) + _BAR_GAP
     parts = [f'<svg xmlns="{_NAMESPACE}" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" font-size="12">']
@@ -61,7 +62,7 @@ def bars(title: str, unit: str, groups: dict[str, dict[str, float]]) -> str:
     parts.append(f'<text x="10" y="20" font-size="14">{title}</text>')
     top = _TOP
     for name, group in groups.items():
-        for (what, value), colour in zip(group.items(), _COLOURS, strict=False):
+        for (what, value), colour in zip(group.items(), cycle(_COLOURS), strict=False):
             length = value / highest * (_WIDTH - _BAR_LEFT - _RIGHT)
             middle = top + _BAR * 0.65
             words = f"{name}, {what}" if name else what

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tests.system.conftest import PROGRAM, nic
 
 from bench.harness import Taken, in_turns, machine, ratio, run, seconds, table, write
+from bench.plot import bars
 from bench.raw_hotplug import TAP
 from kata_runtime.sandbox.record import load_record
 
@@ -25,17 +26,21 @@ _PLUG_ROUNDS = 11
 # Joins the namespace of the commands, so that it can open the TAP.
 _RAW = "bench.raw_hotplug"
 _FLOOR = "python3 -I -S -c pass"
-_RAW_PLUG = "raw QMP and netlink, one process, connected"
+_WITH_SITE = "python3 -c pass"
+_RAW_PLUG = "raw hot-plug, connected"
 
 _TEXT = """# Short commands
 
 {machine} `make bench` writes this file.
 
-Everything is timed from outside, from the start of a process to its end, and takes turns.
+Everything is timed from outside, from the start of a process to its end, and takes turns. The raw hot-plug, QMP and
+netlink alone, is timed without the start of its process and without connecting.
 
 ## Start-up
 
 {start}
+![Milliseconds of short commands](start.svg)
+
 ## Adding a NIC
 
 {plug}"""
@@ -52,7 +57,7 @@ def _start(sandbox: Sandbox, rounds: int) -> Taken:
     return in_turns(
         {
             _FLOOR: typed(sys.executable, "-I", "-S", "-c", "pass"),
-            "python3 -c pass": typed(sys.executable, "-c", "pass"),
+            _WITH_SITE: typed(sys.executable, "-c", "pass"),
             "kata-runtime --version": typed(PROGRAM, "--version"),
             "list-ifaces nosuch": typed(PROGRAM, *root, "kata-network", "list-ifaces", "nosuch"),
             "list-ifaces": typed(PROGRAM, *root, "kata-network", "list-ifaces", sandbox.id),
@@ -126,13 +131,17 @@ def ratios(sandbox: Sandbox) -> dict[str, float]:
     found = {
         f"{name} / {_FLOOR}": ratio(values, start[_FLOOR]) for name, values in start.items() if "python3" not in name
     }
-    return {**found, "add-iface / raw hot-plug": ratio(plug["add-iface"], plug[_RAW_PLUG])}
+    return {
+        **found,
+        f"list-ifaces / {_WITH_SITE}": ratio(start["list-ifaces"], start[_WITH_SITE]),
+        "add-iface / raw hot-plug": ratio(plug["add-iface"], plug[_RAW_PLUG]),
+    }
 
 
 def measure(sandbox: Sandbox) -> None:
     """Write docs/benchmarks/start.md."""
     start, plug = _taken(sandbox, _START_ROUNDS, _PLUG_ROUNDS)
-    floors = _FLOOR, "python3 -c pass"
+    floors = _FLOOR, _WITH_SITE
     rows = [
         [f"`{name}`", _milliseconds(values), *(f"{ratio(values, start[floor]):.1f}" for floor in floors)]
         for name, values in start.items()
@@ -144,6 +153,9 @@ def measure(sandbox: Sandbox) -> None:
         plug=table(["what", "time", "ratio"], plugs),
     )
     write("start.md", text)
+    drawn = {name: values for name, values in {**start, **plug}.items() if name != "list-ifaces nosuch"}
+    groups = {"": {name: statistics.median(values) * 1000 for name, values in drawn.items()}}
+    write("start.svg", bars("Short commands, from the start of a process to its end", "ms", groups))
 
 
 def _milliseconds(values: list[float]) -> str:
