@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 else:
     from _collections import deque
 
-_READ_BYTES = 256 * 1024
+# More would be mapped anew for each read (mallopt(3), M_MMAP_THRESHOLD).
+_READ_BYTES = 64 * 1024
 _HELLO_SECONDS = 1.0
 _VERSION_BYTES = 2
 Frame = tuple[int, int, bytes]
