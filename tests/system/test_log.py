@@ -36,7 +36,7 @@ def _read(log: Path) -> list[dict[str, object]]:
 
 
 def _netlink(kernel: str, messages: int) -> dict[str, object]:
-    counts = {"blocks": messages, "messages": messages, "errno": 0}
+    counts = {"blocks": 1, "messages": messages, "errno": 0}
     return {"level": "debug", "message": "netlink", "kernel": kernel, "family": "ROUTE", **counts}
 
 
