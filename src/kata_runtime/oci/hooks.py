@@ -29,7 +29,7 @@ def run_hooks(hooks: Sequence[Hook], state: Mapping[str, object], directory: str
         try:
             done = subprocess.run(
                 list(hook.argv) or [hook.path], executable=hook.path, cwd=directory, input=json.dumps(state).encode(),
-                env=dict(entry.partition("=")[::2] for entry in hook.environment), capture_output=True, check=False,
+                env=_environment(hook), capture_output=True, check=False,
                 timeout=seconds, close_fds=True,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
@@ -39,3 +39,8 @@ def run_hooks(hooks: Sequence[Hook], state: Mapping[str, object], directory: str
         if done.returncode:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()[-_SHOWN:]
             raise HostError(f"the hook {hook.path} ended with status {done.returncode}: {said or 'without a word'}")
+
+
+def _environment(hook: Hook) -> dict[str, str] | None:
+    """The hook's own; ours where it names none, as with runc and crun."""
+    return dict(entry.partition("=")[::2] for entry in hook.environment) if hook.environment else None

@@ -78,6 +78,13 @@ def test_hook_gets_the_state(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == 'x b \n{"pid": 7}'
 
 
+def test_hook_without_an_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook that names no environment has that of the runtime."""
+    monkeypatch.setenv("OF_THE_RUNTIME", "yes")
+    run_hooks([_hook(tmp_path, 'echo "$OF_THE_RUNTIME" > out')._replace(environment=())], {}, str(tmp_path))
+    assert (tmp_path / "out").read_text() == "yes\n"
+
+
 def test_hook_that_fails(tmp_path: Path) -> None:
     """A hook that fails, hangs or is missing is told with what it said."""
     hook = _hook(tmp_path, "echo bad luck >&2; exit 3")
