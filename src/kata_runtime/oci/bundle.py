@@ -22,6 +22,8 @@ HOST_HOOKS = ("prestart", "createRuntime", "poststart", "poststop")
 _NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup")
 # Namespaces that only the containers of one pod can share, since they are inside its VM.
 _JOINABLE = ("pid", "network", "ipc", "uts")
+# As ipc_namespaces(7) has them.
+_IPC_SYSCTL = re.compile(r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\..*")
 # What the guest's own kernel has; all other devices are the host's.
 GUEST_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0),
                  "fuse": (10, 229)}  # fmt: skip
@@ -86,6 +88,9 @@ def bundle_of(directory: str, config: Place) -> Bundle:
     linux = config.place("linux")
     _refuse_sections(config, linux)
     _check_devices(linux)
+    namespaces = _namespaces(linux)
+    sysctl = linux.text_map("sysctl")
+    _check_sysctls(sysctl, namespaces)
     root = config.place("root").text("path")
     process = config.place("process")
     if not root:
@@ -98,11 +103,11 @@ def bundle_of(directory: str, config: Place) -> Bundle:
         columns=process.place("consoleSize").number("width"),
         hostname=config.text("hostname"),
         mounts=tuple(_mount(directory, place) for place in config.places("mounts")),
-        namespaces=_namespaces(linux),
+        namespaces=namespaces,
         annotations=config.text_map("annotations"),
         hooks=_hooks(config.place("hooks")),
         cgroups_path=linux.text("cgroupsPath"),
-        sysctl=linux.text_map("sysctl"),
+        sysctl=sysctl,
         document=config.fields,
     )
 
@@ -162,6 +167,16 @@ def _namespaces(linux: Place) -> dict[str, str]:
     return found
 
 
+def _check_sysctls(sysctl: dict[str, str], namespaces: dict[str, str]) -> None:
+    """Refuse those of a namespace that the container does not have (net. is always there), as runc and crun do."""
+    for name in sysctl:
+        if name == "kernel.hostname":
+            raise InputError(f"{CONFIG}: linux.sysctl: {name} is not possible", hint="hostname is a field of its own")
+        needed = "uts" if name == "kernel.domainname" else "ipc" if _IPC_SYSCTL.fullmatch(name) else ""
+        if needed and needed not in namespaces:
+            raise InputError(f"{CONFIG}: linux.sysctl: {name} needs the container to have an {needed} namespace")
+
+
 def _mount(directory: str, place: Place) -> Mount:
     options = place.texts("options")
     mount = Mount(place.text("destination"), place.text("type"), place.text("source"), options)
@@ -170,7 +185,8 @@ def _mount(directory: str, place: Place) -> Mount:
     if mount.is_bind:
         # A relative source lies in the bundle.
         mount = mount._replace(source=os.path.join(directory, mount.source))
-    if place.has("uidMappings") or place.has("gidMappings"):
+    mapped = any(option.partition("=")[0] in ("idmap", "ridmap") for option in options)
+    if mapped or place.has("uidMappings") or place.has("gidMappings"):
         raise InputError(f"{place.where}: mounts with mapped users are not possible with virtiofs")
     return mount
 

@@ -77,6 +77,10 @@ _REFUSED: list[tuple[dict[str, object], str]] = [
         "config.json: mounts[0]: mounts with mapped users are not possible with virtiofs",
     ),
     (
+        {"mounts": [{"destination": "/a", "type": "bind", "source": "/a", "options": ["bind", "idmap=uids=0-1-10"]}]},
+        "config.json: mounts[0]: mounts with mapped users are not possible with virtiofs",
+    ),
+    (
         {"hooks": {"createContainer": [{"path": "/x"}]}},
         "config.json: hooks.createContainer: the container's mount namespace is in the guest, out of a hook's reach",
     ),
@@ -119,6 +123,18 @@ _REFUSED: list[tuple[dict[str, object], str]] = [
         {"linux": {"namespaces": [{"type": "uts"}, {"type": "uts"}]}},
         "config.json: linux.namespaces[1]: the namespace uts is named twice",
     ),
+    (
+        {"linux": linux(sysctl={"kernel.hostname": "a"})},
+        "config.json: linux.sysctl: kernel.hostname is not possible; hostname is a field of its own",
+    ),
+    (
+        {"linux": linux(sysctl={"kernel.domainname": "a"})},
+        "config.json: linux.sysctl: kernel.domainname needs the container to have an uts namespace",
+    ),
+    (
+        {"linux": linux(sysctl={"net.a": "1", "fs.mqueue.queues_max": "1"})},
+        "config.json: linux.sysctl: fs.mqueue.queues_max needs the container to have an ipc namespace",
+    ),
 ]
 
 
@@ -128,6 +144,13 @@ def test_refused_by_name(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as raised:
         bundle(**changes)
     assert str(raised.value) == message
+
+
+def test_sysctls_of_namespaces_that_it_has() -> None:
+    """Sysctls of the container's own namespaces, and of the VM's kernel as a whole, are accepted."""
+    namespaces = [*MINIMAL["linux"]["namespaces"], {"type": "ipc"}, {"type": "uts"}]
+    given = {"kernel.domainname": "a", "kernel.shmmax": "1", "vm.max_map_count": "2"}
+    assert bundle(linux=linux(namespaces=namespaces, sysctl=given)).sysctl == given
 
 
 def test_no_bundle(tmp_path: Path) -> None:
