@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kata_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kata_runtime.oci.bundle import Bundle, Mount
 
@@ -22,6 +22,8 @@ _ROOT = "rootfs"
 _SHARED_MEMORY = "/dev/shm"
 # Below these a source means the machine's own, and the container's machine is the VM.
 _GUEST_TREES = ("/proc", "/sys", "/dev")
+# crun(1), "EXTENSIONS TO OCI"; podman run --group-add keep-groups
+_KEEP_GROUPS = "run.oci.keep_original_groups"
 _UTS_SYSCTLS = ("kernel.hostname", "kernel.domainname")
 _DOTS_AND_SLASHES = str.maketrans("./", "/.")
 _PROCESS_NAMESPACE = re.compile(r"/proc/(\d+)/ns/[a-z]+")
@@ -82,10 +84,12 @@ def guest_config(
     owns_pod: bool,
     inspect: Callable[[str], Source],
     guest_pid: Callable[[int], int],
+    groups: Sequence[int] = (),
 ) -> GuestConfig:
     """What the guest gets for ``bundle``; the first container of a pod ``owns_pod``.
 
-    ``inspect`` tells of a path of the host, ``guest_pid`` which process of the guest a shim stands for.
+    ``inspect`` tells of a path of the host, ``guest_pid`` which process of the guest a shim stands for; ``groups`` are
+    the caller's, which an annotation of crun's asks to keep.
 
     :raise InputError: a mount or namespace cannot reach into a VM.
     """
@@ -93,11 +97,10 @@ def guest_config(
     memory_files: list[MemoryFiles] = []
     mounts = []
     for mount in bundle.mounts:
-        options = list(mount.options)
-        source = mount.source
+        kind, source, options = _guest_mount(mount, own_users="user" in bundle.namespaces)
         if mount.is_bind:
             source = _guest_source(mount, container_id, inspect(mount.source), shares, memory_files)
-        mounts.append({"destination": mount.destination, "type": mount.kind, "source": source, "options": options})
+        mounts.append({"destination": mount.destination, "type": kind, "source": source, "options": options})
     namespaces = _namespaces(bundle, guest_pid, owns_pod=owns_pod)
     private = {str(entry["type"]) for entry in namespaces}
     document: dict[str, Any] = {
@@ -112,8 +115,12 @@ def guest_config(
         document.pop("hostname", None)
         document.pop("domainname", None)
     _set(document, "hooks", _guest_hooks(bundle))
-    process = dict(_object(bundle.document, "process"))
-    _set(document, "process", guest_process(process) if process else None)
+    process = guest_process(_object(bundle.document, "process"))
+    if process and bundle.annotations.get(_KEEP_GROUPS) == "1":
+        process["user"] = _with_groups(_object(process, "user"), groups)
+        # crun would keep those of the agent.
+        _set(document, "annotations", {key: value for key, value in bundle.annotations.items() if key != _KEEP_GROUPS})
+    _set(document, "process", process)
     kept, sysctls = _split_sysctls(bundle.sysctl, private)
     document["linux"] = _linux(_object(bundle.document, "linux"), container_id, namespaces, kept)
     return GuestConfig(document, tuple(shares), tuple(memory_files), hostname, sysctls)
@@ -122,6 +129,19 @@ def guest_config(
 def guest_process(process: dict[str, object]) -> dict[str, object]:
     """An OCI process without the labels of the host's security modules, which the guest does not have."""
     return {key: value for key, value in process.items() if key not in ("apparmorProfile", "selinuxLabel")}
+
+
+def _guest_mount(mount: Mount, *, own_users: bool) -> tuple[str, str, list[str]]:
+    """Type, source and options of a mount for a container that may have users of its own."""
+    if mount.kind == "sysfs" and own_users:
+        # A new one may only be mounted by who owns the network namespace (fs/sysfs/mount.c), and that is the VM's.
+        return "bind", "/sys", ["rbind", *mount.options]
+    return mount.kind, mount.source, list(mount.options)
+
+
+def _with_groups(user: dict[str, object], groups: Sequence[int]) -> dict[str, object]:
+    given = user.get("additionalGids")
+    return {**user, "additionalGids": [*(given if isinstance(given, list) else []), *groups]}
 
 
 def _guest_source(
@@ -184,8 +204,7 @@ def _linux(
     linux: dict[str, object], container_id: str, namespaces: list[dict[str, str]], sysctl: dict[str, str]
 ) -> dict[str, object]:
     made = {key: value for key, value in linux.items() if key not in ("mountLabel", "sysctl", "devices")}
-    resources = {key: value for key, value in _object(linux, "resources").items() if key != "devices"}
-    _set(made, "resources", resources)
+    _set(made, "resources", linux.get("resources"))
     _set(made, "devices", linux.get("devices"))
     _set(made, "sysctl", sysctl)
     return {**made, "cgroupsPath": guest_cgroup(container_id), "namespaces": namespaces}

@@ -81,7 +81,7 @@ def test_whole_document() -> None:
             "linux": {
                 "namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}],
                 "cgroupsPath": "/kata/c1",
-                "resources": {"memory": {"limit": 1}},
+                "resources": {"devices": [{"allow": False}], "memory": {"limit": 1}},
                 "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},
             },
         },
@@ -148,3 +148,24 @@ def test_sockets_and_foreign_namespaces_are_refused() -> None:
 def test_process_of_exec() -> None:
     """A process object loses the labels of the host's security modules and nothing else."""
     assert guest_process({"args": ["a"], "apparmorProfile": "x", "selinuxLabel": "y"}) == {"args": ["a"]}
+
+
+def test_groups_of_the_caller() -> None:
+    """An annotation adds the caller's groups to the container's, and does not reach crun in the guest."""
+    process = {"args": ["sh"], "user": {"uid": 1, "gid": 2, "additionalGids": [3]}}
+    source = bundle(process=process, annotations={"run.oci.keep_original_groups": "1", "a": "b"})
+    made = guest_config(
+        source, "c1", owns_pod=True, inspect=_SOURCES.__getitem__, guest_pid={4711: 99}.__getitem__, groups=[4, 5]
+    ).document
+    assert made["process"] == {"args": ["sh"], "user": {"uid": 1, "gid": 2, "additionalGids": [3, 4, 5]}}
+    assert made["annotations"] == {"a": "b"}
+
+
+def test_sysfs_of_a_user_namespace() -> None:
+    """A container with users of its own gets the VM's sysfs bound, since the network namespace is not its own."""
+    mounts = [{"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "ro"]}]
+    namespaces = [{"type": kind} for kind in ("mount", "network", "user")]
+    assert _document(mounts=mounts, linux=linux(namespaces=namespaces))["mounts"] == [
+        {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "nosuid", "ro"]}
+    ]
+    assert _document(mounts=mounts)["mounts"] == mounts
