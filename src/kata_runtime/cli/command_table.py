@@ -75,6 +75,7 @@ _PROCESS_FILES = (
     Option("--pid-file", "FILE", "where the pid of the process goes that stands for it on this host"),
     Option("--console-socket", "SOCKET", "where the terminal's master goes"),
 )
+_PRESERVED = Option("--preserve-fds", "N", "descriptors for it besides the standard ones: only 0 is possible")
 COMMANDS = (
     Command(("kata-network", "add-iface"), (_ID, "FILE"), "add a host NIC to a running container", handlers.network),
     Command(("kata-network", "list-ifaces"), (_ID,), "list the NICs that were added", handlers.network),
@@ -162,6 +163,7 @@ COMMANDS = (
             Option("--detach", None, "return when it runs (required without a bundle)", "-d"),
             Option("--bundle", "DIR", "run the container that DIR/config.json describes", "-b"),
             *_PROCESS_FILES,
+            _PRESERVED,
         ),
     ),
     Command(
@@ -183,7 +185,7 @@ COMMANDS = (
         (
             Option("--bundle", "DIR", "the directory of its config.json (default: this one)", "-b"),
             *_PROCESS_FILES,
-            Option("--preserve-fds", "N", "descriptors for it besides the standard ones: only 0 is possible"),
+            _PRESERVED,
             Option("--no-pivot", None, "accepted: its root is entered in the guest"),
             Option("--no-new-keyring", None, "accepted: the guest has keyrings of its own"),
         ),
@@ -199,9 +201,13 @@ COMMANDS = (
             Option("--detach", None, "return when it runs", "-d"),
             Option("--tty", None, "give it a terminal", "-t"),
             Option("--cwd", "DIR", "where it begins"),
+            Option("--user", "UID[:GID]", "as whom it runs (default: as the container)", "-u"),
+            Option("--additional-gids", "GID", "of what other group it is", "-g", many=True),
+            Option("--cap", "CAP", "a capability that it has besides the container's", "-c", many=True),
+            Option("--no-new-privs", None, "it cannot gain privileges by what it executes"),
             Option("--env", "NAME=VALUE", "add to its environment", "-e", many=True),
             *_PROCESS_FILES,
-            Option("--preserve-fds", "N", "descriptors for it besides the standard ones: only 0 is possible"),
+            _PRESERVED,
         ),
     ),
     Command(

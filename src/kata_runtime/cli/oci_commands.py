@@ -28,12 +28,14 @@ def run_bundle(call: Call) -> int:
     from kata_runtime.oci.run import run_attached, run_detached
     from kata_runtime.sandbox.identity import new_id
 
+    _refuse_descriptors(call)
     container_id = call.operands[0] if call.operands else new_id()
     request = _request(call, container_id)
     if call.value("--detach") is None:
         return run_attached(request, _surroundings(call))
     run_detached(request, _surroundings(call))
-    write_line(container_id)
+    if not call.operands:
+        write_line(container_id)
     return 0
 
 
@@ -50,6 +52,10 @@ def execute(call: Call, container: Container) -> int:
         argv=call.operands[1:],
         directory=call.value("--cwd") or "",
         environment=call.options.get("--env", ()),
+        user=call.value("--user") or "",
+        groups=call.options.get("--additional-gids", ()),
+        capabilities=call.options.get("--cap", ()),
+        no_new_privileges=call.value("--no-new-privs") is not None,
         tty=call.value("--tty") is not None,
         detach=call.value("--detach") is not None,
         pid_file=_absolute(call.value("--pid-file")),

@@ -96,7 +96,12 @@ def _create(request: CreateRequest, around: Surroundings) -> Container:
     )  # fmt: skip
     # Before anything is made: what a VM cannot do is refused at once.
     guest = guest_config(
-        bundle, request.container_id, owns_pod=container.owns_pod, inspect=inspect_source, guest_pid=known.guest_pid
+        bundle,
+        request.container_id,
+        owns_pod=container.owns_pod,
+        inspect=inspect_source,
+        guest_pid=known.guest_pid,
+        groups=os.getgroups(),
     )
     if inspect_source(bundle.root).kind != "directory":
         raise InputError(f"the root file system {bundle.root} is no directory", field="root.path")
@@ -117,7 +122,10 @@ def _create(request: CreateRequest, around: Surroundings) -> Container:
 
 def _check_terminal(bundle: Bundle, request: CreateRequest) -> None:
     if bundle.terminal and not request.console_socket:
-        raise InputError("the process has a terminal and there is no --console-socket to hand it to")
+        raise InputError(
+            "the process has a terminal and nobody to hand it to",
+            hint="use --console-socket, or run it in the foreground",
+        )
     if request.console_socket and not bundle.terminal:
         raise InputError("there is a --console-socket and the process has no terminal")
 

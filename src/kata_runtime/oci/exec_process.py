@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from kata_runtime.oci.container import Container
 
+_ID_MAX = (1 << 32) - 2  # uid_t and gid_t; the last number means none (chown(2))
+
 
 class ExecRequest(NamedTuple):
     """A command: an OCI process object in the file ``process``, or ``argv`` with what else the options say."""
@@ -35,6 +37,10 @@ class ExecRequest(NamedTuple):
     argv: Sequence[str] = ()
     directory: str = ""
     environment: Sequence[str] = ()
+    user: str = ""
+    groups: Sequence[str] = ()
+    capabilities: Sequence[str] = ()
+    no_new_privileges: bool = False
     tty: bool = False
     detach: bool = False
     pid_file: str = ""
@@ -59,6 +65,8 @@ def execute(root: str, container: Container, request: ExecRequest) -> int:
         raise InputError("there is a --console-socket and the process has no terminal")
     if request.detach or request.console_socket:
         return _detached(root, container, request, process, terminal=terminal)
+    # The engine's idea of the command is this process.
+    write_pid_file(request.pid_file, os.getpid())
     return _attached(root, container, process, terminal=terminal)
 
 
@@ -75,7 +83,42 @@ def _process(container: Container, request: ExecRequest) -> dict[str, object]:
     process |= {"args": list(request.argv), "env": environment, "terminal": request.tty}
     if request.directory:
         process["cwd"] = request.directory
+    user = config.place("process").place("user")
+    process["user"] = user.fields | _user(request, user)
+    if request.capabilities:
+        process["capabilities"] = _capabilities(config.place("process").place("capabilities"), request.capabilities)
+    if request.no_new_privileges:
+        process["noNewPrivileges"] = True
     return process
+
+
+def _user(request: ExecRequest, user: Place) -> dict[str, object]:
+    """What the options change of the container's user."""
+    changed: dict[str, object] = {}
+    if request.user:
+        uid, colon, gid = request.user.partition(":")
+        changed["uid"] = _id_number("--user", uid)
+        if colon:
+            changed["gid"] = _id_number("--user", gid)
+    if request.groups:
+        given = user.fields.get("additionalGids")
+        groups = [_id_number("--additional-gids", group) for group in request.groups]
+        changed["additionalGids"] = [*(given if isinstance(given, list) else []), *groups]
+    return changed
+
+
+def _id_number(option: str, text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) > _ID_MAX:
+        raise InputError(f"{option}: {text!a} is no number of a user or group", hint="names are the container's own")
+    return int(text)
+
+
+def _capabilities(of_container: Place, added: Sequence[str]) -> dict[str, object]:
+    """The container's and ``added``; not inheritable, by which they would outlast an execve (CVE-2022-24769)."""
+    sets: dict[str, object] = {kind: list(of_container.texts(kind)) for kind in of_container.fields}
+    for kind in ("bounding", "effective", "permitted"):
+        sets[kind] = list(dict.fromkeys([*of_container.texts(kind), *added]))
+    return sets
 
 
 def _detached(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kata_runtime.oci.bundle import read_bundle
 from kata_runtime.oci.create import CreateRequest, Surroundings, create
+from kata_runtime.oci.foreground_terminal import ForegroundTerminal
 from kata_runtime.oci.operations import start
 from kata_runtime.oci.removal import delete
 from kata_runtime.sandbox.guest_command import forwarded_signals
@@ -26,30 +28,44 @@ def run_detached(request: CreateRequest, around: Surroundings) -> None:
 
 def run_attached(request: CreateRequest, around: Surroundings) -> int:
     """Run a container with this process's streams and signals; its exit status, when it is deleted again."""
-    with _deleted_on_failure(request, around):
+    with _deleted_on_failure(request, around), ExitStack() as stack:
+        terminal = None
+        if not request.console_socket and read_bundle(request.bundle).terminal:
+            terminal = ForegroundTerminal(stack)
+            request = request._replace(console_socket=terminal.console_socket)
         container = create(request, around)
         with forwarded_signals() as wakeup:
+            if terminal is not None:
+                terminal.take()
             start(around.root, container)
-            status = _await(container.shim, wakeup)
+            status = _await(container.shim, wakeup, terminal)
         delete(Path(around.root), container.container_id, LockWait(), force=True)
     return status
 
 
-def _await(shim: int, wakeup: int) -> int:
+def _await(shim: int, wakeup: int, terminal: ForegroundTerminal | None) -> int:
     """The exit status of a shim that is this process's child; signals that come meanwhile are its."""
     import select
 
     process = os.pidfd_open(shim)
     try:
-        poller = select.poll()
-        poller.register(process, select.POLLIN)
-        poller.register(wakeup, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poller.poll()}
+            poller = select.poll()
+            wanted = {process: select.POLLIN, wakeup: select.POLLIN} | (terminal.events() if terminal else {})
+            for fd, mask in wanted.items():
+                poller.register(fd, mask)
+            ready = dict(poller.poll())
             if wakeup in ready:
                 for number in os.read(wakeup, 64):
-                    signal.pidfd_send_signal(process, number)
+                    if number == signal.SIGWINCH and terminal is not None:
+                        terminal.resize()
+                    else:
+                        signal.pidfd_send_signal(process, number)
+            if terminal is not None:
+                terminal.serve(ready)
             if process in ready:
+                if terminal is not None:
+                    terminal.drain()
                 return os.waitstatus_to_exitcode(os.waitpid(shim, 0)[1])
     finally:
         os.close(process)

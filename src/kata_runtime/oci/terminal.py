@@ -31,11 +31,16 @@ def hand_over_terminal(console_socket: str, rows: int, columns: int) -> None:
     try:
         tty.setraw(slave)
         if rows and columns:
-            fcntl.ioctl(slave, termios.TIOCSWINSZ, _SIZE.pack(rows, columns, 0, 0))
+            fcntl.ioctl(slave, termios.TIOCSWINSZ, window_size(rows, columns))
         _send(console_socket, master, os.ttyname(slave))
         os.login_tty(slave)
     finally:
         os.close(master)
+
+
+def window_size(rows: int, columns: int) -> bytes:
+    """The argument of TIOCSWINSZ."""
+    return _SIZE.pack(rows, columns, 0, 0)
 
 
 def terminal_size(fd: int) -> tuple[int, int] | None:

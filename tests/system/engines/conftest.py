@@ -36,6 +36,7 @@ _PAUSE_SECONDS = 0.05
 def rootfs() -> Iterator[Path]:
     """A directory with busybox and nothing else."""
     directory = Path(tempfile.mkdtemp(prefix="kata-rootfs-"))
+    directory.chmod(0o755)
     wanted = packages.resolve(["busybox-static"])
     cache = packages.cache_directory()
     packages.fetch(wanted, cache, lambda _: None)
@@ -151,6 +152,12 @@ class Bundle:
         """Its mounts."""
         found: list[dict[str, Any]] = json.loads((self.directory / CONFIG).read_text())["mounts"]
         return found
+
+    def change(self, section: str, **changes: object) -> None:
+        """Change fields of a section."""
+        document = json.loads((self.directory / CONFIG).read_text())
+        document[section] |= changes
+        (self.directory / CONFIG).write_text(json.dumps(document))
 
     def namespace(self, kind: str, path: str) -> None:
         """Let the container share a namespace."""

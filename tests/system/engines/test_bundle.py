@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+import termios
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,6 +121,77 @@ def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Calla
     assert _outcome(deleted) == (0, "", "")
     assert Host(engine_runtime.root).left() == NOTHING
     assert _outcome(cli("delete", "--force", name)) == (0, "", "")
+
+
+def test_commands_in_a_container(bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str]) -> None:
+    """Options of exec change user, groups, capabilities and privileges; rules for devices hold."""
+    name, cli = unique("b"), engine_runtime.cli
+    bundle.write("/bin/sleep", "1000")
+    bundle.change(
+        "linux",
+        devices=[{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}],
+        resources={"devices": [{"allow": False, "access": "rwm"}]},
+    )
+    kinds = ("bounding", "effective", "permitted")
+    bundle.change("process", noNewPrivileges=False, capabilities={key: ["CAP_KILL"] for key in kinds})
+    pid_file = bundle.directory / "pid"
+    try:
+        assert quiet(engine_runtime.argv("run", "--detach", "--bundle", str(bundle.directory), name)) == (0, "")
+        assert _outcome(cli("exec", "--user", "5:6", "--additional-gids", "7", name, "id")) == (
+            0, "uid=5 gid=6 groups=7\n", "",
+        )  # fmt: skip
+        assert cli("exec", "--user", "root", name, "id").stderr == (
+            "kata-runtime: --user: 'root' is no number of a user or group; names are the container's own\n"
+        )
+        assert _status(cli("exec", name, "cat", "/proc/self/status")) == {
+            "CapBnd": 0x20,
+            "CapEff": 0x20,
+            "NoNewPrivs": 0,
+        }
+        more = ("--cap", "CAP_SYS_ADMIN", "--no-new-privs", "--pid-file", str(pid_file))
+        changed = _status(cli("exec", *more, name, "cat", "/proc/self/status"))
+        assert changed == {"CapBnd": 0x200020, "CapEff": 0x200020, "NoNewPrivs": 1}
+        assert pid_file.read_text().isdecimal()
+        assert _outcome(cli("exec", name, "sh", "-c", ": < /dev/null; : < /dev/fuse")) == (
+            1, "", "sh: can't open /dev/fuse: Operation not permitted\n",
+        )  # fmt: skip
+    finally:
+        deleted = cli("delete", "--force", name)
+    assert _outcome(deleted) == (0, "", "")
+
+
+def _status(done: Completed) -> dict[str, int]:
+    """The fields of /proc/self/status that the test is about."""
+    assert (done.returncode, done.stderr) == (0, "")
+    fields = dict(line.split(":", 1) for line in done.stdout.splitlines())
+    return {name: int(fields[name], 16) for name in ("CapBnd", "CapEff", "NoNewPrivs")}
+
+
+def test_terminal_in_the_foreground(bundle: Bundle, engine_runtime: Runtime) -> None:
+    """run relays the terminal it has to the container's, with its size; without one to hand over none is detached."""
+    bundle.write("/bin/sh", "-c", "stty size; read line; echo got $line; exit 3")
+    bundle.change("process", terminal=True)
+    argv = engine_runtime.argv("run", "--bundle", str(bundle.directory))
+    assert quiet([*argv, "--detach"]) == (
+        1,
+        (
+            "kata-runtime: the process has a terminal and nobody to hand it to; "
+            "use --console-socket, or run it in the foreground\n"
+        ),
+    )
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (30, 100))
+    running = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    shown = b""
+    while (lines := shown.count(b"\n")) < 3:
+        assert select.select([master], [], [], SECONDS)[0] == [master]
+        shown += os.read(master, 1024)
+        if lines == 0 and b"\n" in shown:
+            os.write(master, b"you\n")
+    assert (running.wait(SECONDS), shown) == (3, b"30 100\r\nyou\r\ngot you\r\n")
+    os.close(master)
+    assert Host(engine_runtime.root).left() == NOTHING
 
 
 @contextmanager
