@@ -121,6 +121,11 @@ def test_boot_failure_shows_the_console_and_leaves_nothing(runtime: Runtime, tmp
     assert sorted(runtime.root.iterdir()) == before
 
 
+def test_oops_of_the_guest_is_a_panic(sandbox: Sandbox) -> None:
+    """The guest's kernel does not live on with a process that it could not end, whose end nobody would learn."""
+    assert sandbox.guest("cat", "/proc/sys/kernel/panic_on_oops").stdout == "1\n"
+
+
 def test_dead_machine_is_told(fresh_sandbox: Sandbox) -> None:
     """After QEMU was killed every command says that the container is stopped."""
     record = load_record(str(fresh_sandbox.directory))
