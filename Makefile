@@ -1,5 +1,5 @@
 # make setup | deb | dist | demo | test | test-package | bench | bench-check | boot-stress | kill-anywhere | long-life
-# | check | fuzz | clean: each installs what it needs first, and only what is missing.
+# | conformance | check | fuzz | clean: each installs what it needs first, and only what is missing.
 .POSIX:
 .SUFFIXES:
 
@@ -62,6 +62,16 @@ long-life: environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m bench.long_life $(ROUNDS)
 
+# One of crun and podman, and tests as FILE or FILE: NAME, separated by commas; without both all run and the page is written.
+SUITE =
+TESTS =
+
+conformance: environment
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh packages.txt packages-test.txt packages-conformance.txt
+	@$(RUN) scripts/ensure_images.py default
+	@SUITE="$(SUITE)"; TESTS="$(TESTS)"; \
+	$(RUN) -m conformance.conformance $${SUITE:+--suite "$$SUITE"} $${TESTS:+--tests "$$TESTS"}
+
 check: environment
 	@$(RUN) -m pytest tests/quality
 
@@ -87,4 +97,4 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: setup deb dist demo test test-package bench bench-check boot-stress kill-anywhere long-life check fuzz environment test-environment neutron-environment clean
+.PHONY: setup deb dist demo test test-package bench bench-check boot-stress kill-anywhere long-life conformance check fuzz environment test-environment neutron-environment clean

@@ -19,7 +19,7 @@ _OUTSIDE_ADDRESS = re.compile(r"\b[a-z][a-z+]*://[a-z0-9-]+(\.[a-z0-9-]+)+", re.
 # The name of a format, which nobody connects to.
 _SVG_NAMESPACE = "http" + "://www.w3.org/2000/svg"
 _FORKED = {("os._exit", "kata_runtime.sandbox.process"), ("os._exit", "kata_runtime.oci.shim")}
-_ALL = ("src", "tests", "scripts", "demo", "bench", "lab")
+_ALL = ("src", "tests", "scripts", "demo", "bench", "lab", "conformance")
 
 
 def _functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -1,0 +1,113 @@
+"""Podman's system tests (bats): each calls podman, which calls the runtime."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from conformance import podman_image
+from conformance.expectations import Result
+from conformance.private_host import BUILD, PROGRAM, private_host
+from conformance.source_packages import fetch_source
+from conformance.tap import FAILED, Point, TapError, parse
+from kata_runtime.guest.image.packages import run_program
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+    from conformance.private_host import PrivateHost
+
+SUITE = "podman"
+PACKAGE = "libpod"
+_TEST_SECONDS = 300
+_COMMAND_SECONDS = 120
+_TEST_LINE = re.compile(r'^@test "(.*)" \{$', re.MULTILINE)
+_CONFIGURATION = """\
+[containers]
+log_driver = "k8s-file"
+default_ulimits = ["nofile=1024:1024"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "kata"
+runtime_supports_json = ["kata"]
+runtime_supports_nocgroup = ["kata"]
+[engine.runtimes]
+kata = ["{program}"]
+"""
+# The image is imported in each namespace anew: it is small, and no test sees what another did to the store.
+_BEGIN = """\
+$PODMAN import --quiet {changes} {archive} {image} >/dev/null
+exec bats --tap --filter "$FILTER" "$1"
+"""
+
+
+def run_podman_suite(wanted: Collection[str], left_out: Collection[str]) -> Iterator[Result]:
+    """The results of Podman's tests, all or those in ``wanted``: ``075-exec.bats`` or ``075-exec.bats: NAME``.
+
+    :raise HostError: the sources or the image's packages cannot be fetched.
+    """
+    source = fetch_source(PACKAGE, BUILD / "sources")
+    with private_host(SUITE) as host:
+        begin = _prepare(host)
+        for path in sorted((source / "test/system").glob("*.bats")):
+            names = [name for name in _names(path) if _is_wanted(path.name, name, wanted)]
+            if path.name in left_out or not names:
+                continue
+            pattern = "" if wanted == [] or path.name in wanted else f"^({'|'.join(map(re.escape, names))}) *$"
+            for point in _run(host, path, begin, pattern, len(names)):
+                yield Result(SUITE, path.name, point.name, point.outcome, point.detail)
+
+
+def files() -> list[str]:
+    """The files of tests that there are. :raise HostError: the sources cannot be fetched."""
+    return sorted(path.name for path in (fetch_source(PACKAGE, BUILD / "sources") / "test/system").glob("*.bats"))
+
+
+def _is_wanted(file: str, name: str, wanted: Collection[str]) -> bool:
+    return not wanted or file in wanted or f"{file}: {name}" in wanted
+
+
+def _names(path: Path) -> list[str]:
+    """The tests in a file, as TAP has them: bats takes backslashes out, and blanks at the ends."""
+    return [name.replace("\\", "").strip() for name in _TEST_LINE.findall(path.read_text())]
+
+
+def _prepare(host: PrivateHost) -> str:
+    """Make what the tests need in the host's directory, and give the script that begins a file of tests."""
+    root = host.directory / "image"
+    podman_image.build_root(root)
+    archive = host.directory / "image.tar"
+    run_program(["tar", "--create", "--numeric-owner", "--file", str(archive), "--directory", str(root), "."])
+    front = host.directory / "kata"
+    front.write_text(f'#!/bin/sh\nexec {PROGRAM} --root {host.root} --kata-config {host.config} "$@"\n')
+    front.chmod(0o755)
+    (host.directory / "containers.conf").write_text(_CONFIGURATION.format(program=front))
+    changes = " ".join(f"--change '{change}'" for change in podman_image.CHANGES)
+    return _BEGIN.format(changes=changes, archive=archive, image=podman_image.FULL_NAME)
+
+
+def _run(host: PrivateHost, path: Path, begin: str, pattern: str, count: int) -> list[Point]:
+    ran = host.run(
+        ["sh", "-euc", begin, "sh", str(path)],
+        seconds=_TEST_SECONDS * count,
+        directory=path.parent,
+        environment={
+            # Some tests have a containers.conf of their own: the runtime must not depend on it.
+            "PODMAN": f"podman --runtime {host.directory}/kata --cgroup-manager cgroupfs",
+            "CONTAINERS_CONF": str(host.directory / "containers.conf"),
+            "PODMAN_TEST_IMAGE_REGISTRY": podman_image.REGISTRY,
+            "PODMAN_TEST_IMAGE_USER": podman_image.USER,
+            "PODMAN_TEST_IMAGE_NAME": podman_image.NAME,
+            "PODMAN_TEST_IMAGE_TAG": podman_image.TAG,
+            "PODMAN_TIMEOUT": str(_COMMAND_SECONDS),
+            "BATS_TEST_TIMEOUT": str(_TEST_SECONDS),
+            "BATS_TMPDIR": str(host.directory),
+            "FILTER": pattern,
+        },
+    )
+    try:
+        return parse(ran.output.splitlines())
+    except TapError as error:
+        return [Point("(all)", FAILED, f"{error}\n{ran.output[-2000:]}\n{ran.errors[-2000:]}")]
