@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.quality.trees import SOURCE
+from tests.unit.guest.scripted import scripted_agent
+
+from kata_runtime.guest import wire
+from kata_runtime.netlink.local import LocalTransport
+from kata_runtime.netlink.transport import Block, Family
+from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.process import start_time_of
+from kata_runtime.sandbox.record import NicRecord, Record, save_record
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.unit.guest.scripted import Agent
 
 TOO_HEAVY = (
     "argparse", "asyncio", "concurrent.futures", "ctypes", "email", "importlib.metadata", "inspect", "ipaddress",
@@ -27,13 +39,45 @@ print(status, *sorted(sys.modules), file=sys.stderr)
 """
 
 
-def test_list_ifaces_loads_little(tmp_path: Path) -> None:
-    """A list-ifaces that finds no container has loaded none of the modules known to be slow."""
-    argv = [sys.executable, "-I", "-S", "-c", _SCRIPT, str(SOURCE), "--root", str(tmp_path)]
-    argv += ["kata-network", "list-ifaces", "nosuch"]
+def _list_ifaces(root: Path, container_id: str) -> tuple[str, str, list[str]]:
+    """Status, output, and which of the slow modules were loaded."""
+    argv = [sys.executable, "-I", "-S", "-c", _SCRIPT, str(SOURCE), "--root", str(root)]
+    argv += ["kata-network", "list-ifaces", container_id]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     status, *loaded = done.stderr.splitlines()[-1].split()
-    assert (status, sorted(set(loaded) & set(TOO_HEAVY))) == ("1", [])
+    return status, done.stdout, sorted(set(loaded) & set(TOO_HEAVY))
+
+
+def test_a_failure_loads_little(tmp_path: Path) -> None:
+    """A list-ifaces that finds no container has loaded none of the modules known to be slow."""
+    assert _list_ifaces(tmp_path, "nosuch") == ("1", "null\n", [])
+
+
+def _agent(agent: Agent) -> None:
+    """Answer netlink as a guest does that has this host's interfaces."""
+    agent.greet()
+    with LocalTransport() as kernel:
+        while True:
+            kind, request, payload = agent.receive()
+            assert kind == wire.NETLINK
+            family, last, one_by_one, data = wire.unpack_netlink(payload)
+            for piece in kernel.exchange(Family(family), [Block(data, last, one_by_one)]):
+                agent.send(wire.DATA, request, piece)
+            agent.send(wire.DONE, request, wire.pack_done(0))
+
+
+def test_a_listing_loads_little(tmp_path: Path) -> None:
+    """Nor has one that lists a NIC which the guest's kernel told it about."""
+    tmp_path.chmod(0o700)
+    directory = tmp_path / "web"
+    directory.mkdir()
+    (directory / paths.LOCK).touch()
+    nic = NicRecord("lo", "tap0", "02:00:00:00:00:01", 1500, (), 0)
+    save_record(str(directory), Record("web", pid=os.getpid(), start_time=start_time_of(os.getpid()) or 0, nics=(nic,)))
+    with scripted_agent(directory / paths.CONTROL, _agent):
+        status, listed, heavy = _list_ifaces(tmp_path, "web")
+    (row,) = json.loads(listed)
+    assert (status, row["name"], row["mac"], heavy) == ("0", "lo", "00:00:00:00:00:00", [])
 
 
 _ADD_IFACE = (

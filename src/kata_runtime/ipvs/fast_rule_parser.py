@@ -13,14 +13,15 @@ from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.ipvsadm_grammar import (
     DEFAULT_SCHEDULER,
     PERSISTENCE_MAX,
-    SCHEDULERS,
     WEIGHT_MAX,
     Endpoint,
     endpoint,
 )
 from kata_runtime.ipvs.model import (
+    FORWARDING_NAMES,
     FULL_MASK,
     FULL_PREFIX,
+    SCHEDULERS,
     AddServer,
     AddService,
     DeleteServer,
@@ -40,7 +41,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.ipvs.model import Rule
 
-_FORWARDING = {"-m": Forwarding.MASQUERADE, "-g": Forwarding.ROUTE, "-i": Forwarding.TUNNEL}
+_FORWARDING = {names.option: kind for kind, names in FORWARDING_NAMES.items() if names.option}
 _PROTOCOLS = {"-t": Protocol.TCP, "-u": Protocol.UDP, "--sctp-service": Protocol.SCTP}
 _SCHEDULERS = frozenset(SCHEDULERS)
 _PERSISTENT = int(ServiceFlag.PERSISTENT)

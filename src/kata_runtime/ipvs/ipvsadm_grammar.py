@@ -9,10 +9,12 @@ from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.ipvsadm_options import Command, Line, read_line, split_words
 from kata_runtime.ipvs.model import (
     FLAG_BITS,
+    FORWARDING_NAMES,
     FULL_MASK,
     FULL_PREFIX,
     PLAIN_FLAGS,
     SCHEDULER_FLAGS,
+    SCHEDULERS,
     AddServer,
     AddService,
     Clear,
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
 
     from kata_runtime.ipvs.model import Change, Question
 
-SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
 DEFAULT_SCHEDULER = "wlc"
 _DEFAULT_PERSISTENCE = 360  # seconds; IP_VS_TEMPLATE_TIMEOUT
 PERSISTENCE_MAX = 2_678_400  # 31 days
@@ -63,11 +64,7 @@ WEIGHT_MAX = 0xFFFF
 _THRESHOLD_MAX = 0x7FFFFFFF
 _MARK_MAX = 0xFFFFFFFF
 _PROTOCOLS = {"tcp-service": Protocol.TCP, "udp-service": Protocol.UDP, "sctp-service": Protocol.SCTP}
-_FORWARDING = {
-    "gatewaying": Forwarding.ROUTE,
-    "ipip": Forwarding.TUNNEL,
-    "masquerading": Forwarding.MASQUERADE,
-}
+_FORWARDING = {names.long_option: kind for kind, names in FORWARDING_NAMES.items() if names.long_option}
 _CHECKSUMS = {"tun-nocsum": 0, "tun-csum": TunnelFlag.CHECKSUM, "tun-remcsum": TunnelFlag.REMOTE_CHECKSUM}
 _VIEWS = {
     "stats": View.STATISTICS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from _socket import AF_INET, AF_INET6, inet_ntop
 
 from kata_runtime.ipvs.model import (
+    FORWARDING_NAMES,
     FULL_MASK,
     FULL_PREFIX,
     Forwarding,
@@ -53,13 +54,7 @@ _HEADERS = {
         "  -> RemoteAddress:Port           Forward TunnelInfo    Weight ActiveConn InActConn\n"
     ),
 }
-_FORWARDING = {
-    Forwarding.MASQUERADE: "Masq",
-    Forwarding.LOCAL: "Local",
-    Forwarding.TUNNEL: "Tunnel",
-    Forwarding.ROUTE: "Route",
-    Forwarding.BYPASS: "Bypass",
-}
+_FORWARDING = {kind: names.listed for kind, names in FORWARDING_NAMES.items()}
 _PLAIN = 100_000_000  # below it a number is printed as it is, exact or not
 _UNITS = ((100_000_000, 1, ""), (10**11, 10**3, "K"), (10**14, 10**6, "M"), (10**17, 10**9, "G"))
 

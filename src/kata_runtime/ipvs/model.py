@@ -32,6 +32,25 @@ class Forwarding(IntEnum):
     BYPASS = 4
 
 
+class ForwardingNames(NamedTuple):
+    """What a kind is called: in /proc/net/ip_vs and listings, and as an option where ipvsadm has one."""
+
+    listed: str
+    option: str = ""
+    long_option: str = ""
+
+
+# ip_vs_fwd_name(), net/netfilter/ipvs/ip_vs_ctl.c; ipvsadm(8).
+FORWARDING_NAMES = {
+    Forwarding.MASQUERADE: ForwardingNames("Masq", "-m", "masquerading"),
+    Forwarding.LOCAL: ForwardingNames("Local"),
+    Forwarding.TUNNEL: ForwardingNames("Tunnel", "-i", "ipip"),
+    Forwarding.ROUTE: ForwardingNames("Route", "-g", "gatewaying"),
+    Forwarding.BYPASS: ForwardingNames("Bypass"),
+}
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos")
+
+
 class TunnelType(IntEnum):
     """IP_VS_CONN_F_TUNNEL_TYPE_*."""
 

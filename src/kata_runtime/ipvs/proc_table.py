@@ -13,7 +13,7 @@ from _socket import AF_INET, AF_INET6, inet_pton
 from kata_runtime.errors import ConflictError, ProtocolError
 from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.codec import NOT_COUNTED
-from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerSpec, Service
+from kata_runtime.ipvs.model import FORWARDING_NAMES, Server, ServerKey, ServerSpec, Service
 from kata_runtime.ipvs.proc_file import rows
 
 TYPE_CHECKING = False
@@ -31,13 +31,7 @@ _ARROW = "  -> "
 # An end, how it is reached, weight, active and inactive connections; no number of the kernel's is longer.
 _SERVER_LINE = re.compile(r"  -> (\S{13,46}) +([A-Z][a-z]+) +([0-9]{1,10}) +([0-9]{1,10}) +([0-9]{1,10}) *", re.ASCII)
 _END = re.compile(r"(?:([0-9A-F]{8})|\[([0-9a-f:]{2,39})\]):([0-9A-F]{4})", re.ASCII)
-_FORWARDING = {
-    "Masq": Forwarding.MASQUERADE,
-    "Local": Forwarding.LOCAL,
-    "Tunnel": Forwarding.TUNNEL,
-    "Route": Forwarding.ROUTE,
-    "Bypass": Forwarding.BYPASS,
-}
+_FORWARDING = {names.listed: kind for kind, names in FORWARDING_NAMES.items()}
 
 
 def services(specs: Iterable[ServiceSpec], pieces: Iterable[bytes]) -> Iterator[Service]:

@@ -5,14 +5,22 @@ from __future__ import annotations
 from _socket import AF_INET6
 
 from kata_runtime.ipvs.listing import netmask_text
-from kata_runtime.ipvs.model import Forwarding, Protocol, ServiceFlag, TunnelFlag, TunnelType, address_text, flag_names
+from kata_runtime.ipvs.model import (
+    FORWARDING_NAMES,
+    Forwarding,
+    Protocol,
+    ServiceFlag,
+    TunnelFlag,
+    TunnelType,
+    address_text,
+    flag_names,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.ipvs.model import ServerSpec, Service, ServiceKey, ServiceSpec, Tunnel
 
 _SERVICE_OPTIONS = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
-_FORWARDING_OPTIONS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.ROUTE: "-g"}
 _CHECKSUM_OPTIONS = {
     0: "--tun-nocsum",
     TunnelFlag.CHECKSUM: "--tun-csum",
@@ -44,7 +52,7 @@ def add_service(spec: ServiceSpec) -> str:
 
 def add_server(service: ServiceKey, spec: ServerSpec) -> str:
     """``-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 1``"""
-    forwarding = _FORWARDING_OPTIONS.get(spec.forwarding, "-g")
+    forwarding = FORWARDING_NAMES[spec.forwarding].option or "-g"
     text = f"-a {key_words(service)} -r {spec.key.text} {forwarding} -w {spec.weight}"
     if spec.forwarding == Forwarding.TUNNEL:
         text += _tunnel_words(spec.tunnel)

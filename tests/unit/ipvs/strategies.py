@@ -6,10 +6,10 @@ from _socket import AF_INET, AF_INET6
 
 from hypothesis import strategies as st
 
-from kata_runtime.ipvs.ipvsadm_grammar import SCHEDULERS
 from kata_runtime.ipvs.model import (
     FULL_MASK,
     FULL_PREFIX,
+    SCHEDULERS,
     Forwarding,
     Protocol,
     ServerKey,

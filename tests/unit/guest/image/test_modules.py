@@ -9,7 +9,8 @@ import pytest
 
 from kata_runtime.errors import HostError, ProtocolError
 from kata_runtime.guest.image import elf
-from kata_runtime.guest.image.modules import module_nodes, select_modules
+from kata_runtime.guest.image.modules import OPTIONAL, module_nodes, select_modules
+from kata_runtime.ipvs.model import SCHEDULERS
 
 _NAMES = b"\0.modinfo\0.shstrtab\0"
 
@@ -79,3 +80,8 @@ def test_cut_elf_is_refused(length: int) -> None:
     """An ELF file cut inside its header is an error of its own kind, nothing else."""
     with pytest.raises(ProtocolError):
         elf.module_information(_module("depends=")[:length])
+
+
+def test_every_scheduler_has_its_module() -> None:
+    """The image has a module for each scheduler that the grammar of rules knows."""
+    assert [name for name in SCHEDULERS if f"ip_vs_{name}" not in OPTIONAL] == []
