@@ -29,6 +29,7 @@ from kata_runtime.netlink.carried_config import (
 from kata_runtime.netlink.exchange import Request, attempt_all, call_each, dump_each
 from kata_runtime.netlink.generic import find_family, unpack_family
 from kata_runtime.netlink.link import dump_links, unpack_link
+from kata_runtime.netlink.link_details import unpack_detailed_link
 from kata_runtime.netlink.message import Message
 from kata_runtime.netlink.neighbour import RTM_NEWNEIGH, add_neighbour, delete_neighbour, neighbours_of
 from kata_runtime.netlink.route import add_route, delete_route, unpack_route, with_next_hops
@@ -263,6 +264,7 @@ _TARGETS: list[tuple[str, Callable[[bytes], Any]]] = [
     ("netlink", _netlink),
     ("answers", _answers),
     ("link", unpack_link),
+    ("detailed_link", unpack_detailed_link),
     ("address", unpack_address),
     ("route", _route),
     ("neighbour", _neighbour),

@@ -39,6 +39,15 @@ def test_found_with_site() -> None:
     assert _require("rich", "rich", "python3-rich", isolated="-I") == "True True True\n"
 
 
+def test_found_by_the_program(tmp_path: Path) -> None:
+    """The program of a virtual environment finds the packages of that one, by whatever link it is started."""
+    link = tmp_path / "kata"
+    link.symlink_to(Path(sys.executable).with_name("kata-runtime"))
+    done = subprocess.run([link, "--root", tmp_path / "root", "metrics"], capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b'kata_containers{status="running"} 0.0\n' in done.stdout
+
+
 def test_absent_package_is_one_line() -> None:
     """An absent package is named with the command that installs it."""
     assert _require("kata_absent", "kata-absent", "python3-kata-absent") == (

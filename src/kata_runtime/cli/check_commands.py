@@ -54,6 +54,11 @@ class Finding(NamedTuple):
 
 def run(call: Call) -> int:
     """Print the findings; kata-check fails where one of them prevents a sandbox from running."""
+    container = call.value("--network")
+    if container is not None:
+        from kata_runtime.cli import network_check
+
+        return network_check.run(call, container)
     if call.value("--renew") is not None:
         forget()
     findings = find(load_config(config_path_of(call), notify), Path(root_of(call)))
@@ -63,7 +68,10 @@ def run(call: Call) -> int:
         else:
             write_text(table([(finding.name, finding.value) for finding in findings]))
         return 0
-    write_text(table([(finding.verdict, finding.name, finding.value) for finding in findings]))
+    if call.value("--format") == "json":
+        write_line(compact([{"name": finding.name, **_as_json(finding)} for finding in findings]))
+    else:
+        write_text(table([(finding.verdict, finding.name, finding.value) for finding in findings]))
     for finding in findings:
         if finding.remedy:
             notify(f"{finding.name}: {finding.remedy}")

@@ -76,9 +76,14 @@ _PROCESS_FILES = (
     Option("--console-socket", "SOCKET", "where the terminal's master goes"),
 )
 _PRESERVED = Option("--preserve-fds", "N", "descriptors for it besides the standard ones: only 0 is possible")
+_LIST_FORMAT = Option(
+    "--format", "FORMAT", "json, or a table for people (default: json)", "-f", choices=("json", "table")
+)
 COMMANDS = (
     Command(("kata-network", "add-iface"), (_ID, "FILE"), "add a host NIC to a running container", handlers.network),
-    Command(("kata-network", "list-ifaces"), (_ID,), "list the NICs that were added", handlers.network),
+    Command(
+        ("kata-network", "list-ifaces"), (_ID,), "list the NICs that were added", handlers.network, (_LIST_FORMAT,)
+    ),
     Command(
         ("kata-network", "del-iface"),
         (_ID, "[FILE]"),
@@ -90,7 +95,7 @@ COMMANDS = (
     Command(
         ("kata-network", "del-route"), (_ID, "FILE"), "delete the routes that match, all or none", handlers.network
     ),
-    Command(("kata-network", "list-routes"), (_ID,), "list the main routing table", handlers.network),
+    Command(("kata-network", "list-routes"), (_ID,), "list the main routing table", handlers.network, (_LIST_FORMAT,)),
     Command(
         ("kata-network", "update-routes"),
         (_ID, "FILE"),
@@ -112,9 +117,31 @@ COMMANDS = (
             _OVSDB,
         ),
     ),
-    Command(("kata-network", "list-ports"), (_ID,), "list the NICs that add-port added", handlers.network),
+    Command(
+        ("kata-network", "list-ports"),
+        (_ID,),
+        "list the NICs that add-port added",
+        handlers.network,
+        (_LIST_FORMAT,),
+    ),
     Command(
         ("kata-network", "del-port"), (_ID, "PORT"), "remove a NIC that add-port added, and its port", handlers.network
+    ),
+    Command(
+        ("kata-network", "show"),
+        ("[<container-id>]",),
+        "show what is plugged where: NICs, routes, host devices, bridges, traffic; of all containers without an ID",
+        handlers.show,
+        (
+            Option(
+                "--format",
+                "FORMAT",
+                "text, json, dot for Graphviz, or svg (default: text)",
+                "-f",
+                choices=("text", "json", "dot", "svg"),
+            ),
+            Option("--interval", "SECONDS", "measure traffic for so long (default: 1; 0: not)", seconds_max=3600),
+        ),
     ),
     Command(
         ("kata-ipvs", "ipvsadm"),
@@ -130,6 +157,22 @@ COMMANDS = (
                 "FORMAT",
                 "text as ipvsadm prints it, or json (default: text)",
                 choices=("text", "json"),
+            ),
+        ),
+    ),
+    Command(
+        ("kata-ipvs", "top"),
+        (_ID,),
+        "show virtual servers with their connections and rates, live",
+        handlers.ipvs,
+        (
+            Option("--once", None, "print the table once, as it does where output is no terminal"),
+            Option("--interval", "SECONDS", "look anew so often (default: 2)", seconds_max=3600),
+            Option(
+                "--sort",
+                "ORDER",
+                "address, active, inactive, connections/s, bytes/s or weight (default: address)",
+                choices=("address", "active", "inactive", "connections/s", "bytes/s", "weight"),
             ),
         ),
     ),
@@ -244,9 +287,22 @@ COMMANDS = (
     Command(
         ("events",),
         ("ID",),
-        "show what a container uses",
+        "print what a container uses and what happens to it, a line of JSON each, until it ends",
         handlers.oci,
-        (Option("--stats", None, "once, as JSON"),),
+        (
+            Option("--stats", None, "what it uses, once"),
+            Option("--interval", "SECONDS", "what it uses so often (default: 5)"),
+        ),
+    ),
+    Command(
+        ("metrics",),
+        (),
+        "print the metrics of all containers for Prometheus, or serve or write them",
+        handlers.metrics,
+        (
+            Option("--listen", "ADDRESS", "serve them over HTTP at PORT of the loopback address, or at HOST:PORT"),
+            Option("--textfile", "FILE", "replace FILE by them in one step, as for node_exporter"),
+        ),
     ),
     Command(("features",), (), "what this runtime can do, as JSON", handlers.oci),
     Command(
@@ -266,9 +322,13 @@ COMMANDS = (
     Command(
         ("kata-check",),
         (),
-        "can this host run sandboxes, and if not, what would help",
+        "can this host run sandboxes, or does a container's network work, and if not, what would help",
         handlers.check,
-        (Option("--renew", None, "forget whether KVM works here: the next sandbox proves it anew"),),
+        (
+            Option("--network", "ID", "check the NICs of this container instead of the host"),
+            Option("--format", "FORMAT", "table or json (default: table)", "-f", choices=("table", "json")),
+            Option("--renew", None, "forget whether KVM works here: the next sandbox proves it anew"),
+        ),
     ),
     Command(
         ("kata-env",),

@@ -14,6 +14,13 @@ def network(call: Call) -> int:
     return network_commands.run(call)
 
 
+def show(call: Call) -> int:
+    """kata-network show."""
+    from kata_runtime.cli import show_command
+
+    return show_command.run(call)
+
+
 def ipvs(call: Call) -> int:
     """kata-ipvs."""
     from kata_runtime.cli import ipvs_commands
@@ -40,6 +47,13 @@ def lifecycle(call: Call) -> int:
     from kata_runtime.cli import lifecycle_commands
 
     return lifecycle_commands.run(call)
+
+
+def metrics(call: Call) -> int:
+    """metrics."""
+    from kata_runtime.cli import metrics_command
+
+    return metrics_command.run(call)
 
 
 def oci(call: Call) -> int:

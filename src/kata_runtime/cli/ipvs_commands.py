@@ -20,6 +20,13 @@ def run(call: Call) -> int:
     """Do one kata-ipvs command."""
     if call.command.words[1] == "cleanup":
         return _cleanup(call)
+    if call.command.words[1] == "top":
+        from kata_runtime.optional_packages import RICH, require
+
+        require(RICH)
+        from kata_runtime.cli import ipvs_top
+
+        return ipvs_top.run(call)
     parameters = call.value("--parameters")
     restore = call.value("--restore")
     if (parameters is None) == (restore is None):

@@ -100,7 +100,8 @@ def _fail(exc: BaseException, call: Call | None) -> int:
     if isinstance(exc, AnswerError):
         answer = exc.answer
         exc = exc.reason
-    if call is not None and call.command.words[0] == "kata-network" and not isinstance(exc, UsageError):
+    has_answer = call is not None and call.command.words[0] == "kata-network" and call.command.words[1] != "show"
+    if has_answer and not isinstance(exc, UsageError):
         # A wrong command line has no result; a command that failed has this one, also when a signal ended it.
         with suppress(OutputClosedError, KataError):
             write_line(answer)

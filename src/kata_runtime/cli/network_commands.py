@@ -93,13 +93,39 @@ def _take_out(call: Call, nic: NicRecord) -> str:
 def _list_interfaces(call: Call) -> _Answer:
     from kata_runtime.network.interfaces import list_interfaces
 
+    is_table = _wants_table(call)
     with session_of(call, "interface", changes=False) as session:
         nics = list_interfaces(session)
+    if is_table:
+        return _table(("NAME", "MAC", "IP", "MTU"), [(n.name, n.mac, " ".join(n.ip), str(n.mtu)) for n in nics])
     if not nics:
         return _Answer("null", None)
     from kata_runtime.cli.network_json import listed_nics
 
     return _Answer(listed_nics((nic.name, nic.mac, nic.ip, nic.mtu) for nic in nics), None)
+
+
+def _wants_table(call: Call) -> bool:
+    """Whether a list is for people; what that needs is looked for before the work.
+
+    :raise HostError: it is not installed.
+    """
+    if call.value("--format") != "table":
+        return False
+    from kata_runtime.optional_packages import RICH, require
+
+    require(RICH)
+    return True
+
+
+def _cell(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> _Answer:
+    from kata_runtime.cli.rich_output import table
+
+    return _Answer(table(headings, rows).rstrip("\n"), None)
 
 
 def _delete_interface(call: Call) -> _Answer:
@@ -137,7 +163,13 @@ def _list_ports(call: Call) -> _Answer:
     from kata_runtime.cli import port_commands
     from kata_runtime.cli.network_json import compact
 
-    return _Answer(compact(port_commands.list_ports(call) or None), None)
+    is_table = _wants_table(call)
+    ports = port_commands.list_ports(call)
+    if is_table:
+        headings = ("port", "name", "device", "kind", "bridge", "mac", "ip", "mtu")
+        rows = [[_cell(port[heading]) for heading in headings] for port in ports]
+        return _table([heading.upper() for heading in headings], rows)
+    return _Answer(compact(ports or None), None)
 
 
 def _delete_port(call: Call) -> _Answer:
@@ -187,8 +219,11 @@ def _delete_routes(call: Call) -> _Answer:
 def _list_routes(call: Call) -> _Answer:
     from kata_runtime.network.routes import list_routes
 
+    is_table = _wants_table(call)
     with session_of(call, "routes", changes=False) as session:
         routes = list_routes(session)
+    if is_table:
+        return _table(("DESTINATION", "GATEWAY", "DEVICE"), [(r.dest, r.gateway, r.device) for r in routes])
     return _Answer(_listed(routes), None)
 
 

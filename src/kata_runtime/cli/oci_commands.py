@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kata_runtime.oci.container import Container
     from kata_runtime.oci.create import CreateRequest, Surroundings
 
+_EVENTS_SECONDS = 5.0  # as runc's
+
 
 def run(call: Call) -> int:
     """Do one command of an engine."""
@@ -138,16 +140,38 @@ def _processes(call: Call) -> int:
 
 
 def _events(call: Call) -> int:
-    """Print what a container uses."""
+    """Print what a container uses: once, or a line of JSON for each event until it ends."""
     from kata_runtime.oci import operations
+    from kata_runtime.oci.event_stream import events
     from kata_runtime.oci.statistics import statistics
 
-    if call.value("--stats") is None:
-        raise UsageError("events needs --stats", hint="it prints once what the container uses")
+    interval = _interval(call.value("--interval"))
     container = _container(call)
-    usage = operations.usage(root_of(call), container)
-    write_line(json.dumps(statistics(container.container_id, usage), separators=(",", ":")))
+    if call.value("--stats") is not None:
+        usage = operations.usage(root_of(call), container)
+        write_line(_line(statistics(container.container_id, usage)))
+        return 0
+    operations.require_alive(container)
+    for event in events(root_of(call), container, interval):
+        write_line(_line(event))
     return 0
+
+
+def _line(event: dict[str, object]) -> str:
+    return json.dumps(event, separators=(",", ":"))
+
+
+def _interval(given: str | None) -> float:
+    """Seconds, with or without the unit that runc wants.
+
+    :raise UsageError: it is no number of them.
+    """
+    if given is None:
+        return _EVENTS_SECONDS
+    text = given.removesuffix("s")
+    if text.isascii() and text.replace(".", "", 1).isdecimal() and len(text) <= 12 and 0 < float(text) <= 86_400:
+        return float(text)
+    raise UsageError(f"events: --interval is {given!a}", hint="it must be a number of seconds above 0, such as 5 or 5s")
 
 
 def _features(call: Call) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from kata_runtime.cli.settings import root_of
 from kata_runtime.cli.streams import note
+from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.recovery import recover_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from kata_runtime.cli.argument_parser import Call
@@ -25,7 +27,18 @@ def session_of(call: Call, subject: str, *, changes: bool = True) -> AbstractCon
     def recover(session: Session) -> None:
         recover_for(session, subject, note, changes=changes)
 
-    return open_session(root_of(call), call.operands[0], recover, lock_wait_of(call))
+    opened = open_session(root_of(call), call.operands[0], recover, lock_wait_of(call))
+    return _counted(call, opened) if changes else opened
+
+
+@contextmanager
+def _counted(call: Call, opened: AbstractContextManager[Session]) -> Iterator[Session]:
+    """Count the command, from when it holds the sandbox, for whoever monitors it."""
+    from kata_runtime.sandbox.operation_counters import NAME, counted
+
+    operation = "restore" if call.value("--restore") is not None else call.command.words[-1]
+    with opened as session, counted(f"{session.root}/{session.container_id}/{NAME}", operation):
+        yield session
 
 
 def lock_wait_of(call: Call) -> LockWait:

@@ -151,6 +151,14 @@ def usage(root: str, container: Container) -> Usage:
     return _crun(root, container).usage(guest_cgroup(container.container_id))
 
 
+def last_usage(root: str, container: Container) -> Usage:
+    """What a container used that has ended and is not deleted yet.
+
+    :raise KataError: its guest is gone, or cannot tell.
+    """
+    return _crun(root, container).usage(guest_cgroup(container.container_id))
+
+
 @contextmanager
 def _held(root: str, container: Container) -> Iterator[Container]:
     """Hold the lock of a container's pod, and give what is known of the container now."""

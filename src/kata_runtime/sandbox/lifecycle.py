@@ -6,12 +6,12 @@ import os
 import shutil
 import signal
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from kata_runtime.errors import ConflictError, ContainerError, HostError, InputError, KataError
 from kata_runtime.guest.channel import AgentChannel
-from kata_runtime.sandbox import cgroup, paths
+from kata_runtime.sandbox import cgroup, operation_counters, paths
 from kata_runtime.sandbox.boot import (
     BOOT_SECONDS,
     PROOF_SECONDS,
@@ -25,6 +25,7 @@ from kata_runtime.sandbox.guest_command import execute as execute_on_port
 from kata_runtime.sandbox.identity import check_id, check_root, new_id, resolve, sandbox_ids, user_of
 from kata_runtime.sandbox.lock import LockFile, LockWait
 from kata_runtime.sandbox.mounts import remove_mounts
+from kata_runtime.sandbox.operation_counters import BOOT, count
 from kata_runtime.sandbox.process import await_end, held_signals, is_alive, kill_process
 from kata_runtime.sandbox.record import Record, boot_id, load_record, save_record
 from kata_runtime.sandbox.remains import end_processes, sandbox_processes
@@ -34,7 +35,7 @@ from kata_runtime.vmm.accelerator import Accelerator, choose, is_kvm_failure, is
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from kata_runtime.sandbox.config import Config
@@ -104,7 +105,23 @@ def make(
         cgroups=_cgroups(directory, container_id) if pod_cgroups is None else tuple(pod_cgroups),
         pod=pod_cgroups is not None,
     )
-    _boot_somehow(config, directory, record, question, progress)
+    with _boot_counted(str(root), directory):
+        _boot_somehow(config, directory, record, question, progress)
+
+
+@contextmanager
+def _boot_counted(root: str, directory: str) -> Iterator[None]:
+    """Count a boot for whoever monitors the sandbox, and for all of the root, as a failed one leaves no sandbox."""
+    began = time.monotonic()
+    is_failure = True
+    try:
+        yield
+        is_failure = False
+    finally:
+        seconds = time.monotonic() - began
+        count(os.path.join(directory, operation_counters.NAME), BOOT, seconds, is_failure=is_failure)
+        with suppress(KataError, OSError):
+            operation_counters.count_for_root(root, BOOT, seconds, is_failure=is_failure)
 
 
 def _boot_somehow(

@@ -6,6 +6,7 @@ import os
 
 from kata_runtime.errors import ContainerError
 from kata_runtime.fast_contextlib import contextmanager
+from kata_runtime.guest.answer_limits import DEFAULT
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.identity import resolve, sandbox_of
@@ -33,6 +34,8 @@ class Session:
         self.lock_wait = lock_wait
         # What earlier commands left pending and the recovery before this one ended.
         self.recovered: list[Work] = []
+        # Set it before the first use of the channel.
+        self.limits = DEFAULT
         self._path = os.path.join(root, record.container_id)
         self._channel: AgentChannel | None = None
         self._monitor: Monitor | None = None
@@ -56,6 +59,7 @@ class Session:
             self._channel = AgentChannel(
                 os.path.join(self._path, paths.CONTROL),
                 os.path.join(self._path, paths.exec_socket(paths.RUNTIME_EXEC_PORT)),
+                self.limits,
             )
         return self._channel
 

@@ -10,7 +10,7 @@ import sys
 import termios
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.system.engines.conftest import NOTHING, SECONDS, Bundle, Host, quiet
@@ -112,7 +112,12 @@ def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Calla
             f"'kata-runtime kill {name} KILL' ends it, 'delete --force' does both\n"
         )
         process = os.pidfd_open(pid)
-        assert _outcome(cli("kill", name, "KILL")) == (0, "", "")
+        with _events(engine_runtime, name) as events:
+            first, second = next(events), next(events)
+            assert [(each["type"], each["data"]["pids"]["current"]) for each in (first, second)] == [("stats", 1)] * 2
+            assert _outcome(cli("kill", name, "KILL")) == (0, "", "")
+            *_, last = events
+            assert last == {"type": "exit", "id": name}
         ended = select.select([process], [], [], SECONDS)[0]
         os.close(process)
         assert (ended, json.loads(cli("state", name).stdout)["status"]) == ([process], "stopped")
@@ -192,6 +197,20 @@ def test_terminal_in_the_foreground(bundle: Bundle, engine_runtime: Runtime) -> 
     assert (running.wait(SECONDS), shown) == (3, b"30 100\r\nyou\r\ngot you\r\n")
     os.close(master)
     assert Host(engine_runtime.root).left() == NOTHING
+
+
+@contextmanager
+def _events(runtime: Runtime, name: str) -> Iterator[Iterator[dict[str, Any]]]:
+    """The stream of events of a container as it comes, which ends by itself and without an error."""
+    argv = runtime.argv("events", "--interval", "0.2s", name)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stream:
+        assert stream.stdout is not None
+        assert stream.stderr is not None
+        try:
+            yield map(json.loads, stream.stdout)
+            assert (stream.wait(SECONDS), stream.stderr.read()) == (0, "")
+        finally:
+            stream.kill()
 
 
 @contextmanager

@@ -86,7 +86,7 @@ USAGE: list[tuple[str, str]] = [
     ("", "no command is given; kata-runtime --help lists the commands"),
     ("lst", "there is no command 'lst'; did you mean list?"),
     ("frobnicate", "there is no command 'frobnicate'; kata-runtime --help lists the commands"),
-    ("kata-ipvs", "kata-ipvs needs a command; it has ipvsadm, cleanup"),
+    ("kata-ipvs", "kata-ipvs needs a command; it has ipvsadm, top, cleanup"),
     ("kata-network add-ifac", "kata-network has no command 'add-ifac'; did you mean add-iface?"),
     ("state", "state lacks ID; usage: kata-runtime state ID"),
     ("state a b", "state does not take 'b'; usage: kata-runtime state ID"),

@@ -27,7 +27,7 @@ def test_usage_error_is_2() -> None:
         "",
         (
             "kata-runtime: kata-network list-ifaces lacks <container-id>; "
-            "usage: kata-runtime kata-network list-ifaces <container-id>\n"
+            "usage: kata-runtime kata-network list-ifaces [--format FORMAT] <container-id>\n"
         ),
     )
 

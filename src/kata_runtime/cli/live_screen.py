@@ -1,0 +1,155 @@
+"""A picture on a terminal that is drawn anew until somebody quits; the terminal is left as it was.
+
+The alternate screen and Rich's ``Live`` draw, termios(3) lets single keys arrive. An exception or a signal that main
+turns into one restores the terminal on its way out. SIGKILL lets nothing run: a small process beside this one waits
+for its end on a pipe, and restores the terminal then.
+
+Import it after ``optional_packages.require(RICH)``.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import termios
+import time
+import tty
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.live import Live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+# xterm(1): the normal screen, a visible cursor, no attributes.
+_LEAVE = b"\x1b[?1049l\x1b[?25h\x1b[0m"
+_KEY_BYTES = 64
+_ARROWS = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[5~": "page up", b"\x1b[6~": "page down"}
+_QUIT = ("q", "Q", "\x03", "")
+
+
+class Screen(Protocol):
+    """What is shown."""
+
+    def refresh(self) -> None:
+        """Look anew at what is shown."""
+
+    def draw(self, width: int, height: int) -> RenderableType:
+        """The picture for a terminal of this size."""
+
+    def press(self, key: str) -> None:
+        """Take a key: a character, or "up", "down", "page up", "page down"."""
+
+
+def show(screen: Screen, interval: float) -> None:
+    """Show ``screen``, refreshed every ``interval`` seconds, until q or Ctrl-C; input and output are a terminal."""
+    with _stoppable() as resumed, _single_keys():
+        console = Console(no_color=bool(os.environ.get("NO_COLOR")), highlight=False, legacy_windows=False)
+        with Live(
+            console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        ) as live:
+            while True:
+                screen.refresh()
+                if not _watch(screen, live, time.monotonic() + interval, resumed):
+                    return
+
+
+def _watch(screen: Screen, live: Live, until: float, resumed: int) -> bool:
+    """Draw, and draw anew at each key, until it is time for the next look; False when it is time to quit."""
+    while True:
+        size = live.console.size
+        live.update(screen.draw(size.width, size.height), refresh=True)
+        left = until - time.monotonic()
+        if left <= 0:
+            return True
+        ready = select.select([0, resumed], [], [], left)[0]
+        if resumed in ready:
+            os.read(resumed, _KEY_BYTES)
+            live.console.set_alt_screen(True)
+            live.console.show_cursor(False)
+        if 0 not in ready:
+            continue
+        for key in _keys(os.read(0, _KEY_BYTES)):
+            if key in _QUIT:
+                return False
+            screen.press(key)
+
+
+def _keys(data: bytes) -> Iterator[str]:
+    """The keys of what was read at once; an empty one means that the terminal is gone."""
+    if not data:
+        yield ""
+    while data:
+        sequence = next((each for each in _ARROWS if data.startswith(each)), None)
+        if sequence is not None:
+            yield _ARROWS[sequence]
+            data = data[len(sequence) :]
+        elif data[:1] == b"\x1b":
+            return  # another key of several bytes
+        else:
+            yield chr(data[0])
+            data = data[1:]
+
+
+@contextmanager
+def _single_keys() -> Iterator[None]:
+    """Let keys arrive at once and unseen; the terminal is as before afterwards, whatever ends this process."""
+    before = termios.tcgetattr(0)
+    with ExitStack() as undo:
+        undo.callback(termios.tcsetattr, 0, termios.TCSANOW, before)
+        _start_guard(before, undo)
+        tty.setcbreak(0, termios.TCSANOW)
+        yield
+
+
+def _start_guard(before: list[Any], undo: ExitStack) -> None:
+    """A process that restores the terminal when this one is killed: its end of the pipe then ends without a byte."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
+                signal.signal(number, signal.SIG_IGN)
+            os.close(write)
+            # Where the terminal is gone, too, there is nothing to restore.
+            with suppress(OSError, termios.error):
+                if not os.read(read, 1):
+                    os.write(1, _LEAVE)
+                    termios.tcsetattr(0, termios.TCSANOW, before)
+        finally:
+            os._exit(0)
+    os.close(read)
+
+    def release() -> None:
+        with suppress(BrokenPipeError):
+            os.write(write, b"q")
+        os.close(write)
+        os.waitpid(pid, 0)
+
+    undo.callback(release)
+
+
+@contextmanager
+def _stoppable() -> Iterator[int]:
+    """Let Ctrl-Z stop this process with the terminal as it was; the descriptor can be read when it goes on."""
+    before = termios.tcgetattr(0)
+    with ExitStack() as undo:
+        resumed, resume = os.pipe()
+        undo.callback(os.close, resumed)
+        undo.callback(os.close, resume)
+
+        def stop(_number: int, _frame: object) -> None:
+            own = termios.tcgetattr(0)
+            os.write(1, _LEAVE)
+            termios.tcsetattr(0, termios.TCSANOW, before)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            termios.tcsetattr(0, termios.TCSANOW, own)
+            os.write(resume, b"c")
+
+        undo.callback(signal.signal, signal.SIGTSTP, signal.signal(signal.SIGTSTP, stop))
+        yield resumed

@@ -1,0 +1,65 @@
+"""metrics: what Prometheus wants to know, printed, written to a file, or served over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from kata_runtime.cli.settings import root_of
+from kata_runtime.cli.streams import notify, write_bytes
+from kata_runtime.errors import HostError, UsageError
+from kata_runtime.optional_packages import PROMETHEUS_CLIENT, require
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from kata_runtime.cli.argument_parser import Call
+
+
+def run(call: Call) -> int:
+    """Do it."""
+    listen, textfile = call.value("--listen"), call.value("--textfile")
+    if listen is not None and textfile is not None:
+        raise UsageError("metrics has both --listen and --textfile", hint="give one of the two, or neither to print")
+    require(PROMETHEUS_CLIENT)
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    from kata_runtime.cli.metrics_collector import ContainerCollector
+
+    registry = CollectorRegistry(auto_describe=False)
+    collector = ContainerCollector(root_of(call))
+    # Not registered with auto_describe: that would look at all containers once more.
+    registry.register(collector)
+    if listen is not None:
+        _serve(registry, listen)
+    elif textfile is not None:
+        _write(registry, textfile)
+    else:
+        write_bytes(generate_latest(registry))
+    return 0
+
+
+def _write(registry: CollectorRegistry, path: str) -> None:
+    """Replace the file in one step, as node_exporter's textfile collector needs it."""
+    from prometheus_client import write_to_textfile
+
+    try:
+        write_to_textfile(os.path.abspath(path), registry)
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {os.strerror(error.errno or 0)}", errno=error.errno or 0) from error
+
+
+def _serve(registry: CollectorRegistry, listen: str) -> None:
+    """Answer until a signal ends it."""
+    from kata_runtime.cli.main import Interrupted
+    from kata_runtime.cli.metrics_server import MetricsServer, parsed_address
+
+    with MetricsServer(parsed_address(listen), registry) as server:
+        host, port = server.place
+        notify(f"metrics are at {f'[{host}]' if ':' in host else host}:{port}/metrics")
+        try:
+            server.serve_forever()
+        except Interrupted as exc:
+            if exc.number == signal.SIGHUP:
+                raise

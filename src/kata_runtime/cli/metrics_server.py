@@ -1,0 +1,112 @@
+"""Metrics over HTTP: a few clients at once, none of which can hold up others or stay for long.
+
+Import it after ``optional_packages.require(PROMETHEUS_CLIENT)``.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import make_wsgi_app
+
+from kata_runtime.errors import HostError, UsageError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from prometheus_client import CollectorRegistry
+
+    # As socketserver declares it, whose other kind is that of datagrams.
+    _Request = socket.socket | tuple[bytes, socket.socket]
+
+# Prometheus gives up after ten seconds by default (scrape_timeout).
+REQUEST_SECONDS = 15.0
+CLIENTS_MAX = 32
+_LOOPBACK = "127.0.0.1"
+
+
+class _Handler(WSGIRequestHandler):
+    """One request a connection, done in time or cut off."""
+
+    # Of a single read or write; the whole request is bounded by the server.
+    timeout = 5.0
+
+    def log_message(self, *_arguments: object) -> None:
+        """Nobody reads a log of scrapes."""
+
+
+class MetricsServer(ThreadingMixIn, WSGIServer):
+    """Answers at ``address``, a pair of host and port."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 16
+
+    def __init__(self, address: tuple[str, int], registry: CollectorRegistry) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._free = threading.BoundedSemaphore(CLIENTS_MAX)
+        try:
+            super().__init__(address, _Handler)
+        except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise HostError(f"cannot listen at {address[0]} port {address[1]}: {reason}") from error
+        self.set_app(make_wsgi_app(registry))
+
+    def server_bind(self) -> None:
+        """As WSGIServer does, but without asking a name server who this host is."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.place
+        self.setup_environ()
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port where it listens."""
+        host, port, *_ = self.socket.getsockname()
+        return host, port
+
+    def verify_request(self, request: _Request, client_address: object) -> bool:
+        """Refuse a client when so many are served already."""
+        del request, client_address
+        return self._free.acquire(blocking=False)
+
+    def process_request_thread(self, request: _Request, client_address: Any) -> None:
+        """Serve one client, and cut the connection off when it takes too long."""
+        timer = threading.Timer(REQUEST_SECONDS, _cut, [request])
+        timer.daemon = True
+        timer.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            timer.cancel()
+            self._free.release()
+
+    def handle_error(self, request: _Request, client_address: Any) -> None:
+        """A client that left or was cut off is its own business."""
+
+
+def _cut(request: _Request) -> None:
+    with suppress(OSError):
+        if isinstance(request, socket.socket):
+            request.shutdown(socket.SHUT_RDWR)
+
+
+def parsed_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT``, ``[IPV6]:PORT``, or ``PORT`` of the loopback address.
+
+    :raise UsageError: it is none of them.
+    """
+    host, separator, port = text.rpartition(":")
+    if not separator:
+        host = _LOOPBACK
+    elif host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"--listen is {text!a}", hint="give PORT, or HOST:PORT with an IP address, [IPV6]:PORT")
+    return host, int(port)

@@ -1,0 +1,143 @@
+"""The whole picture of a container's network: its NICs as the guest has them, its routes, and the host's side."""
+
+from __future__ import annotations
+
+from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.netlink.address import addresses_of, dump_addresses
+from kata_runtime.netlink.exchange import call_each
+from kata_runtime.netlink.link_details import Counters, detailed_links_of, dump_detailed_links
+from kata_runtime.netlink.transport import Family
+from kata_runtime.network.host_devices import HostSide, host_sides
+from kata_runtime.network.open_vswitch import switch_ports
+from kata_runtime.network.pending_nics import leaving_names
+from kata_runtime.network.route_table import ListedRoute, read_table
+from kata_runtime.vmm.qemu_arguments import root_port_address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kata_runtime.sandbox.record import NicRecord, Record
+    from kata_runtime.sandbox.session import Session
+
+
+class GuestNic(NamedTuple):
+    """A NIC as the guest's kernel has it; names and addresses are the guest's and can be anything."""
+
+    name: str
+    mac: str
+    mtu: int
+    is_up: bool
+    has_carrier: bool
+    addresses: tuple[str, ...]
+    counters: Counters
+
+
+class Rates(NamedTuple):
+    """What passes a NIC in a second."""
+
+    received_bytes: float
+    sent_bytes: float
+    received_packets: float
+    sent_packets: float
+
+
+class NicView(NamedTuple):
+    """A NIC from all sides; ``guest`` is None where the guest has none of its MAC and name."""
+
+    record: NicRecord
+    pci_address: str
+    guest: GuestNic | None
+    host: HostSide
+    rates: Rates | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What the guest has, without the link-local ones that a kernel gives every NIC unless they were asked for."""
+        found = () if self.guest is None else self.guest.addresses
+        return tuple(each for each in found if not each.startswith("fe80:") or each in self.record.addresses)
+
+
+class GuestView(NamedTuple):
+    """What the guest tells in one look; ``seconds`` is when, of a clock that only goes forward."""
+
+    seconds: float
+    interfaces: tuple[GuestNic, ...]
+    routes: tuple[ListedRoute, ...]
+
+
+class Topology(NamedTuple):
+    """A running container."""
+
+    record: Record
+    nics: tuple[NicView, ...]
+    routes: tuple[ListedRoute, ...]
+
+
+def look_into_guest(session: Session, seconds: float, *, routes: bool = True) -> GuestView:
+    """Interfaces with counters and addresses, and the main routing table.
+
+    :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
+    """
+    channel = session.channel()
+    links, addresses = call_each(channel, Family.ROUTE, [dump_detailed_links(), dump_addresses()])
+    by_index: dict[int, list[str]] = {}
+    for address in addresses_of(addresses):
+        by_index.setdefault(address.index, []).append(address.text)
+    interfaces = tuple(
+        GuestNic(
+            each.link.name,
+            each.link.mac,
+            each.link.mtu,
+            each.link.is_up,
+            each.link.carrier,
+            tuple(by_index.get(each.link.index, ())),
+            each.counters,
+        )
+        for each in detailed_links_of(links)
+    )
+    return GuestView(seconds, interfaces, tuple(read_table(channel).all_entries()) if routes else ())
+
+
+def shown_nics(record: Record) -> Sequence[NicRecord]:
+    """The NICs of a container but those that are on their way out, in the order they were added."""
+    leaving = leaving_names(record)
+    return [nic for nic in record.nics if nic.name not in leaving]
+
+
+def topology(record: Record, view: GuestView, before: GuestView | None = None) -> Topology:
+    """The whole picture; rates are those between ``before`` and ``view``. Looks at this host; needs no lock.
+
+    :raise HostError, DeadlineError: this host's kernel does not answer.
+    """
+    nics = shown_nics(record)
+    sides = host_sides(nics, switch_ports() if nics else ())
+    return Topology(record, tuple(_view(nic, view, before, sides) for nic in nics), view.routes)
+
+
+def guest_nic(view: GuestView, nic: NicRecord) -> GuestNic | None:
+    """What the guest has of a recorded NIC: by its MAC, which is unique in the sandbox, or else by its name."""
+    by_mac = next((each for each in view.interfaces if each.mac == nic.mac), None)
+    return by_mac or next((each for each in view.interfaces if each.name == nic.name), None)
+
+
+def _view(nic: NicRecord, view: GuestView, before: GuestView | None, sides: Mapping[str, HostSide]) -> NicView:
+    now = guest_nic(view, nic)
+    then = None if before is None else guest_nic(before, nic)
+    found = None
+    if before is not None and now is not None and then is not None:
+        found = rates(then.counters, now.counters, view.seconds - before.seconds)
+    return NicView(nic, root_port_address(nic.slot), now, sides[nic.name], found)
+
+
+def rates(before: Counters, after: Counters, seconds: float) -> Rates | None:
+    """What passed in a second between two looks; None where counters went back or no time passed."""
+    pairs = (
+        (before.received_bytes, after.received_bytes),
+        (before.sent_bytes, after.sent_bytes),
+        (before.received_packets, after.received_packets),
+        (before.sent_packets, after.sent_packets),
+    )
+    if seconds <= 0 or any(now < then for then, now in pairs):
+        return None
+    return Rates(*((now - then) / seconds for then, now in pairs))

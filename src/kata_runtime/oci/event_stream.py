@@ -1,0 +1,53 @@
+"""What happens to a container while it runs, in the words of ``runc events``: stats, oom; and exit at its end."""
+
+from __future__ import annotations
+
+import select
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kata_runtime.errors import ContainerError, HostError, KataError
+from kata_runtime.oci.operations import last_usage, usage
+from kata_runtime.oci.statistics import statistics
+from kata_runtime.sandbox.process import process_descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kata_runtime.guest.crun import Usage
+    from kata_runtime.oci.container import Container
+
+
+def events(root: str, container: Container, interval: float) -> Iterator[dict[str, object]]:
+    """Stats now and every ``interval`` seconds, oom when processes were killed for want of memory, exit at the end.
+
+    :raise ContainerError: it does not run. :raise GuestError, DeadlineError: its guest does not answer.
+    """
+    killed = _killed(usage(root, container))
+    # ContainerError, HostError: it ended between two looks.
+    with (
+        suppress(ContainerError, HostError),
+        process_descriptor(container.shim, container.shim_start_time) as ended,
+    ):
+        poller = select.poll()
+        poller.register(ended, select.POLLIN)
+        while True:
+            found = usage(root, container)
+            yield from _oom(container, killed, found)
+            killed = _killed(found)
+            yield statistics(container.container_id, found)
+            if poller.poll(interval * 1000):
+                break
+    # The container's group is there until it is deleted, and tells whether want of memory ended it.
+    with suppress(KataError):
+        yield from _oom(container, killed, last_usage(root, container))
+    yield {"type": "exit", "id": container.container_id}
+
+
+def _oom(container: Container, killed: int, found: Usage) -> Iterator[dict[str, object]]:
+    if _killed(found) > killed:
+        yield {"type": "oom", "id": container.container_id}
+
+
+def _killed(found: Usage) -> int:
+    return found.memory_events.get("oom_kill", 0)
