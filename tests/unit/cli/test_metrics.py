@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from tests.unit.cli.test_ipvs_top import _SERVICES
 from tests.unit.cli.topologies import TOPOLOGY
 
+from kata_runtime import __version__
 from kata_runtime.cli import metrics_server
 from kata_runtime.cli.container_sample import BUSY, RUNNING, STOPPED, UNREADABLE, Sample
 from kata_runtime.cli.metrics_collector import SERVICES_MAX, ContainerCollector, families
@@ -30,14 +31,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-_RECORD = Record(
-    "web",
-    4711,
-    accelerator="kvm",
-    vcpus=2,
-    created="2026-01-02T03:04:05+00:00",
-    pending=(Work(WorkKind.DELETE_NIC, name="eth1"),),
-)
+_WORK = Work(WorkKind.DELETE_NIC, name="eth1")
+_RECORD = Record("web", 4711, accelerator="kvm", vcpus=2, created="2026-01-02T03:04:05+00:00", pending=(_WORK,))
 _COUNTS = Counts(2, 1.5, (0, 1, 2, *[0] * (len(BOUNDS) - 2)))
 
 
@@ -71,7 +66,7 @@ def test_page() -> None:
     values = _values(_page(_WEB))
     cumulative = {"0.01": 0, "0.025": 1, **dict.fromkeys([*map(str, BOUNDS[2:]), "+Inf"], 3)}
     expected = {
-        'kata_build_info{version="0.1.0"}': 1,
+        f'kata_build_info{{version="{__version__}"}}': 1,
         'kata_containers{status="running"}': 1,
         **{f'kata_containers{{status="{each}"}}': 0 for each in ("busy", "silent", "stopped", "unreadable")},
         "kata_scrape_duration_seconds": 0.25,
