@@ -54,11 +54,21 @@ def _run(call: Call) -> int:
 
 
 def _announce(container_id: str) -> None:
+    from select import POLLOUT, poll
+
     from kata_runtime.sandbox.process import ENDING_SIGNALS
 
-    write_line(container_id)
-    # Done and told: a signal that comes from here on finds nothing to undo, and must not claim that it did.
+    # Whoever reads may be slow: a signal ends the wait for room. Once the ID is told there is nothing to undo any more,
+    # so that no signal may come between, and none after it may claim that something was undone.
+    output = poll()
+    output.register(1, POLLOUT)
+    output.poll()
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+    try:
+        write_line(container_id)
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+        raise
 
 
 def _list(call: Call) -> int:
