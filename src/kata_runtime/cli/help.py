@@ -65,6 +65,19 @@ Prints the routes, IPv4 before IPv6, null for none:
   [{"dest":"172.16.0.0/16","gateway":"","device":"eth-test"}]""",
     "kata-network update-routes": _ROUTE
     + '\nnull is an empty list; "Source" and "Scope" are honoured. Prints the resulting routes.',
+    "kata-network show": """\
+Draws each NIC from the guest's addresses over the host's device to the bridge or port of Open vSwitch, with live rates, and
+the routes:
+  kata-runtime kata-network show 6ec7a98
+  kata-runtime kata-network show --format svg > network.svg
+It needs Rich, and for SVG Graphviz.""",
+    "kata-ipvs top": """\
+Keys: n a i c b w order by address, active and inactive connections, connections a second, bytes a second and weight;
+r reverses, arrows and pages scroll, q quits. It needs Rich.""",
+    "metrics": """\
+  kata-runtime metrics --listen 9410
+  kata-runtime metrics --textfile /var/lib/prometheus/node-exporter/kata.prom
+A container that another command holds is told as busy, and never waited for long. It needs the Prometheus client.""",
     "kata-ipvs ipvsadm": """\
 Give --parameters or --restore:
   kata-runtime kata-ipvs ipvsadm --parameters "-A -t 172.17.0.7:80 -s rr" 6ec7a98
