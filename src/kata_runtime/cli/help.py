@@ -66,8 +66,8 @@ Prints the routes, IPv4 before IPv6, null for none:
     "kata-network update-routes": _ROUTE
     + '\nnull is an empty list; "Source" and "Scope" are honoured. Prints the resulting routes.',
     "kata-network show": """\
-Draws each NIC from the guest's addresses over the host's device to the bridge or port of Open vSwitch, with live rates, and
-the routes:
+Draws each NIC from the guest's addresses over the host's device to the bridge or port of Open vSwitch, with live rates,
+and the routes:
   kata-runtime kata-network show 6ec7a98
   kata-runtime kata-network show --format svg > network.svg
 It needs Rich, and for SVG Graphviz.""",
