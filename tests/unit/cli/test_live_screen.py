@@ -12,7 +12,7 @@ import termios
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,13 +53,17 @@ except RuntimeError:
 
 
 class _Terminal:
-    """A program on a pseudo-terminal of 80x10, and what it printed so far."""
+    """A program on a pseudo-terminal of 80x10 that another process leads, as a shell does; what it printed so far.
 
-    def __init__(self, pid: int, master: int, slave: int) -> None:
-        self.pid = pid
+    When the leader of a session ends, the kernel hangs the terminal up, and nobody can write to it any more.
+    """
+
+    def __init__(self, master: int, slave: int, reports: int) -> None:
         self.master = master
         self.slave = slave
+        self._reports = reports
         self.printed = b""
+        self.pid = self._report()
 
     def attributes(self) -> list[Any]:
         return termios.tcgetattr(self.slave)
@@ -73,32 +77,55 @@ class _Terminal:
             if select.select([self.master], [], [], left)[0]:
                 self.printed += os.read(self.master, 65536)
 
+    def status(self) -> int:
+        """How the program stopped or ended (wait(2))."""
+        return self._report()
+
     def end(self) -> int:
         """The exit status, negative for a signal."""
-        _, status = os.waitpid(self.pid, 0)
-        return os.waitstatus_to_exitcode(status)
+        return os.waitstatus_to_exitcode(self.status())
+
+    def _report(self) -> int:
+        assert select.select([self._reports], [], [], _SECONDS)[0], self.printed
+        return int.from_bytes(os.read(self._reports, 4), "little")
 
 
 @contextmanager
 def _on_terminal(how: str) -> Iterator[_Terminal]:
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (10, 80))
+    reports, report = os.pipe()
+    leader = os.fork()
+    if leader == 0:
+        _lead(slave, report, how)
+    os.close(report)
+    try:
+        yield _Terminal(master, slave, reports)
+    finally:
+        os.kill(leader, signal.SIGKILL)
+        os.waitpid(leader, 0)
+        for descriptor in (master, slave, reports):
+            os.close(descriptor)
+
+
+def _lead(slave: int, report: int, how: str) -> NoReturn:
+    """Make the terminal that of a session, run the program there, and report its pid and all that becomes of it."""
+    os.setsid()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(slave, number)
     environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(_ROOT / "src")}
     environment.pop("COLUMNS", None)
     environment.pop("LINES", None)
     pid = os.fork()
     if pid == 0:
-        os.setsid()
-        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-        for number in range(3):
-            os.dup2(slave, number)
         os.execve(sys.executable, [sys.executable, "-c", _SCRIPT, how], environment)
-    terminal = _Terminal(pid, master, slave)
-    try:
-        yield terminal
-    finally:
-        os.close(master)
-        os.close(slave)
+    os.write(report, pid.to_bytes(4, "little"))
+    while True:
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        os.write(report, status.to_bytes(4, "little"))
+        if not os.WIFSTOPPED(status):
+            signal.pause()
 
 
 _SHOWN, _HIDDEN = b"\x1b[?1049h", b"\x1b[?1049l"
@@ -163,7 +190,7 @@ def test_stopped_and_continued() -> None:
         before = terminal.attributes()
         terminal.wait_for(b"look 1 of")
         os.kill(terminal.pid, signal.SIGTSTP)
-        _, status = os.waitpid(terminal.pid, os.WUNTRACED)
+        status = terminal.status()
         assert (os.WIFSTOPPED(status), terminal.attributes() == before) == (True, True)
         terminal.wait_for(_HIDDEN)
         terminal.printed = b""
