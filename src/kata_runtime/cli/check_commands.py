@@ -25,6 +25,7 @@ from kata_runtime.sandbox.boot import kvm_question
 from kata_runtime.sandbox.config import Config, load_config
 from kata_runtime.sandbox.identity import check_root
 from kata_runtime.vmm.accelerator import FAILED_SECONDS, forget, kvm_obstacle, remembered
+from kata_runtime.vmm.architecture import ARCHITECTURE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,14 +126,14 @@ def _privilege() -> Finding:
 def _qemu(path: str) -> Finding:
     found = shutil.which(path)
     if found is None:
-        remedy = "apt-get install qemu-system-x86, or set path in the configuration"
+        remedy = f"apt-get install {ARCHITECTURE.qemu_package}, or set path in the configuration"
         return Finding("qemu", Verdict.FAIL, f"no {path}", remedy)
     try:
         ran = subprocess.run(
             [found, "--version"], capture_output=True, text=True, timeout=_PROGRAM_DEADLINE, check=True
         )
     except (OSError, subprocess.SubprocessError) as exc:
-        return Finding("qemu", Verdict.FAIL, f"{found}: {exc}", "reinstall qemu-system-x86")
+        return Finding("qemu", Verdict.FAIL, f"{found}: {exc}", f"reinstall {ARCHITECTURE.qemu_package}")
     return Finding("qemu", Verdict.OK, f"{found}: {ran.stdout.partition(chr(10))[0]}")
 
 

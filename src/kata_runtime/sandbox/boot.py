@@ -24,6 +24,7 @@ from kata_runtime.sandbox.guest_memory import create_memory, load_memory
 from kata_runtime.sandbox.identity import NOBODY, user_of
 from kata_runtime.sandbox.process import Child, Program
 from kata_runtime.vmm.accelerator import Accelerator, Machine
+from kata_runtime.vmm.architecture import ARCHITECTURE
 from kata_runtime.vmm.monitor import Monitor
 from kata_runtime.vmm.qemu_arguments import Port, VmConfig, cpu_model, qemu_arguments
 from kata_runtime.vmm.snapshot import load_devices, stopped
@@ -65,7 +66,8 @@ def find_qemu(path: str) -> str:
     """
     found = shutil.which(path)
     if found is None:
-        raise HostError(f"there is no QEMU {path!r}", hint="install qemu-system-x86, or set path in the configuration")
+        package = ARCHITECTURE.qemu_package
+        raise HostError(f"there is no QEMU {path!r}", hint=f"install {package}, or set path in the configuration")
     return os.path.realpath(found)
 
 

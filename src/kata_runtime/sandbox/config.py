@@ -7,6 +7,7 @@ import os
 from kata_runtime.errors import HostError, InputError
 from kata_runtime.guest.image import DEFAULT_DESTINATION, INITRD_NAME, KERNEL_NAME
 from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.vmm.architecture import ARCHITECTURE
 from kata_runtime.vmm.qemu_arguments import ROOT_PORTS_MAX
 
 TYPE_CHECKING = False
@@ -26,10 +27,10 @@ _SHOWN_CHARACTERS = 80
 class Config(NamedTuple):
     """How sandboxes are made; memory in MiB."""
 
-    path: str = "qemu-system-x86_64"
+    path: str = ARCHITECTURE.qemu
     kernel: str = str(DEFAULT_DESTINATION / KERNEL_NAME)
     initrd: str = str(DEFAULT_DESTINATION / INITRD_NAME)
-    machine_type: str = "q35"
+    machine_type: str = ARCHITECTURE.machine_type
     accelerator: str = "auto"
     default_vcpus: int = 1
     default_memory: int = 512
@@ -52,7 +53,11 @@ _RANGES = {
     "default_root_ports": (0, ROOT_PORTS_MAX),
     "ipvs_rule_limit": (0, _RULES_MAX),
 }
-_CHOICES = {"machine_type": ("q35",), "accelerator": ("auto", "kvm", "tcg"), "template": ("auto", "off")}
+_CHOICES = {
+    "machine_type": (ARCHITECTURE.machine_type,),
+    "accelerator": ("auto", "kvm", "tcg"),
+    "template": ("auto", "off"),
+}
 _RUNTIME_KEYS = ("ipvs_rule_limit", "follow_network")
 _NETWORK_KEYS = ("ovsdb",)
 _SECTIONS = {

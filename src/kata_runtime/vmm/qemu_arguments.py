@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.vmm.architecture import ARCHITECTURE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def root_port_address(slot: int) -> str:
 
 def qemu_arguments(config: VmConfig) -> list[str]:
     """The argument vector that boots ``config``, program first."""
-    machine = f"{_value(config.machine_type)},sata=off,smbus=off,vmport=off,usb=off"
+    machine = ",".join([_value(config.machine_type), *ARCHITECTURE.machine_options])
     memory = []
     if config.memory_fd >= 0:
         # A vhost-user back end maps the guest's memory by the descriptor it gets; a template is a copy of it.
@@ -85,8 +86,7 @@ def qemu_arguments(config: VmConfig) -> list[str]:
         "-smp", str(config.vcpus),
         "-m", f"{config.memory_mib}M",
         *memory,
-        # The guest removes a device in 0.1 s when asked by ACPI; the button of native PCIe hot-plug takes 5 s.
-        "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on",
+        *(word for setting in ARCHITECTURE.hotplug_globals for word in ("-global", setting)),
         "-kernel", str(config.kernel),
         "-initrd", str(config.initrd),
         "-append", config.kernel_parameters,
@@ -94,7 +94,7 @@ def qemu_arguments(config: VmConfig) -> list[str]:
         "-mon", "chardev=monitor,mode=control",
         # Already connected to the process that keeps the console's output.
         "-chardev", f"socket,id=console,fd={config.console_fd}",
-        "-device", "isa-serial,chardev=console",
+        "-device", f"{ARCHITECTURE.console_device},chardev=console",
         *_root_ports(config.root_ports),
         "-device", (f"pcie-root-port,id={FILESYSTEM_BUS},bus=pcie.0,addr={_FILESYSTEM_SLOT:x}"
                     f",chassis={ROOT_PORTS_MAX + 1},io-reserve=0"),
