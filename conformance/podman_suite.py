@@ -102,7 +102,6 @@ def _run(host: PrivateHost, path: Path, begin: str, pattern: str, count: int) ->
             "PODMAN_TEST_IMAGE_NAME": podman_image.NAME,
             "PODMAN_TEST_IMAGE_TAG": podman_image.TAG,
             "PODMAN_TIMEOUT": str(_COMMAND_SECONDS),
-            "BATS_TEST_TIMEOUT": str(_TEST_SECONDS),
             "BATS_TMPDIR": str(host.directory),
             "FILTER": pattern,
         },
