@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kata_runtime.errors import ConflictError, InputError
-from kata_runtime.vmm.tap_device import close_all, open_tap
+from kata_runtime.vmm.tap_device import close_all, create_tap, open_tap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,3 +123,18 @@ def test_a_tap_that_is_held(options: tuple[str, ...], network: Callable[..., str
         close_all(held)
     again = open_tap("tap0", 1)
     close_all(again)
+
+
+@pytest.mark.parametrize("queues", [0, 3])
+def test_a_tap_that_is_made(queues: int, network: Callable[..., str]) -> None:
+    """A new TAP has a descriptor for each queue pair, goes with the last of them, and never takes another's name."""
+    before = _links(network)
+    made = create_tap("tap7", queues)
+    try:
+        assert len(made) == max(queues, 1)
+        with pytest.raises(ConflictError) as caught:
+            create_tap("tap7", queues)
+        assert str(caught.value) == "there is an interface 'tap7' already"
+    finally:
+        close_all(made)
+    assert _links(network) == before

@@ -19,8 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.netlink.local import LocalTransport
 
-# In user space a switch gets copies of the frames: this host's own stack sees them, too, and must answer none.
-_QUIET = {"ipv6/conf/{}/disable_ipv6": "1", "ipv4/conf/{}/arp_ignore": "8"}
+# A switch in user space gets copies of the frames: this host's own stack sees them, too. It must answer no ARP, take no
+# router advertisement, and nothing of a sender that is not behind the TAP, as nobody is whom it has a route to.
+_QUIET = {"ipv6/conf/{}/disable_ipv6": "1", "ipv4/conf/{}/arp_ignore": "8", "ipv4/conf/{}/rp_filter": "1"}
 
 
 class MadeTapEndpoint(DescriptorEndpoint):
