@@ -34,8 +34,6 @@ _IFA_LABEL = 3
 _IFA_BROADCAST = 4
 _IFA_FLAGS = 8
 IFA_F_NODAD = 0x02
-IFA_F_DADFAILED = 0x08
-IFA_F_TENTATIVE = 0x40
 IFA_F_PERMANENT = 0x80
 
 _HEADER = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
@@ -111,16 +109,6 @@ def add_address(index: int, address: bytes, prefix_length: int, *, broadcast: by
         RTM_NEWADDR,
         NLM_F_CREATE | NLM_F_EXCL,
         payload,
-    )
-
-
-def delete_address(index: int, address: bytes, prefix_length: int) -> Request:
-    """Delete exactly this address from an interface."""
-    return Request(
-        f"delete address {format_address(address)}/{prefix_length} from interface {index}",
-        RTM_DELADDR,
-        0,
-        _pack(index, address, prefix_length, 0),
     )
 
 

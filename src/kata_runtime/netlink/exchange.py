@@ -271,16 +271,6 @@ def blocks_of(requests: Iterable[Request]) -> Iterator[Block]:
     return _grouped(requests, [])
 
 
-def call_all(transport: Transport, family: Family, requests: Iterable[Request]) -> None:
-    """``attempt_all`` for requests of which none is expected to fail.
-
-    :raise KernelError: the first failure; later requests were carried out all the same.
-    :raise ProtocolError: an answer breaks the format.
-    """
-    for failure in attempt_all(transport, family, requests).values():
-        raise failure
-
-
 def _block(request: Request, sequence: int) -> Block:
     flags = request.flags | NLM_F_REQUEST | (0 if request.is_dump else NLM_F_ACK)
     return Block(pack_message(request.type, flags, sequence, request.payload), sequence, one_by_one=request.is_dump)

@@ -24,7 +24,6 @@ from kata_runtime.netlink.message import (
 
 # include/uapi/linux/rtnetlink.h
 RTM_NEWLINK = 16
-RTM_DELLINK = 17
 RTM_GETLINK = 18
 RTNLGRP_LINK = 1
 _RTEXT_FILTER_SKIP_STATS = 8
@@ -53,7 +52,6 @@ _IN6_ADDR_GEN_MODE_NONE = 1
 # include/uapi/linux/if.h
 IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
-IFF_LOWER_UP = 0x10000
 
 # include/uapi/linux/if_arp.h
 ARPHRD_ETHER = 1
@@ -167,13 +165,8 @@ def without_own_addresses(index: int) -> Request:
     return Request(f"keep interface {index} from making addresses", RTM_NEWLINK, 0, payload)
 
 
-def delete_link(index: int) -> Request:
-    """Remove a virtual interface."""
-    return Request(f"delete interface {index}", RTM_DELLINK, 0, _HEADER.pack(0, 0, index, 0, 0))
-
-
 def unpack_link(payload: bytes) -> Link:
-    """The interface that an RTM_NEWLINK or RTM_DELLINK describes.
+    """The interface that an RTM_NEWLINK describes.
 
     :raise ProtocolError: the bytes break the format.
     """

@@ -49,7 +49,6 @@ _S32 = struct.Struct("=i")
 _U8 = struct.Struct("=B")
 _U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
-_U64 = struct.Struct("=Q")
 
 
 class Message(NamedTuple):
@@ -178,11 +177,6 @@ def unpack_u16(payload: bytes) -> int:
 def unpack_u32(payload: bytes) -> int:
     """32 bits."""
     return _unpack(_U32, payload)
-
-
-def unpack_u64(payload: bytes) -> int:
-    """64 bits."""
-    return _unpack(_U64, payload)
 
 
 def unpack_text(payload: bytes) -> str:

@@ -114,7 +114,7 @@ def _create(request: CreateRequest, around: Surroundings) -> Container:
         else:
             session = _join_pod(container, around, locks, undo)
         locks.callback(session.close)
-        made = _Making(container, bundle, request, session, guest, around, undo).make(follows=follows)
+        made = _Making(container, bundle, request, session, guest, undo).make(follows=follows)
         write_pid_file(request.pid_file, made.shim)
         undo.pop_all()
     return made
@@ -187,14 +187,13 @@ class _Making:
 
     def __init__(
         self, container: Container, bundle: Bundle, request: CreateRequest, session: Session, config: GuestConfig,
-        around: Surroundings, undo: ExitStack,
+        undo: ExitStack,
     ) -> None:  # fmt: skip
         self._container = container
         self._bundle = bundle
         self._request = request
         self._session = session
         self._config = config
-        self._around = around
         self._undo = undo
         self._directory = os.path.join(session.root, container.sandbox_id)
 

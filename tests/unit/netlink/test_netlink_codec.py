@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from kata_runtime.errors import InputError, KernelError, ProtocolError
 from kata_runtime.netlink import message as m
-from kata_runtime.netlink.address import Address, add_address, delete_address, unpack_address
-from kata_runtime.netlink.exchange import Request, attempt_all, call, call_all, call_each, dump_each
+from kata_runtime.netlink.address import Address, add_address, unpack_address
+from kata_runtime.netlink.exchange import Request, attempt_all, call, call_each, dump_each
 from kata_runtime.netlink.generic import get_family, pack_generic, unpack_family, unpack_generic
-from kata_runtime.netlink.link import Link, delete_link, dump_links, get_link, set_link, unpack_link
+from kata_runtime.netlink.link import Link, dump_links, get_link, set_link, unpack_link
 from kata_runtime.netlink.route import NextHop, new_route, unpack_route, with_next_hops
 from kata_runtime.netlink.transport import Block, Family
 
@@ -52,7 +52,6 @@ def test_link_request_bytes() -> None:
     assert get_link("lo").payload == bytes(16) + bytes.fromhex("0700 0300 6c6f00 00") + EXT_MASK
     assert get_link(3).payload == bytes.fromhex("00000000 03000000 00000000 00000000") + EXT_MASK
     assert dump_links().payload == bytes(16) + EXT_MASK
-    assert delete_link(9).payload == bytes.fromhex("00000000 09000000 00000000 00000000")
     assert set_link(5, up=False).payload == bytes.fromhex("00000000 05000000 00000000 01000000")
 
 
@@ -68,7 +67,6 @@ def test_address_request_bytes() -> None:
     assert add_address(5, six, 64).payload == bytes.fromhex("0a 40 02 00 05000000") + m.pack_attribute(
         2, six
     ) + m.pack_attribute(1, six)
-    assert delete_address(1, bytes([127, 0, 0, 2]), 8).payload[:8] == bytes.fromhex("02 08 00 fe 01000000")
 
 
 def test_route_bytes() -> None:
@@ -284,8 +282,6 @@ def test_many_requests_share_a_block() -> None:
     answer = _error(2, errno.ENODEV) + _error(3, 0)
     failures = attempt_all(Scripted((sent, answer)), Family.ROUTE, [SET] * 3)
     assert [(index, str(error)) for index, error in failures.items()] == [(1, "set it: No such device")]
-    with pytest.raises(KernelError):
-        call_all(Scripted((sent, answer)), Family.ROUTE, [SET] * 3)
     assert attempt_all(Scripted(), Family.ROUTE, []) == {}
 
 
