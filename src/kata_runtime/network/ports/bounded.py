@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 TYPE_CHECKING = False
@@ -12,12 +13,22 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+# A peer that cost so much in vain is not asked again for a while: a container can have 32 ports to take away.
+_VAIN_SECONDS = 4.0
+_SILENCE_SECONDS = 60.0
+_silent_until: dict[str, float] = {}
 
-def call_within(seconds: float, function: Callable[[], T]) -> T:
+
+def call_within(seconds: float, peer: str, function: Callable[[], T]) -> T:
     """What ``function`` returns in a thread that signals do not reach, and that is left behind when it takes longer.
+
+    ``peer`` names who is asked: one that has just not answered is taken not to answer now.
 
     :raise TimeoutError: it did. All that ``function`` raises passes.
     """
+    begun = time.monotonic()
+    if begun < _silent_until.get(peer, 0.0):
+        raise TimeoutError
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     thread = ThreadPoolExecutor(1)
     try:
@@ -26,5 +37,10 @@ def call_within(seconds: float, function: Callable[[], T]) -> T:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         return future.result(seconds)
+    except Exception:
+        now = time.monotonic()
+        if now - begun > min(seconds, _VAIN_SECONDS):
+            _silent_until[peer] = now + _SILENCE_SECONDS
+        raise
     finally:
         thread.shutdown(wait=False)

@@ -82,6 +82,7 @@ class Neutron:
         for name in ("openstack", "keystoneauth", "stevedore", "urllib3"):
             # Without any handler Python prints what they log to standard error; their exceptions say it, too.
             getLogger(name).addHandler(NullHandler())
+        self._peer = f"{cloud.name} of {cloud.file}"
         self._name = f"Neutron of cloud {cloud.name!a}" if cloud.name else "Neutron"
         try:
             self._api: Any = self._bounded(lambda: _connect(cloud))
@@ -169,7 +170,7 @@ class Neutron:
                 return function()
 
         try:
-            return call_within(_ANSWER_SECONDS, quietly)
+            return call_within(_ANSWER_SECONDS, self._peer, quietly)
         except TimeoutError as error:
             raise DeadlineError(f"the answer of {self._name}", _ANSWER_SECONDS) from error
         except exceptions.DuplicateResource as error:

@@ -203,7 +203,7 @@ class Database:
 
     def _bounded(self, function: Callable[[], T]) -> T:
         try:
-            return call_within(_ANSWER_SECONDS, function)
+            return call_within(_ANSWER_SECONDS, self.address, function)
         except TimeoutError as error:
             raise DeadlineError(
                 f"the answer of Open vSwitch's database at {self.address!a}", _ANSWER_SECONDS, hint=_HINT
