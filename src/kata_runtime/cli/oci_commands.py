@@ -135,7 +135,11 @@ def _processes(call: Call) -> int:
         operations.require_alive(container)
         write_line(json.dumps([container.shim]))
     else:
-        write_text("PID\n" + "".join(f"{pid}\n" for pid in operations.guest_pids(root_of(call), container)))
+        rows = [("PID", "USER", "STAT", "COMMAND")]
+        rows += [(str(row.pid), *row[1:]) for row in operations.guest_processes(root_of(call), container)]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [" ".join([*map(str.ljust, row, widths), row[3]]) for row in rows]
+        write_text("".join(f"{line}\n" for line in lines))
     return 0
 
 

@@ -54,6 +54,15 @@ class State(NamedTuple):
     pid: int
 
 
+class Process(NamedTuple):
+    """A process of the guest; ``state`` is as in ps(1), ``command`` its words or, in brackets, its name."""
+
+    pid: int
+    user: str
+    state: str
+    command: str
+
+
 class Usage(NamedTuple):
     """What a container uses (Documentation/admin-guide/cgroup-v2.rst); bytes and microseconds, None: no limit.
 
@@ -137,6 +146,17 @@ class Crun:
             raise ProtocolError("crun gave a list of something else than pids")
         return pids
 
+    def process_table(self, container_id: str) -> list[Process]:
+        """A container's processes as the guest's own ``ps`` shows them."""
+        pids = set(self.processes(container_id))
+        done = self._runner.run(["busybox", "ps", "-o", "pid,user,stat,args"], seconds=_SECONDS)
+        rows = (line.split(None, 3) for line in done.stdout[:_ANSWER_BYTES_MAX].decode("utf-8", "replace").splitlines())
+        return [
+            Process(int(row[0]), *map(_printable, row[1:]))
+            for row in rows
+            if len(row) == 4 and row[0].isascii() and row[0].isdecimal() and len(row[0]) < 8 and int(row[0]) in pids
+        ]
+
     def usage(self, cgroup: str) -> Usage:
         """What the processes of the cgroup (a path as in ``linux.cgroupsPath``) use, which crun does not report."""
         directory = f"{_CGROUP_ROOT}/{cgroup.strip('/')}"
@@ -158,7 +178,11 @@ def _reason(done: Completed, verb: str) -> str:
     text = done.stderr[-_REASON_LENGTH:].decode("utf-8", "replace")
     lines = [line for line in text.splitlines() if line.strip()]
     line = lines[-1] if lines else f"crun {verb} ended with status {done.exit_status}"
-    return "".join(letter if letter.isprintable() else " " for letter in line)
+    return _printable(line)
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _decoded(data: bytes) -> str:

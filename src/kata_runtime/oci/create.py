@@ -203,7 +203,7 @@ class _Making:
         config = self._config
         shim = Shim(self._undo, self._bundle.namespaces["network"])
         self._save(self._container._replace(shim=shim.pid, shim_start_time=shim.start_time))
-        cgroup.join(self._container.cgroups, shim.pid, THREADS)
+        cgroup.join(self._container.cgroups, shim.pid, THREADS, counted=True)
         for name in _CREATE_HOOKS:
             hooks = self._bundle.hooks.get(name, ())
             run_hooks(hooks, container_state(self._container), self._bundle.directory)

@@ -132,7 +132,7 @@ def _detached(
     record = load_record(directory)
     with ExitStack() as undo:
         shim = Shim(undo, None)
-        cgroup.join(container.cgroups, shim.pid, THREADS)
+        cgroup.join(container.cgroups, shim.pid, THREADS, counted=True)
         order = Order(
             directory, container.sandbox_id, kind, payload.decode(), "", request.console_socket,
             *(size or (0, 0)), reason_log=request.reason_log,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ContainerError, GuestError, HostError
-from kata_runtime.guest.crun import Crun, Usage
+from kata_runtime.guest.crun import Crun, Process, Usage
 from kata_runtime.oci import container as status_of
 from kata_runtime.oci.bundle import CONFIG, read_bundle
 from kata_runtime.oci.container import Container, load_container, save_container
@@ -139,10 +139,10 @@ def update(root: str, container: Container, resources: dict[str, object]) -> Non
     _crun(root, container).update(container.container_id, wanted)
 
 
-def guest_pids(root: str, container: Container) -> list[int]:
-    """The pids, in the guest, of a container's processes. :raise ContainerError: it does not run."""
+def guest_processes(root: str, container: Container) -> list[Process]:
+    """A container's processes in the guest. :raise ContainerError: it does not run."""
     require_alive(container)
-    return _crun(root, container).processes(container.container_id)
+    return _crun(root, container).process_table(container.container_id)
 
 
 def usage(root: str, container: Container) -> Usage:

@@ -66,7 +66,8 @@ def _await(shim: int, wakeup: int, terminal: ForegroundTerminal | None) -> int:
             if process in ready:
                 if terminal is not None:
                     terminal.drain()
-                return os.waitstatus_to_exitcode(os.waitpid(shim, 0)[1])
+                status = os.waitstatus_to_exitcode(os.waitpid(shim, 0)[1])
+                return status if status >= 0 else 128 - status
     finally:
         os.close(process)
 

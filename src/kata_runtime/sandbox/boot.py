@@ -114,13 +114,15 @@ def boot(
     seconds: float,
     cgroups: Sequence[str],
     save: Save,
+    counted: bool = False,
     template: Template | None = None,
     keep: Keep | None = None,
 ) -> None:
     """Start QEMU and wait until the agent answers; after a failure nothing of it runs.
 
     ``save`` is called before QEMU begins, and when the agent has answered (``ready``). With ``template`` the machine
-    goes on from there instead of booting; ``keep`` is called while the booted machine stands still.
+    goes on from there instead of booting; ``keep`` is called while the booted machine stands still. ``counted`` is as
+    in ``cgroup.join``.
 
     :raise BootError: QEMU ended, or the agent did not answer within ``seconds``.
     :raise HostError: QEMU cannot be started.
@@ -133,7 +135,7 @@ def boot(
         save(qemu.pid, qemu.start_time, ready=False)
         # Each is in its groups before its program begins.
         for child in (qemu, log):
-            cgroup.join(cgroups, child.pid, config.default_vcpus + THREADS)
+            cgroup.join(cgroups, child.pid, config.default_vcpus + THREADS, counted=counted)
         log.release()
         qemu.release()
         try:

@@ -44,11 +44,16 @@ def writable(directory: str) -> bool:
     return os.access(os.path.dirname(directory), os.W_OK)
 
 
-def join(directories: Iterable[str], pid: int, processes_max: int) -> None:
-    """Make the groups and move a process there; where the host does not let us, it stays where it is."""
+def join(directories: Iterable[str], pid: int, processes_max: int, *, counted: bool = False) -> None:
+    """Make the groups and move a process there; where the host does not let us, it stays where it is.
+
+    Groups of version 2 that an engine asks for are to be ``counted``: they get every controller that is above them.
+    """
     for directory in directories:
         try:
             os.makedirs(directory, mode=0o755, exist_ok=True)
+            if counted:
+                _hand_on_controllers(directory)
             # Version 2 has it only where the parent group hands it on.
             limit = os.path.join(directory, "pids.max")
             if os.path.exists(limit):
@@ -57,6 +62,26 @@ def join(directories: Iterable[str], pid: int, processes_max: int) -> None:
         except OSError:
             # Read-only in many containers; kata-check tells.
             continue
+
+
+def _hand_on_controllers(directory: str) -> None:
+    """Let each group above ``directory`` hand its controllers on (cgroups(7), "cgroup.subtree_control").
+
+    Nothing of the kind is in version 1. A group that has processes itself refuses.
+    """
+    above = []
+    group = os.path.dirname(directory)
+    while os.path.exists(os.path.join(group, "cgroup.controllers")):
+        above.append(group)
+        group = os.path.dirname(group)
+    for group in reversed(above):
+        with open(os.path.join(group, "cgroup.controllers"), encoding="ascii") as file:
+            controllers = file.read().split()
+        for name in controllers:
+            try:
+                _write(os.path.join(group, "cgroup.subtree_control"), f"+{name}")
+            except OSError:
+                continue
 
 
 def remove(directories: Sequence[str]) -> None:
@@ -81,9 +106,9 @@ def remove(directories: Sequence[str]) -> None:
                 break
 
 
-def _write(path: str, number: int) -> None:
+def _write(path: str, value: int | str) -> None:
     opened = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(opened, b"%d" % number)
+        os.write(opened, str(value).encode())
     finally:
         os.close(opened)

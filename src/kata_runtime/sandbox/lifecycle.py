@@ -136,7 +136,14 @@ def _boot_somehow(
             save_record(directory, attempted._replace(pid=pid, start_time=start_time, ready=ready))
 
         start = partial(
-            boot, config, directory, record.container_id, accelerator=accelerator, cgroups=record.cgroups, save=save
+            boot,
+            config,
+            directory,
+            record.container_id,
+            accelerator=accelerator,
+            cgroups=record.cgroups,
+            save=save,
+            counted=record.pod,
         )
         key = template_key(question, machine_arguments(config, accelerator))
         boot_with_template(config, key, start, seconds, progress)

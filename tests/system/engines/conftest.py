@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SECONDS = 180
+# Of the cgroups that tests ask for; another run of the tests has another.
+CGROUP_PREFIX = f"kata-test-{os.getpid()}-"
 _APPLETS = (
     "cat", "df", "echo", "env", "head", "hostname", "httpd", "id", "ifconfig", "kill", "ls", "md5sum", "mkdir", "ps",
     "pwd", "route", "sh", "sleep", "stty", "tail", "tr", "true", "wget", "yes",
@@ -81,7 +83,7 @@ class Host:
             os.path.join(parent, name)
             for parent, names, _ in os.walk("/sys/fs/cgroup")
             for name in names
-            if name.startswith("kata-test")
+            if name.startswith(CGROUP_PREFIX)
         ]
         return {
             "directories": sorted(path.name for path in self.root.iterdir() if not path.name.startswith(".")),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.system.engines.conftest import NOTHING, SECONDS, Bundle, Host, quiet
+from tests.system.engines.conftest import CGROUP_PREFIX, NOTHING, SECONDS, Bundle, Host, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,7 +80,7 @@ def test_run(bundle: Bundle, engine_runtime: Runtime) -> None:
 
 def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str]) -> None:
     """State follows a container from create to delete, and what it cannot do in each of them is refused."""
-    name, cgroup = unique("b"), f"/kata-test-{unique('c')}"
+    name, cgroup = unique("b"), f"/{CGROUP_PREFIX}{unique('c')}"
     bundle.write("/bin/sleep", "1000", cgroup=cgroup)
     cli = engine_runtime.cli
     pid_file = bundle.directory / "pid"
@@ -106,7 +106,8 @@ def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Calla
         stats = json.loads(cli("events", "--stats", name).stdout)
         assert (stats["type"], stats["id"], stats["data"]["pids"]["current"]) == ("stats", name, 1)
         assert _outcome(cli("ps", "--format", "json", name)) == (0, f"[{pid}]\n", "")
-        assert cli("ps", name).stdout.splitlines()[0] == "PID"
+        heading, row = (line.split(None, 3) for line in cli("ps", name).stdout.splitlines())
+        assert (heading, row[1::2]) == (["PID", "USER", "STAT", "COMMAND"], ["root", "/bin/sleep 1000"])
         assert cli("delete", name).stderr == (
             f"kata-runtime: container {name} is running; "
             f"'kata-runtime kill {name} KILL' ends it, 'delete --force' does both\n"
@@ -239,7 +240,7 @@ def test_killed_creation_of_a_member(
     bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str], moment: str
 ) -> None:
     """Wherever the create of a pod's second container is killed, delete --force leaves the pod as it was."""
-    owner, member, cgroup = unique("pod"), unique("member"), f"/kata-test-{unique('c')}"
+    owner, member, cgroup = unique("pod"), unique("member"), f"/{CGROUP_PREFIX}{unique('c')}"
     with _pod(bundle, engine_runtime, owner) as shim:
         bundle.write("/bin/sleep", "1000", cgroup=cgroup)
         bundle.namespace("network", f"/proc/{shim}/ns/net")
@@ -261,7 +262,7 @@ def test_killed_creation_of_a_member(
 @pytest.mark.parametrize("step", range(1, 13, 2))
 def test_killed_creation_of_a_pod(bundle: Bundle, engine_runtime: Runtime, step: int) -> None:
     """Wherever the create of a pod's first container is killed, delete --force leaves nothing."""
-    bundle.write("/bin/sleep", "1000", cgroup="/kata-test-killed")
+    bundle.write("/bin/sleep", "1000", cgroup=f"/{CGROUP_PREFIX}killed")
     assert _killed(bundle, engine_runtime, "killed", step, "after")
     assert _outcome(engine_runtime.cli("delete", "--force", "killed")) == (0, "", "")
     assert Host(engine_runtime.root).left() == NOTHING

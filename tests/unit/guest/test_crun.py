@@ -10,7 +10,7 @@ import pytest
 from kata_runtime.errors import GuestError, KataError, ProtocolError
 from kata_runtime.guest import wire
 from kata_runtime.guest.channel import AgentChannel
-from kata_runtime.guest.crun import Crun, CrunError, State, Usage, create_request, exec_request
+from kata_runtime.guest.crun import Crun, CrunError, Process, State, Usage, create_request, exec_request
 from kata_runtime.guest.short_command import Completed
 
 if TYPE_CHECKING:
@@ -98,6 +98,17 @@ def test_processes() -> None:
     for answer in (b"{}", b'["7"]', b"[0]", b"[true]", b"[7.0]"):
         with pytest.raises(ProtocolError):
             Crun(_Channel(0, answer)).processes("a")
+
+
+def test_process_table() -> None:
+    """Rows of a container's own pids are shown, with nothing that could steer a terminal; other lines are left out."""
+
+    class Channel(_Channel):
+        def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
+            table = b"PID USER STAT COMMAND\n 7 root S sh -c x\x1b[2J\n8 root S other\n9999999999 a b c\n9 short\n"
+            return Completed(0, b"[7, 9]" if argv[0] == "crun" else table, b"")
+
+    assert Crun(Channel(0)).process_table("a") == [Process(7, "root", "S", "sh -c x [2J")]
 
 
 def _files(**changes: str) -> bytes:
