@@ -159,6 +159,24 @@ def prefix_length(value: object, field: str, family: int, low: int) -> int:
     return number
 
 
+def network_of(text: str, field: str) -> tuple[bytes, int]:
+    """Destination and prefix length of ``ip/mask`` or ``ip``, host bits cleared."""
+    address, slash, mask = text.partition("/")
+    packed = packed_address(address)
+    if packed is None:
+        hint = "it must be an address, address/prefix length, or 'default'"
+        raise InputError(f"{field} is {shown(text)}", field="dest", hint=hint)
+    bits = 8 * len(packed)
+    try:
+        length = prefix_length(mask, field, family_of(packed), 0) if slash else bits
+    except InputError as error:
+        raise InputError(
+            f"{field} is {shown(text)}", field="dest", hint=f"its prefix length must be 0-{bits}"
+        ) from error
+    masked = int.from_bytes(packed, "big") >> (bits - length) << (bits - length)
+    return masked.to_bytes(len(packed), "big"), length
+
+
 def nic_address(address: object, mask: object, field: str) -> IpAddress:
     """An address and its prefix length from the two values of one entry of IPAddresses."""
     packed = host_address(address, f"{field}.address")

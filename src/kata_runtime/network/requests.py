@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from kata_runtime.errors import InputError
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.address import packed_address
 from kata_runtime.network.request_fields import (
     IpAddress,
     boolean_of,
-    family_of,
     host_address,
     integer_of,
     interface_name,
     mac_address,
     mtu_of,
+    network_of,
     nic_address,
-    prefix_length,
     queues_of,
     shown,
     text_of,
@@ -255,18 +253,7 @@ def _destination(dest: str, field: str) -> bytes | None:
     """The address in a destination; None is the default route, whose family the other fields tell."""
     if dest in _DEFAULT_WORDS:
         return None
-    address, slash, mask = dest.partition("/")
-    packed = packed_address(address)
-    if packed is None:
-        hint = "it must be an address, address/prefix length, or 'default'"
-        raise InputError(f"{field} is {shown(dest)}", field="dest", hint=hint)
-    if slash:
-        try:
-            prefix_length(mask, field, family_of(packed), 0)
-        except InputError as exc:
-            hint = f"its prefix length must be 0-{8 * len(packed)}"
-            raise InputError(f"{field} is {shown(dest)}", field="dest", hint=hint) from exc
-    return packed
+    return network_of(dest, field)[0]
 
 
 def _route_to_add(given: dict[str, object], field: str) -> RouteRequest:

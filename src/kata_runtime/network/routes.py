@@ -9,6 +9,7 @@ from kata_runtime.errors import ConflictError, InputError, KataError, KernelErro
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.message import NLM_F_CREATE, NLM_F_EXCL
 from kata_runtime.netlink.route import NextHop, Route, RouteKey, add_route, new_route, with_next_hops
+from kata_runtime.network.request_fields import network_of
 from kata_runtime.network.route_journal import apply
 from kata_runtime.network.route_table import (
     Groups,
@@ -206,7 +207,7 @@ def _resolve(request: RouteRequest, table: Table) -> _Asked:
         family = _family(gateway or source)
         destination, length = bytes(16 if family == AF_INET6 else 4), 0
     else:
-        destination, length = parse_network(request.dest)
+        destination, length = network_of(request.dest, "dest")
         family = _family(destination)
     for value, field in ((gateway, "gateway"), (source, "source")):
         if value and _family(value) != family:
@@ -243,23 +244,8 @@ def _make(asked: _Asked, table: Table) -> Route:
     )
 
 
-def parse_network(text: str) -> tuple[bytes, int]:
-    """Destination and prefix length of ``ip/mask`` or ``ip``, host bits cleared.
-
-    :raise InputError: it is neither.
-    """
-    written, slash, mask = text.partition("/")
-    address = _parse_address(written, "dest")
-    bits = 8 * len(address)
-    if slash and not (mask.isascii() and mask.isdigit() and len(mask) <= 3 and int(mask) <= bits):
-        raise InputError(f"dest {text!r} has a wrong mask", field="dest", hint=f"0 to {bits} is possible")
-    length = int(mask) if slash else bits
-    masked = int.from_bytes(address, "big") >> (bits - length) << (bits - length)
-    return masked.to_bytes(len(address), "big"), length
-
-
 def _parse_address(text: str, field: str) -> bytes:
-    if not text and field != "dest":
+    if not text:
         return b""
     try:
         return inet_pton(AF_INET6 if ":" in text else AF_INET, text)

@@ -21,10 +21,9 @@ from kata_runtime.network.ports.ovs_ports import (
     require_bridge,
 )
 from kata_runtime.network.ports.port_changes import add_port
-from kata_runtime.network.request_fields import host_address, mac_address, mtu_of, nic_address
+from kata_runtime.network.request_fields import host_address, mac_address, mtu_of, network_of, nic_address
 from kata_runtime.network.requests import NicRequest
 from kata_runtime.network.route_table import read_table
-from kata_runtime.network.routes import parse_network
 from kata_runtime.sandbox.record import EndpointKind, PortRecord
 
 TYPE_CHECKING = False
@@ -144,7 +143,7 @@ def _routes_of(port: Port) -> dict[tuple[bytes, int], bytes]:
     wanted: dict[tuple[bytes, int], bytes] = {}
     for _, subnet in port.fixed_ips:
         for destination, hop in subnet.host_routes:
-            wanted.setdefault(parse_network(destination), host_address(hop, "nexthop"))
+            wanted.setdefault(network_of(destination, "destination"), host_address(hop, "nexthop"))
         if subnet.gateway:
             gateway = host_address(subnet.gateway, "gateway_ip")
             wanted.setdefault((bytes(len(gateway)), 0), gateway)
