@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     Completed = subprocess.CompletedProcess[str]
 
 COMMAND_SECONDS = 180
+_SHOWN_CHARACTERS = 400
 
 
 class LabError(Exception):
@@ -30,7 +31,9 @@ def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, *, st
         env={**os.environ, **(environment or {})},
     )  # fmt: skip
     if done.returncode:
-        raise LabError(f"{shlex.join(argv)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        raise LabError(
+            f"{shlex.join(argv)[:_SHOWN_CHARACTERS]} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        )
     return done.stdout
 
 

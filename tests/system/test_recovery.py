@@ -11,10 +11,11 @@ import pytest
 from tests.system.conftest import nic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.system.conftest import Namespace, Sandbox
 
-# Runs the program, but kills it before (or after) the step of the given number: a step is whatever touches
-# the record, QEMU or the guest.
+# Runs the program, but kills it before (or after) the step of the given number.
 _KILLED = """
 import os, signal, sys
 from functools import wraps
@@ -37,7 +38,9 @@ def step(owner, name):
             if mine == at and moment == "after":
                 os.kill(os.getpid(), signal.SIGKILL)
     setattr(owner, name, counted)
-
+"""
+# A step is whatever touches the record, QEMU, the guest or the host.
+_STEPS = """
 from kata_runtime.guest.channel import AgentChannel, Subscription
 from kata_runtime.netlink.local import LocalTransport
 from kata_runtime.network import interfaces
@@ -48,6 +51,8 @@ step(Monitor, "_execute")
 step(AgentChannel, "exchange")
 step(Subscription, "wait")
 step(LocalTransport, "exchange")
+"""
+_END = """
 from kata_runtime.cli.main import main
 sys.exit(main())
 """
@@ -56,10 +61,18 @@ _ENOUGH = 40
 
 def killed_at(sandbox: Sandbox, step: int, moment: str, verb: str, document: object, *options: str) -> bool:
     """Whether the command lived long enough to be killed at this step."""
-    argv = sandbox.runtime.argv("kata-network", verb, sandbox.id, "-", *options)
+    words = ("kata-network", verb, sandbox.id, "-", *options)
+    return command_killed_at(sandbox, step, moment, words, json.dumps(document))
+
+
+def command_killed_at(
+    sandbox: Sandbox, step: int, moment: str, words: Sequence[str], stdin: str = "", steps: str = _STEPS
+) -> bool:
+    """The same of any command; ``steps`` is code that calls ``step``."""
+    argv = sandbox.runtime.argv(*words)
     program = argv.index("--root") - 1
-    argv[program : program + 1] = [sys.executable, "-c", _KILLED, str(step), moment]
-    done = subprocess.run(argv, input=json.dumps(document).encode(), capture_output=True, check=False, timeout=120)
+    argv[program : program + 1] = [sys.executable, "-c", _KILLED + steps + _END, str(step), moment]
+    done = subprocess.run(argv, input=stdin.encode(), capture_output=True, check=False, timeout=120)
     assert done.returncode in (0, -9), done.stderr
     return done.returncode == -9
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from lab.host import INTEGRATION_BRIDGE
 from lab.logical_switch import LogicalSwitch
 from lab.ovn_lab import Lab, ovn_lab
-from tests.system.conftest import Namespace, Runtime, Sandbox, booted, nic
+from tests.system.conftest import Completed, Namespace, Runtime, Sandbox, booted, nic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,9 +35,42 @@ class Side:
         """The beginning of a command line that runs in the guest."""
         return self.sandbox.runtime.argv("exec", self.sandbox.id)
 
+    def add(self, port: LogicalPort, mtu: int, name: str = "eth0", **more: object) -> Completed:
+        """Run add-port for ``port``, with the address that it has in OVN or with ``more`` of add-iface's fields."""
+        words, document = self.addition(port, mtu, name, **more)
+        return self.sandbox.cli(*words, stdin=document)
+
+    def addition(self, port: LogicalPort, mtu: int, name: str = "eth0", **more: object) -> tuple[list[str], str]:
+        """The command line and the standard input of ``add``."""
+        document = nic("", name, *([] if "dhcp" in more else [f"{port.address}/16"]), mac=port.mac, mtu=mtu, **more)
+        del document["device"]
+        options = ["--ovs", INTEGRATION_BRIDGE, "--iface-id", port.name]
+        return ["kata-network", "add-port", self.sandbox.id, "-", *options], json.dumps(document)
+
+    def traces(self) -> tuple[object, ...]:
+        """What a port can have left: in Open vSwitch, on the host, in QEMU and in the record."""
+        links = sorted(link["ifname"] for link in json.loads(self.namespace.run("ip", "-j", "link").stdout))
+        record = json.loads((self.sandbox.directory / "record.json").read_text())
+        return self.host.ports(), links, self.sandbox.monitor_objects(), record["nics"], record["pending"]
+
+    def delete(self, port: str) -> None:
+        """Run del-port, which must succeed."""
+        done = self.sandbox.cli("kata-network", "del-port", self.sandbox.id, port)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "null\n", "")
+
+    @contextmanager
+    def attached(self, port: LogicalPort, mtu: int, name: str = "eth0", **more: object) -> Iterator[None]:
+        """Make ``port`` a NIC of the sandbox, by add-port and del-port."""
+        done = self.add(port, mtu, name, **more)
+        assert (done.returncode, done.stderr) == (0, "")
+        try:
+            yield
+        finally:
+            self.delete(port.name)
+
     @contextmanager
     def plugged(self, port: LogicalPort, mtu: int, name: str = "eth0", *, offload: bool = False) -> Iterator[None]:
-        """Make ``port`` a NIC of the sandbox by hand: a TAP on the switch, and add-iface."""
+        """The same by hand: a TAP on the switch, and add-iface."""
         device = f"t{port.mac[3:].replace(':', '')}"
         document = nic(device, name, f"{port.address}/16", mac=port.mac, mtu=mtu, offload=offload)
         with ExitStack() as stack:
@@ -50,15 +85,18 @@ class Side:
 
 
 @contextmanager
-def sides_of(lab: Lab, runtime: Runtime, unique: Callable[[str], str]) -> Iterator[list[Side]]:
-    """A sandbox on each host of the lab, under a root of that host's own."""
+def sides_of(lab: Lab, runtime: Runtime, unique: Callable[[str], str], *variables: str) -> Iterator[list[Side]]:
+    """A sandbox on each host of the lab, under a root of that host's own; ``variables`` are for its commands."""
     with ExitStack() as stack:
         made = []
         for host in lab.hosts:
             root = Path(tempfile.mkdtemp(prefix=f"{host.name}-"))
             stack.callback(shutil.rmtree, root)
-            own = Runtime(root, runtime.config)
+            config = root / ".configuration.toml"
+            config.write_text(f'{runtime.config.read_text()}[network]\novsdb = "{host.ovsdb}"\n')
+            own = Runtime(root, config)
             own.namespace = Namespace(host.name)
+            own.namespace.prefix += ["env", *variables]
             made.append(Side(host, stack.enter_context(booted(own, unique("pod")))))
         yield made
 

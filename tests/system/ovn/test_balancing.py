@@ -31,9 +31,9 @@ def test_balanced_across_hosts(
     back.allow_any_address(balancer)
     with ExitStack() as stack:
         stack.callback(back.delete)
-        stack.enter_context(first.plugged(front, network.mtu, "front"))
-        stack.enter_context(first.plugged(balancer, network.mtu, "back"))
-        stack.enter_context(second.plugged(container, network.mtu))
+        stack.enter_context(first.attached(front, network.mtu, "front"))
+        stack.enter_context(first.attached(balancer, network.mtu, "back"))
+        stack.enter_context(second.attached(container, network.mtu))
         asking = stack.enter_context(endpoint(second.host, unique("cl"), client, network.mtu))
         serving_namespace = stack.enter_context(endpoint(second.host, unique("sv"), namespace, network.mtu))
         serving_namespace.ip(f"route add default via {balancer.address}")

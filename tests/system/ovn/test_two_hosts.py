@@ -1,4 +1,4 @@
-"""Containers on two hosts in one network of OVN: what passes between them, and what goes on when parts of it die."""
+"""Containers on two hosts in one network of OVN: what passes between them, and what happens when parts of it die."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_containers_talk(sides: list[Side], network: LogicalSwitch) -> None:
     """Hot-added ports on two hosts reach each other with packets of full size, and 100 MiB over TCP arrive whole."""
     first, second = sides
     here, there = network.add_ports("talk-1", "talk-2")
-    with first.plugged(here, network.mtu), second.plugged(there, network.mtu):
+    with first.attached(here, network.mtu), second.attached(there, network.mtu):
         assert _pings(first, there.address)
         full = str(network.mtu - 28)
         assert _pings(second, here.address, "-s", full, "-M", "do")
@@ -59,8 +59,8 @@ def test_rule_drops(sides: list[Side], network: LogicalSwitch, lab: Lab) -> None
     first, second = sides
     here, there = network.add_ports("rule-1", "rule-2")
     with (
-        first.plugged(here, network.mtu),
-        second.plugged(there, network.mtu),
+        first.attached(here, network.mtu),
+        second.attached(there, network.mtu),
         serving(second.guest, "open", 8080),
         serving(second.guest, "closed", 8081),
     ):
@@ -78,10 +78,10 @@ def test_port_moves(sides: list[Side], network: LogicalSwitch, unique: Callable[
     first, second = sides
     client, moving = network.add_ports("move-client", "move")
     with endpoint(first.host, unique("cl"), client, network.mtu) as inside, ThreadPoolExecutor(1) as pool:
-        with second.plugged(moving, network.mtu), serving(second.guest, "second"):
+        with second.attached(moving, network.mtu), serving(second.guest, "second"):
             assert ask(inside.prefix, moving.address) == "second"
         asked = pool.submit(ask, inside.prefix, moving.address, seconds=60)
-        with first.plugged(moving, network.mtu), serving(first.guest, "first"):
+        with first.attached(moving, network.mtu), serving(first.guest, "first"):
             assert asked.result() == "first"
 
 
@@ -89,7 +89,7 @@ def test_controller_dies(sides: list[Side], network: LogicalSwitch) -> None:
     """Without ovn-controller traffic goes on; started anew it installs what was plugged meanwhile."""
     first, second = sides
     here, there, late = network.add_ports("controller-1", "controller-2", "controller-3")
-    with first.plugged(here, network.mtu), second.plugged(there, network.mtu), serving(second.guest, "second"):
+    with first.attached(here, network.mtu), second.attached(there, network.mtu), serving(second.guest, "second"):
         assert ask(first.guest, there.address) == "second"
         second.host.controller.end(signal.SIGKILL)
         try:
@@ -111,7 +111,7 @@ def test_switch_dies(sides: list[Side], network: LogicalSwitch) -> None:
     """ovs-vswitchd is killed and started anew: the containers keep their NICs, and traffic comes back."""
     first, second = sides
     here, there = network.add_ports("switch-1", "switch-2")
-    with first.plugged(here, network.mtu), second.plugged(there, network.mtu), serving(second.guest, "second"):
+    with first.attached(here, network.mtu), second.attached(there, network.mtu), serving(second.guest, "second"):
         assert ask(first.guest, there.address) == "second"
         second.host.switch.end(signal.SIGKILL)
         try:
@@ -141,7 +141,7 @@ def test_many_ports(sides: list[Side], network: LogicalSwitch, lab: Lab) -> None
     def come_and_go(side: Side, own: list[LogicalPort]) -> int:
         with ExitStack() as stack:
             for number, port in enumerate(own):
-                stack.enter_context(side.plugged(port, network.mtu, f"e{number}", offload=True))
+                stack.enter_context(side.attached(port, network.mtu, f"e{number}"))
             return len(json.loads(side.sandbox.network("list-ifaces").stdout))
 
     with ThreadPoolExecutor(2) as pool:
