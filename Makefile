@@ -1,5 +1,5 @@
-# make setup | deb | dist | demo | test | test-package | bench | bench-check | boot-stress | kill-anywhere | long-life
-# | conformance | check | fuzz | clean: each installs what it needs first, and only what is missing.
+# make setup | deb | dist | demo | demo-neutron | test | test-package | bench | bench-check | boot-stress | kill-anywhere
+# | long-life | conformance | check | fuzz | clean: each installs what it needs first, and only what is missing.
 .POSIX:
 .SUFFIXES:
 
@@ -11,7 +11,11 @@ setup: environment
 	@$(RUN) scripts/ensure_images.py default
 
 demo: setup
-	@$(RUN) demo/demo.py
+	@$(RUN) -m demo.demo
+
+demo-neutron: test-environment neutron-environment
+	@$(RUN) scripts/ensure_images.py default
+	@$(RUN) -m demo.neutron_demo
 
 test: test-environment neutron-environment
 	@$(RUN) scripts/ensure_images.py default test
@@ -31,11 +35,11 @@ dist: environment
 test-package: test-environment deb dist
 	@$(RUN) -m pytest tests/package
 
-# Of bench (boot, data-path, imports, start, network, carried, ipvs) and of bench-check (boot, data-path, start, ipvs); all
-# by default.
+# Of bench (boot, data-path, imports, ports, start, network, carried, ipvs) and of bench-check (boot, data-path, start,
+# ipvs); all by default.
 PARTS =
 
-bench: test-environment
+bench: test-environment neutron-environment
 	@$(RUN) scripts/ensure_images.py default test
 	@$(RUN) -m bench.bench $(PARTS)
 
@@ -97,4 +101,4 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: setup deb dist demo test test-package bench bench-check boot-stress kill-anywhere long-life conformance check fuzz environment test-environment neutron-environment clean
+.PHONY: setup deb dist demo demo-neutron test test-package bench bench-check boot-stress kill-anywhere long-life conformance check fuzz environment test-environment neutron-environment clean

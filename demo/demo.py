@@ -14,13 +14,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-PROGRAM = Path(sys.executable).with_name("kata-runtime")
-_SECONDS = 180
-_BOLD, _DIM, _PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
-
-
-class DemoError(Exception):
-    """A step did not do what the text says."""
+from demo.stage import PROGRAM, DemoError, explain, typed
 
 
 class Stage:
@@ -36,23 +30,9 @@ class Stage:
 
     def type(self, command: str, *, stdin: str | None = None, where: str | None = None) -> str:
         """Show a command line and its output, as the operator sees them; the output."""
-        prompt = "client#" if where == self.client else "host#"
-        shown = f"{command} <<< '{stdin}'" if stdin else command
-        print(f"{_BOLD}{prompt} {shown}{_PLAIN}", flush=True)
-        words = command.replace("kata-runtime", f"{PROGRAM} --root {self.root}", 1)
-        done = subprocess.run(
-            ["ip", "netns", "exec", where or self.host, "sh", "-c", words],
-            input=stdin or "", capture_output=True, text=True, timeout=_SECONDS, check=False,
-        )  # fmt: skip
-        print(done.stdout + done.stderr, end="", flush=True)
-        if done.returncode:
-            raise DemoError(f"{command!r} ended with {done.returncode}")
-        return done.stdout
-
-
-def explain(text: str) -> None:
-    """Print a paragraph of explanation."""
-    print(f"\n{_DIM}{text}{_PLAIN}\n", flush=True)
+        place = where or self.host
+        prompt = "client#" if place == self.client else "host#"
+        return typed(prompt, command, ["ip", "netns", "exec", place], f"--root {self.root}", stdin=stdin)
 
 
 def wire_up(stage: Stage) -> None:
