@@ -132,6 +132,7 @@ def _text(text: str) -> list[str]:
         for line in [*paragraph.split("\n"), None]:
             is_literal = line is not None and line.startswith("  ")
             if prose and (is_literal or line is None):
+                lines += [".Pp"] if lines and lines[-1] == ".Ed" else []
                 lines += _flow(" ".join(prose))
                 prose = []
             if literal and not is_literal:
