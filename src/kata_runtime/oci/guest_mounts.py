@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from kata_runtime.guest.crun import Runner
     from kata_runtime.oci.guest_config import MemoryFiles
 
+# What the guest knows of names is valid for a second (virtiofsd, cache=auto), and a container of this ID may just have
+# been deleted: "2" drops that (Documentation/admin-guide/sysctl/vm.rst, drop_caches).
 # Arguments: pairs of a tmpfs, which containers of the pod share, and its size. Input: paths of mounts to make.
 _PREPARE = """\
+echo 2 > /proc/sys/vm/drop_caches
 while [ $# -gt 0 ]; do
     grep -q " $1 " /proc/mounts ||
         { mkdir -p "$1" && mount -t tmpfs -o "size=$2,mode=1777,nosuid,nodev,noexec" shm "$1"; } || exit
