@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kata_runtime.guest.image import INITRD_NAME, KERNEL_NAME, TEST_DESTINATION
+from kata_runtime.guest.image import INITRD_NAME, KERNEL_NAME, TEST_DESTINATION, packages
 from kata_runtime.recovery import recover
 from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import load_record
@@ -28,6 +28,10 @@ PROGRAM = str(Path(sys.executable).with_name("kata-runtime"))
 _SECONDS = 180
 _PREFIX = f"kt{os.getpid()}"
 Completed = subprocess.CompletedProcess[str]
+_APPLETS = (
+    "cat", "df", "echo", "env", "head", "hostname", "httpd", "id", "ifconfig", "kill", "ls", "md5sum", "mkdir", "ps",
+    "pwd", "route", "sh", "sleep", "stty", "tail", "tr", "true", "wget", "yes",
+)  # fmt: skip
 
 
 # Between this process and the command, since what a process has before it executes another program counts as its own
@@ -180,6 +184,33 @@ def unique() -> Callable[[str], str]:
     """Makes names that nothing else on this host has, of at most 15 characters for a short stem."""
     numbers = count(1)
     return lambda stem: f"{_PREFIX}{stem}{next(numbers)}"
+
+
+def fill_rootfs(directory: Path) -> None:
+    """Put busybox into a directory, and nothing else."""
+    wanted = packages.resolve(["busybox-static"])
+    cache = packages.cache_directory()
+    packages.fetch(wanted, cache, lambda _: None)
+    (package,) = [package for package in wanted if package.name == "busybox-static"]
+    busybox = dict(packages.read_files(cache / package.file_name))["bin/busybox"]
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "run", "www"):
+        (directory / name).mkdir()
+    (directory / "bin/busybox").write_bytes(busybox.data)
+    (directory / "bin/busybox").chmod(0o755)
+    for name in _APPLETS:
+        (directory / "bin" / name).symlink_to("busybox")
+
+
+@pytest.fixture(scope="session")
+def rootfs() -> Iterator[Path]:
+    """A directory with busybox and nothing else."""
+    directory = Path(tempfile.mkdtemp(prefix="kata-rootfs-"))
+    directory.chmod(0o755)
+    try:
+        fill_rootfs(directory)
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")

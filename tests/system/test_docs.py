@@ -45,20 +45,47 @@ def _matches(expected: str, actual: str) -> bool:
     return re.fullmatch(pattern, actual) is not None
 
 
+def _podman_environment(directory: Path, program: Path) -> dict[str, str]:
+    """Where Podman finds a configuration like the documents', with images and containers of its own."""
+    (directory / "containers.conf").write_text(
+        f"""
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime_supports_json = ["kata"]
+[engine.runtimes]
+kata = ["{program}"]
+[network]
+network_config_dir = "{directory}"
+"""
+    )
+    (directory / "storage.conf").write_text(
+        f'[storage]\ndriver = "vfs"\ngraphroot = "{directory}/podman"\nrunroot = "{directory}/run"\n'
+    )
+    return {
+        "CONTAINERS_CONF": str(directory / "containers.conf"),
+        "CONTAINERS_STORAGE_CONF": str(directory / "storage.conf"),
+    }
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_examples_print_what_is_written(document: str, runtime: Runtime, namespace: Namespace, tmp_path: Path) -> None:
+def test_examples_print_what_is_written(
+    document: str, runtime: Runtime, namespace: Namespace, tmp_path: Path, rootfs: Path
+) -> None:
     """Each command line of the document, typed in its order, prints exactly what the document shows."""
     (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/busybox").symlink_to(rootfs / "bin/busybox")
     program = tmp_path / "bin/kata-runtime"
     # A root of its own: the documents list all that there is.
     root = tmp_path / "root"
-    program.write_text(f'#!/bin/sh\nexec {PROGRAM} --root {root} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {PROGRAM} --kata-config {runtime.config} --root {root} "$@"\n')
     program.chmod(0o755)
     (tmp_path / "nic.json").write_text(_NIC)
     environment = {
         **os.environ,
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "KATA_CONF_FILE": str(runtime.config),
+        **_podman_environment(tmp_path, program),
     }
     try:
         for command, expected in _examples((_ROOT / document).read_text()):
@@ -68,6 +95,9 @@ def test_examples_print_what_is_written(document: str, runtime: Runtime, namespa
             )  # fmt: skip
             assert _matches(expected, done.stdout), (command, expected, done.stdout)
     finally:
+        if (tmp_path / "podman").exists():
+            subprocess.run(["podman", "rm", "--all", "--force", "--time", "0"], env=environment, check=True)
+            subprocess.run(["podman", "rmi", "--all"], env=environment, check=True)
         left = subprocess.run([program, "list", "--quiet"], capture_output=True, text=True, check=True).stdout.split()
         for name in left:
             subprocess.run([program, "delete", "--force", name], check=True)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.system.conftest import PROGRAM, Completed, Namespace, Runtime, network_namespace
 
-from kata_runtime.guest.image import packages
 from kata_runtime.oci.bundle import CONFIG
 from kata_runtime.sandbox.mounts import mounts_below
 
@@ -26,34 +25,8 @@ if TYPE_CHECKING:
 SECONDS = 180
 # Of the cgroups that tests ask for; another run of the tests has another.
 CGROUP_PREFIX = f"kata-test-{os.getpid()}-"
-_APPLETS = (
-    "cat", "df", "echo", "env", "head", "hostname", "httpd", "id", "ifconfig", "kill", "ls", "md5sum", "mkdir", "ps",
-    "pwd", "route", "sh", "sleep", "stty", "tail", "tr", "true", "wget", "yes",
-)  # fmt: skip
 _CLEANED_SECONDS = 10.0
 _PAUSE_SECONDS = 0.05
-
-
-@pytest.fixture(scope="session")
-def rootfs() -> Iterator[Path]:
-    """A directory with busybox and nothing else."""
-    directory = Path(tempfile.mkdtemp(prefix="kata-rootfs-"))
-    directory.chmod(0o755)
-    wanted = packages.resolve(["busybox-static"])
-    cache = packages.cache_directory()
-    packages.fetch(wanted, cache, lambda _: None)
-    (package,) = [package for package in wanted if package.name == "busybox-static"]
-    busybox = dict(packages.read_files(cache / package.file_name))["bin/busybox"]
-    for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "run", "www"):
-        (directory / name).mkdir()
-    (directory / "bin/busybox").write_bytes(busybox.data)
-    (directory / "bin/busybox").chmod(0o755)
-    for name in _APPLETS:
-        (directory / "bin" / name).symlink_to("busybox")
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory)
 
 
 def children_of(cgroup: Path) -> set[str]:
@@ -92,10 +65,13 @@ class Host:
             "cgroups": sorted(engines),
         }
 
-    def left(self) -> dict[str, list[str]]:
-        """What is there when the engine has cleaned up, which it does in a process of its own after its ``wait``."""
+    def left(self, expected: dict[str, list[str]] | None = None) -> dict[str, list[str]]:
+        """What is there when the engine has cleaned up, which it does in a process of its own after its ``wait``.
+
+        That is when there is nothing but what is ``expected``, or after a while.
+        """
         end = time.monotonic() + _CLEANED_SECONDS
-        while (traces := self.traces()) != NOTHING and time.monotonic() < end:
+        while (traces := self.traces()) != (expected or NOTHING) and time.monotonic() < end:
             select([], [], [], _PAUSE_SECONDS)
         return traces
 
@@ -259,12 +235,11 @@ network_config_dir = "{directory}/networks"
 def podman(engine_namespace: Namespace, engine_runtime: Runtime, rootfs: Path) -> Iterator[Podman]:
     """Podman with an image ``localhost/tiny`` of the root file system."""
     directory = Path(tempfile.mkdtemp(prefix="kata-podman-"))
+    pack = ["tar", "--create", "--directory", str(rootfs), "."]
+    image = subprocess.run(pack, capture_output=True, check=True).stdout
     made = Podman(directory, engine_namespace, engine_runtime)
     try:
-        archive = subprocess.run(
-            ["tar", "--create", "--directory", str(rootfs), "."], capture_output=True, check=True
-        ).stdout
-        done = made.attempt("import", "-", "localhost/tiny", stdin=archive)
+        done = made.attempt("import", "-", "localhost/tiny", stdin=image)
         assert done.returncode == 0, done.stderr
         yield made
         assert json.loads(made.run("ps", "--all", "--format", "json")) == []

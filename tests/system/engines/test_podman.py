@@ -96,6 +96,15 @@ def test_pause_stats_and_update(podman: Podman, worker: str) -> None:
     assert podman.run("exec", worker, "cat", "/sys/fs/cgroup/memory.max") == f"{80 << 20}\n"
 
 
+def test_processes(podman: Podman, worker: str) -> None:
+    """podman top, with options of ps, and the runtime's ps show the processes in the guest."""
+    shown = podman.run("top", worker, "-o", "pid,args").splitlines()
+    assert (shown[0].split(), shown[1].split()[:3]) == (["PID", "COMMAND"], ["1", "sh", "-c"])
+    rows = podman.runtime.cli("ps", podman.id_of(worker)).stdout.splitlines()
+    assert [row.split(None, 3)[1] for row in rows[1:]] == ["root"] * len(rows[1:])
+    assert rows[1].split(None, 3)[3].startswith("sh -c trap")
+
+
 def test_stop_and_start_again(podman: Podman, worker: str) -> None:
     """A container that is stopped ends by its own handler, with its status, leaves nothing, and can begin anew."""
     podman.run("stop", "--time", "20", worker)
