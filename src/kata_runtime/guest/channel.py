@@ -241,6 +241,16 @@ class AgentChannel:
         return text
 
     @contextmanager
+    def answering_within(self, seconds: float) -> Iterator[None]:
+        """Wait no longer than ``seconds`` for each answer of the guest's kernel while the context lasts."""
+        before = self._limits
+        self._limits = before._replace(answer_seconds=min(seconds, before.answer_seconds))
+        try:
+            yield
+        finally:
+            self._limits = before
+
+    @contextmanager
     def subscribe(self, family: Family, group: int, *, confirmed: bool = True) -> Iterator[Subscription]:
         """Notifications of a multicast group while the context lasts.
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 # From QEMU's device_add to the guest's own interface; 60 ms are usual, also without KVM.
 _ARRIVAL_SECONDS = 20.0
+# Each answer about a NIC is a few KB and takes milliseconds. With the lock held and the NIC half-plugged, a QEMU that
+# stands still is not waited for as long as for the answer to 200,000 rules.
+_ANSWER_SECONDS = 10.0
 
 
 class NicAddress(NamedTuple):
@@ -66,11 +69,14 @@ class Arrivals:
 
 @contextmanager
 def watch(channel: AgentChannel) -> Iterator[Arrivals]:
-    """Listen for new interfaces from now on.
+    """Listen for new interfaces from now on; meanwhile the guest's answers are waited for as those of a NIC.
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
-    with channel.subscribe(Family.ROUTE, RTNLGRP_LINK, confirmed=False) as subscription:
+    with (
+        channel.answering_within(_ANSWER_SECONDS),
+        channel.subscribe(Family.ROUTE, RTNLGRP_LINK, confirmed=False) as subscription,
+    ):
         # The answer to the dump confirms the subscription.
         yield Arrivals(subscription, read_states(call(channel, Family.ROUTE, dump_links()), []))
 

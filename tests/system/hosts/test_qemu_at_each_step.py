@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,45 +71,95 @@ def _outcome(done: Completed) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-# Stops QEMU when the command has sent it the request given, so that it has it and does not answer.
+# Stops QEMU when the command has sent it, or the guest, the request given by name or number; how many there were.
 _STOPPING = """
 import os, signal, sys
-pid, command = int(sys.argv.pop(1)), sys.argv.pop(1)
+pid, wanted = int(sys.argv.pop(1)), sys.argv.pop(1)
+from kata_runtime.guest import answer_limits, channel, host_port
+from kata_runtime.network import guest_nic
 from kata_runtime.vmm import monitor
 
-monitor.COMMAND_SECONDS = 1.0
-monitor.Monitor.execute.__defaults__ = (None, 1.0)
-send = monitor.Monitor._send
+monitor.COMMAND_SECONDS = guest_nic._ANSWER_SECONDS = guest_nic._ARRIVAL_SECONDS = 2.0
+monitor.Monitor.execute.__defaults__ = (None, 2.0)
+monitor.Monitor.connect.__func__.__defaults__ = (2.0,)
+short = answer_limits.Limits(connect_seconds=2.0, request_seconds=2.0)
+channel.AgentChannel.__init__.__defaults__ = (short,)
+sent = 0
 
-def stopping(self, data, descriptors, end):
-    if f'"{command}"'.encode() in data:
-        os.kill(pid, signal.SIGSTOP)
-    return send(self, data, descriptors, end)
+def stopping(function, position):
+    def send(self, *arguments):
+        global sent
+        named = position is not None and f'"{wanted}"'.encode() in arguments[position]
+        if named or str(sent) == wanted:
+            os.kill(pid, signal.SIGSTOP)
+        sent += 1
+        return function(self, *arguments)
+    return send
 
-monitor.Monitor._send = stopping
+monitor.Monitor._send = stopping(monitor.Monitor._send, 0)
+host_port.GuestPort._queue = stopping(host_port.GuestPort._queue, None)
 from kata_runtime.cli.main import main
-sys.exit(main())
+status = main()
+print(sent, file=sys.stderr)
+sys.exit(status)
 """
+
+
+def _stopped_at(sandbox: Sandbox, name: str, wanted: str) -> tuple[int, str, str, int]:
+    """Status, output, errors and number of requests of a command during which QEMU is stopped; then it goes on."""
+    pid = load_record(str(sandbox.directory)).pid
+    argv = _argv(sandbox, name)
+    program = argv.index("--root") - 1
+    argv[program : program + 1] = [sys.executable, "-c", _STOPPING, str(pid), wanted]
+    given = json.dumps(_NIC)
+    try:
+        done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False, timeout=_BOUND_SECONDS)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    *errors, sent = done.stderr.splitlines()
+    return done.returncode, done.stdout, "\n".join(errors), int(sent)
 
 
 @pytest.mark.parametrize("request_sent", ["device_del", "netdev_del"])
 def test_stopped_before_it_answers(sandbox: Sandbox, namespace: Namespace, request_sent: str) -> None:
-    """A QEMU that carries a removal out only after the command gave up leaves nothing half-removed behind."""
+    """A removal that QEMU carries out after the command gave up leaves nothing half-removed, and can be repeated."""
     namespace.tap("tap0", "10.0.0.1/24")
     before = sandbox.snapshot()
-    given = _given(sandbox, "del-iface")
-    pid = load_record(str(sandbox.directory)).pid
-    argv = _argv(sandbox, "del-iface")
-    program = argv.index("--root") - 1
-    argv[program : program + 1] = [sys.executable, "-c", _STOPPING, str(pid), request_sent]
-    try:
-        done = subprocess.run(argv, input=given, capture_output=True, text=False, check=False, timeout=60)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    reason = f"kata-runtime: QEMU's answer to {request_sent} did not happen within 1 s\n"
-    assert (done.returncode, json.loads(done.stdout)["name"], done.stderr.decode()) == (1, "eth0", reason)
+    _given(sandbox, "del-iface")
+    status, answer, reason, _ = _stopped_at(sandbox, "del-iface", request_sent)
+    expected = f"kata-runtime: QEMU's answer to {request_sent} did not happen within 2 s"
+    assert (status, json.loads(answer)["name"], reason) == (1, "eth0", expected)
     assert _outcome(sandbox.network("list-ifaces")) == (0, "null\n", "")
-    # The next command about NICs ends what is pending; the device, its name and its MAC are free then.
+    # The next command about NICs ends what is pending: for the same deletion that is success.
+    assert _outcome(sandbox.network("del-iface", _NIC)) == (0, "null\n", "")
+    assert sandbox.network("del-iface", _NIC).returncode == 1
+    assert sandbox.snapshot() == before
+    # The device, its name and its MAC are free.
     assert sandbox.network("add-iface", _NIC).stderr == ""
     assert sandbox.network("del-iface", _NIC).stdout == "null\n"
     assert sandbox.snapshot() == before
+
+
+def test_addition_while_it_stands_still(sandbox: Sandbox, namespace: Namespace) -> None:
+    """Wherever QEMU stops during add-iface, the command fails soon, and the NIC is gone when QEMU goes on."""
+    namespace.tap("tap0", "10.0.0.1/24")
+    before = sandbox.snapshot()
+    status, _, errors, steps = _stopped_at(sandbox, "add-iface", "none")
+    assert (status, errors) == (0, "")
+    assert sandbox.network("del-iface", _NIC).stdout == "null\n"
+    statuses = []
+    for step in range(0, steps, 2):
+        status, answer, errors, _ = _stopped_at(sandbox, "add-iface", str(step))
+        statuses.append(status)
+        where = (step, status, answer, errors)
+        if status == 0:
+            # All was done but to end the subscription.
+            assert errors == "", where
+        else:
+            assert (status, answer, errors.count("\n")) == (1, "null\n", 0), where
+            assert re.fullmatch(r"kata-runtime: .* did not happen within 2 s(; .*)?", errors), where
+            assert _outcome(sandbox.network("list-ifaces")) == (0, "null\n", ""), where
+            assert sandbox.network("add-iface", _NIC).stderr == "", where
+        assert sandbox.network("del-iface", _NIC).stdout == "null\n", where
+        assert sandbox.snapshot() == before, where
+    assert set(statuses[:-1]) == {1}
