@@ -24,7 +24,7 @@ _DASHBOARD = Path(__file__).parents[3] / "contrib/grafana/kata-runtime.json"
 _SECONDS = 90.0
 _PROMETHEUS_PORT = 9090
 # What Grafana would put in place of its variables.
-_VARIABLES = {"$__rate_interval": "4s", "$__range": "1m", "$container": ".*"}
+_VARIABLES = {"$__rate_interval": "1m", "$__range": "1m", "$container": ".*"}
 
 
 @pytest.fixture
@@ -108,8 +108,10 @@ def test_dashboard(busy: Sandbox, namespace: Namespace, tmp_path: Path) -> None:
 
 
 def _check_queries(sandbox: Sandbox, namespace: Namespace) -> None:
-    waiting = _expressions()
-    assert len(waiting) == 23
+    expressions = _expressions()
+    assert len(expressions) == 23
+    # On a busy host scrapes come late: packets are seen when one came before them, and another after.
+    waiting = [*expressions, f'rate(kata_nic_receive_packets_total{{container="{sandbox.id}"}}[1m]) > 0']
     end = time.monotonic() + _SECONDS
     while waiting:
         assert time.monotonic() < end, waiting
@@ -123,8 +125,6 @@ def _check_queries(sandbox: Sandbox, namespace: Namespace) -> None:
     assert set(values.values()) == {1.0}, values
     failures = _query(namespace, f'kata_operation_failures_total{{container="{sandbox.id}",operation="add-iface"}}')
     assert float(failures[0]["value"][1]) >= 1
-    received = _query(namespace, f'rate(kata_nic_receive_packets_total{{container="{sandbox.id}"}}[10s]) > 0')
-    assert len(received) == 1
 
 
 def test_busy_container(sandbox: Sandbox) -> None:
