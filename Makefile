@@ -1,5 +1,5 @@
 # make setup | deb | dist | demo | demo-neutron | test | test-package | bench | bench-check | boot-stress | kill-anywhere
-# | long-life | conformance | check | fuzz | clean: each installs what it needs first, and only what is missing.
+# | long-life | conformance | check | reference | fuzz | clean: each installs what it needs first, and only what is missing.
 .POSIX:
 .SUFFIXES:
 
@@ -79,6 +79,10 @@ conformance: environment
 check: environment
 	@$(RUN) -m pytest tests/quality
 
+# docs/reference.md, from the table of commands and the texts of --help.
+reference: environment
+	@$(RUN) -m scripts.reference_page
+
 # How often boot-stress starts a sandbox (1,000), or how many inputs fuzz makes in all (1,000,000; ten times as many take
 # less than an hour of one core).
 RUNS =
@@ -101,4 +105,4 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: setup deb dist demo demo-neutron test test-package bench bench-check boot-stress kill-anywhere long-life conformance check fuzz environment test-environment neutron-environment clean
+.PHONY: setup deb dist demo demo-neutron test test-package bench bench-check boot-stress kill-anywhere long-life conformance check reference fuzz environment test-environment neutron-environment clean

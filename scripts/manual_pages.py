@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.changelog import released
+from scripts.help_paragraphs import parts_of, sentence
 
 from kata_runtime import __version__
 from kata_runtime.cli import manual_texts
@@ -43,7 +44,7 @@ def _main_page() -> str:
     lines += ["Each has a page of its own.", ".Bl -tag -width Ds"]
     for word in dict.fromkeys(command.words[0] for command in COMMANDS):
         members = [command for command in COMMANDS if command.words[0] == word]
-        lines += [f".It Xr {_page_name(word)} 1", *_flow(_sentence(GROUPS.get(word, members[0].summary)))]
+        lines += [f".It Xr {_page_name(word)} 1", *_flow(sentence(GROUPS.get(word, members[0].summary)))]
         names = ", ".join(command.words[1] for command in members if len(command.words) > 1)
         lines += _flow(f"It has {names}.") if names else []
     lines += [".El", ".Sh OPTIONS", "They stand before the command.", *_options(GLOBAL_OPTIONS)]
@@ -63,7 +64,7 @@ def _group_page(word: str, commands: Sequence[Command]) -> str:
     lines.append(".Sh DESCRIPTION")
     for command in commands:
         lines += [f".Ss {' '.join(command.words[1:])}"] if is_group else []
-        lines += _flow(_sentence(command.summary))
+        lines += _flow(sentence(command.summary))
         if command.name in DETAILS:
             lines += [".Pp", *_text(DETAILS[command.name])]
         if command.options:
@@ -105,7 +106,7 @@ def _options(options: Iterable[Option]) -> list[str]:
     lines = [".Bl -tag -width Ds"]
     for option in options:
         short = f"{_flag(option.short, option)} , " if option.short else ""
-        lines += [f".It {short}{_flag(option.name, option)}", *_flow(_sentence(option.help))]
+        lines += [f".It {short}{_flag(option.name, option)}", *_flow(sentence(option.help))]
     return [*lines, ".El"]
 
 
@@ -123,23 +124,16 @@ def _see_also(references: Iterable[str]) -> list[str]:
 
 
 def _text(text: str) -> list[str]:
-    """Paragraphs; lines that begin with two blanks are shown as they are."""
+    """Paragraphs; literal lines are shown as they are."""
     lines: list[str] = []
-    for number, paragraph in enumerate(text.strip("\n").split("\n\n")):
-        prose: list[str] = []
-        literal: list[str] = []
+    for number, paragraph in enumerate(parts_of(text)):
         lines += [".Pp"] if number else []
-        for line in [*paragraph.split("\n"), None]:
-            is_literal = line is not None and line.startswith("  ")
-            if prose and (is_literal or line is None):
+        for is_literal, part in paragraph:
+            if is_literal:
+                lines += [".Bd -literal -offset indent", *map(_escaped, part), ".Ed"]
+            else:
                 lines += [".Pp"] if lines and lines[-1] == ".Ed" else []
-                lines += _flow(" ".join(prose))
-                prose = []
-            if literal and not is_literal:
-                lines += [".Bd -literal -offset indent", *map(_escaped, literal), ".Ed"]
-                literal = []
-            if line is not None:
-                (literal if is_literal else prose).append(line[2:] if is_literal else line)
+                lines += _flow(" ".join(part))
     return lines
 
 
@@ -150,10 +144,6 @@ def _flow(text: str) -> list[str]:
         textwrap.wrap(sentence, _WIDTH, break_long_words=False, break_on_hyphens=False) for sentence in sentences
     )
     return [_escaped(line) for lines in wrapped for line in lines]
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _escaped(text: str) -> str:

@@ -10,7 +10,7 @@ FILE (- is standard input) holds one JSON object:
    "name": "eth-test",            name in the container
    "IPAddresses": [{"address": "172.16.0.3", "mask": "16"}],    optional, IPv4 and IPv6
    "hwAddr": "02:42:20:6f:a3:69",
-   "mtu": 1500,                   46-9600
+   "mtu": 1500,                   68-9600; 1280 or more with IPv6
    "vhostUserSocket": "/run/vhost/socket",    optional
    "queues": 2,                   optional, queue pairs, 0-256
    "offload": false,              optional: leave no checksum or segmentation to the host, for user-space switches

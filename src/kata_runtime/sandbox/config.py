@@ -46,21 +46,21 @@ class Config(NamedTuple):
     ovsdb: str = "unix:/run/openvswitch/db.sock"
 
 
-# Section, key and what else than the type of the default a value must be.
-_RANGES = {
+# What a value must be besides of the type of its default.
+RANGES = {
     "default_vcpus": (-1, _VCPUS_MAX),
     "default_memory": (_MEMORY_MIN, _MEMORY_MAX),
     "default_root_ports": (0, ROOT_PORTS_MAX),
     "ipvs_rule_limit": (0, _RULES_MAX),
 }
-_CHOICES = {
+CHOICES = {
     "machine_type": (ARCHITECTURE.machine_type,),
     "accelerator": ("auto", "kvm", "tcg"),
     "template": ("auto", "off"),
 }
 _RUNTIME_KEYS = ("ipvs_rule_limit", "follow_network")
 _NETWORK_KEYS = ("ovsdb",)
-_SECTIONS = {
+SECTIONS = {
     ("hypervisor", "qemu"): tuple(key for key in Config._fields if key not in _RUNTIME_KEYS + _NETWORK_KEYS),
     ("network",): _NETWORK_KEYS,
     ("runtime",): _RUNTIME_KEYS,
@@ -95,7 +95,7 @@ def load_config(path: str | None, warn: Callable[[str], None]) -> Config:
 def _read(path: str, document: Mapping[str, Any], warn: Callable[[str], None]) -> Config:
     values: dict[str, Any] = {}
     for section, table in _tables(document):
-        known = _SECTIONS.get(section)
+        known = SECTIONS.get(section)
         name = ".".join(section)
         if known is None:
             warn(f"{path}: section [{name}] means nothing here; ignored")
@@ -133,12 +133,12 @@ def _checked(path: str, key: str, value: object) -> object:
     if type(value) is not wanted:
         names = {str: "a string", int: "a whole number", bool: "true or false"}
         raise InputError(f"{path}: {key} is {_shown(value)}", field=key, hint=f"it must be {names[wanted]}")
-    if key in _RANGES and isinstance(value, int):
-        low, high = _RANGES[key]
+    if key in RANGES and isinstance(value, int):
+        low, high = RANGES[key]
         if not low <= value <= high:
             raise InputError(f"{path}: {key} is {_shown(value)}", field=key, hint=f"{low} to {high} is possible")
-    if key in _CHOICES and value not in _CHOICES[key]:
-        raise InputError(f"{path}: {key} is {value!a}", field=key, hint=f"possible: {', '.join(_CHOICES[key])}")
+    if key in CHOICES and value not in CHOICES[key]:
+        raise InputError(f"{path}: {key} is {value!a}", field=key, hint=f"possible: {', '.join(CHOICES[key])}")
     if isinstance(value, str) and not value.isprintable():
         raise InputError(f"{path}: {key} holds control characters", field=key)
     return value
