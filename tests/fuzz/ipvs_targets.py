@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from tests.fuzz.target import ScriptedKernel, Target, check_line, parts
 
+from kata_runtime.conntrack.cleanup import Filter, delete_matching
 from kata_runtime.ipvs import codec, proc_table, sockopt_table
 from kata_runtime.ipvs.connections import parse_connections
-from kata_runtime.ipvs.conntrack import Filter, delete_matching
 from kata_runtime.ipvs.engine import Engine
 from kata_runtime.ipvs.model import (
     ListConnections,

@@ -17,9 +17,9 @@ from tests.fuzz.target import Target, check_line
 from kata_runtime import fast_json
 from kata_runtime.cli import argument_parser
 from kata_runtime.cli.lifecycle_commands import signal_of
+from kata_runtime.conntrack.cleanup import parse_filter
 from kata_runtime.errors import ContainerError
 from kata_runtime.ipvs import batch_journal, fast_rule_parser, saved_rules
-from kata_runtime.ipvs.conntrack import parse_filter
 from kata_runtime.ipvs.ipvsadm_grammar import parse
 from kata_runtime.ipvs.model import AddServer, AddService, Forwarding, ServiceFlag
 from kata_runtime.ipvs.rules import RulesError, outcome, parse_rules

@@ -67,12 +67,13 @@ def _restore(call: Call, path: str) -> int:
 
 
 def _cleanup(call: Call) -> int:
-    from kata_runtime.ipvs.commands import run_cleanup
+    from kata_runtime.conntrack.cleanup import delete_matching, parse_filter
 
     parameters = call.value("--parameters")
     if parameters is None:
         raise UsageError("kata-ipvs cleanup lacks --parameters", hint=f"usage: {call.command.usage}")
+    selection = parse_filter(parameters)
     with session_of(call, "ipvs") as session:
-        count = run_cleanup(session, parameters)
+        count = delete_matching(session.channel(), selection)
     notify(f"{count} connection-tracking {'entry' if count == 1 else 'entries'} deleted")
     return 0

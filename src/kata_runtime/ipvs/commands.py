@@ -58,17 +58,6 @@ def run_restore(
     batch.restore(session, open_engine(session), name, data, replace=replace, progress=progress)
 
 
-def run_cleanup(session: Session, words: str) -> int:
-    """Delete tracked connections and return their number.
-
-    :raise InputError: the parameters are wrong. :raise KernelError: the kernel refused.
-    """
-    from kata_runtime.ipvs.conntrack import delete_matching, parse_filter
-
-    which = parse_filter(words)
-    return delete_matching(session.channel(), which)
-
-
 def recover(session: Session) -> None:
     """Undo what a killed batch left half-done.
 

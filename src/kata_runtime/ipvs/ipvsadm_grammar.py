@@ -6,7 +6,7 @@ from _socket import AF_INET, AF_INET6
 
 from kata_runtime.errors import InputError
 from kata_runtime.fast_functools import lru_cache
-from kata_runtime.ipvs.ipvsadm_options import Command, Line, read_line, split_words
+from kata_runtime.ipvs.ipvsadm_options import Command, Line, read_line
 from kata_runtime.ipvs.model import (
     FLAG_BITS,
     FORWARDING_NAMES,
@@ -48,6 +48,7 @@ from kata_runtime.ipvs.model import (
 )
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import packed_address
+from kata_runtime.shell_words import split_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kata_runtime.conntrack import cleanup
+from kata_runtime.conntrack.cleanup import Filter
 from kata_runtime.errors import GuestError, KataError, ProtocolError
 from kata_runtime.guest import wire
-from kata_runtime.ipvs import codec, conntrack, listing, proc_table, saved_rules
+from kata_runtime.ipvs import codec, listing, proc_table, saved_rules
 from kata_runtime.ipvs.connections import parse_connections
-from kata_runtime.ipvs.conntrack import Filter
 from kata_runtime.ipvs.model import ServerKey, Service, View
 from kata_runtime.netlink import message as m
 from kata_runtime.netlink.address import add_address, addresses_of
@@ -99,7 +100,7 @@ def _daemon(data: bytes) -> object:
 
 def _conntrack(data: bytes) -> object:
     which = Filter(bytes([10, 0, 0, 1]), 6)
-    return conntrack._matches(data, AF_INET, which), conntrack._deletion(data)
+    return cleanup._matches(data, AF_INET, which), cleanup._deletion(data)
 
 
 def _proc_table(data: bytes) -> object:

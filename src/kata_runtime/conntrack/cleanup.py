@@ -10,12 +10,12 @@ import struct
 from _socket import AF_INET, AF_INET6
 
 from kata_runtime.errors import InputError, ProtocolError
-from kata_runtime.ipvs.ipvsadm_options import split_words
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import packed_address
 from kata_runtime.netlink.exchange import Request, attempt_all, decoded
 from kata_runtime.netlink.message import NLA_F_NESTED, NLM_F_DUMP, pack_attribute, parse_attributes, unpack_u8
 from kata_runtime.netlink.transport import Family
+from kata_runtime.shell_words import split_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Connection tracking of the guest's kernel."""
