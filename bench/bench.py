@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 
-from bench import boot, carried, data_path, ipvs, library_imports, network, start
+from bench import boot, carried, data_path, ipvs, library_imports, network, ports, start
 from bench.harness import bench_sandbox, bounded
 
-_ALONE = {"boot": boot.measure, "data-path": data_path.measure, "imports": library_imports.measure}
+_ALONE = {
+    "boot": boot.measure,
+    "data-path": data_path.measure,
+    "imports": library_imports.measure,
+    "ports": ports.measure,
+}
 _ON_A_SANDBOX = {"start": start.measure, "network": network.measure, "carried": carried.measure, "ipvs": ipvs.measure}
 
 
