@@ -1,5 +1,5 @@
 # make setup | deb | dist | demo | demo-neutron | test | test-package | bench | bench-check | boot-stress | kill-anywhere
-# | long-life | conformance | check | reference | fuzz | clean: each installs what it needs first, and only what is missing.
+# | long-life | conformance | check | picture | reference | fuzz | clean: each installs what it needs first, if missing.
 .POSIX:
 .SUFFIXES:
 
@@ -79,6 +79,10 @@ conformance: environment
 check: environment
 	@$(RUN) -m pytest tests/quality
 
+# docs/terminal.svg, the README's picture.
+picture: setup
+	@$(RUN) -m demo.terminal_picture
+
 # docs/reference.md, from the table of commands and the texts of --help.
 reference: environment
 	@$(RUN) -m scripts.reference_page
@@ -105,4 +109,4 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: setup deb dist demo demo-neutron test test-package bench bench-check boot-stress kill-anywhere long-life conformance check reference fuzz environment test-environment neutron-environment clean
+.PHONY: setup deb dist demo demo-neutron test test-package bench bench-check boot-stress kill-anywhere long-life conformance check picture reference fuzz environment test-environment neutron-environment clean
