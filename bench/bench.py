@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 
-from bench import boot, carried, data_path, ipvs, library_imports, network, ports, start
+from bench import boot, carried, containers, data_path, ipvs, library_imports, network, ports, start
 from bench.harness import bench_sandbox, bounded
 
 _ALONE = {
     "boot": boot.measure,
+    "containers": containers.measure,
     "data-path": data_path.measure,
     "imports": library_imports.measure,
     "ports": ports.measure,

@@ -126,14 +126,15 @@ class Starts:
         found = {}
         for name, runtime in ((_COLD, self._cold), (_WARM, self._warm)):
             with self._started(runtime) as record:
-                found[name] = _memory(record.pid)
+                found[name] = memory_of(record.pid)
         for name, template in ((_RAW_COLD, None), (_RAW_WARM, self._template)):
             with raw_machine(self._arguments, template) as made:
-                found[name] = _memory(made.pid)
+                found[name] = memory_of(made.pid)
         return found
 
 
-def _memory(pid: int) -> Memory:
+def memory_of(pid: int) -> Memory:
+    """What a QEMU takes now."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     sizes = {key: int(number) / 1024 for key, number in re.findall(r"^(\w+): +(\d+) kB$", rollup, re.MULTILINE)}
     opened = Path(f"/proc/{pid}/fd").iterdir()

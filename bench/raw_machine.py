@@ -58,11 +58,11 @@ class RawMachine:
         """A connection to QEMU's monitor."""
         return Monitor.connect(self._directory / "monitor")
 
-    def run(self, *argv: str) -> str:
+    def run(self, *argv: str, stdin: bytes = b"") -> str:
         """Standard output of a program in the guest that must succeed."""
         channel = AgentChannel(str(self._directory / "port1"), str(self._directory / "port2"))
         try:
-            done = channel.run(argv, seconds=_EXEC_SECONDS)
+            done = channel.run(argv, stdin, seconds=_EXEC_SECONDS)
         finally:
             channel.close()
         if done.exit_status:

@@ -165,10 +165,11 @@ def bundle(tmp_path: Path, engine_runtime: Runtime, rootfs: Path) -> Bundle:
 class Podman:
     """Podman with everything of its own in one directory."""
 
-    def __init__(self, directory: Path, namespace: Namespace, runtime: Runtime) -> None:
+    def __init__(self, directory: Path, namespace: Namespace, runtime: Runtime, image: bytes) -> None:
         self.directory = directory
         self.namespace = namespace
         self.runtime = runtime
+        self.image = image
         program = wrapper(directory, runtime, "--root", str(runtime.root))
         (directory / "networks").mkdir()
         (directory / "containers.conf").write_text(
@@ -210,6 +211,12 @@ network_config_dir = "{directory}/networks"
         """A container's full ID."""
         return self.run("inspect", "--format", "{{.Id}}", name).strip()
 
+    def commit_pause(self, name: str, archive: Path) -> None:
+        """Write an archive of an image with the same files, whose containers only wait."""
+        self.run("import", "--quiet", "--change", 'CMD ["/bin/sleep","1000000"]', "-", name, stdin=self.image)
+        self.run("save", "--quiet", "--output", str(archive), name)
+        self.run("rmi", name)
+
     def line_of(self, name: str) -> str:
         """The first line that a container prints, when it is there: then it is as far as that."""
         following = subprocess.Popen(self.argv("logs", "--follow", name), stdout=subprocess.PIPE, text=True)
@@ -237,7 +244,7 @@ def podman(engine_namespace: Namespace, engine_runtime: Runtime, rootfs: Path) -
     directory = Path(tempfile.mkdtemp(prefix="kata-podman-"))
     pack = ["tar", "--create", "--directory", str(rootfs), "."]
     image = subprocess.run(pack, capture_output=True, check=True).stdout
-    made = Podman(directory, engine_namespace, engine_runtime)
+    made = Podman(directory, engine_namespace, engine_runtime, image)
     try:
         done = made.attempt("import", "-", "localhost/tiny", stdin=image)
         assert done.returncode == 0, done.stderr

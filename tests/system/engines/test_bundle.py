@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.system.engines.conftest import CGROUP_PREFIX, NOTHING, SECONDS, Bundle, Host, quiet
+from tests.system.conftest import network_namespace
+from tests.system.engines.conftest import CGROUP_PREFIX, NOTHING, SECONDS, Bundle, Host, quiet, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.system.conftest import Completed, Runtime
+    from tests.system.conftest import Completed, Namespace, Runtime
 
 # Runs create, but kills it before or after the step of the given number. A step is whatever touches what could stay.
 _KILLED = """
@@ -44,14 +46,14 @@ def step(owner, name):
                 os.kill(os.getpid(), signal.SIGKILL)
     setattr(owner, name, counted)
 
-from kata_runtime.oci import create, virtiofs
+from kata_runtime.oci import create, guest_mounts, virtiofs
 from kata_runtime.oci.shim import Shim
 from kata_runtime.sandbox import cgroup, mounts
 from kata_runtime.sandbox.process import Child
 for owner, name in (
     (create, "save_container"), (create, "serve_files"), (virtiofs, "plug_filesystem"), (Child, "release"),
     (mounts, "bind"), (Shim, "__init__"), (cgroup, "join"), (create, "reconcile"), (Shim, "start"),
-    (create, "_make_member_directory"), (create, "write_pid_file"),
+    (create, "_make_member_directory"), (create, "write_pid_file"), (guest_mounts, "prepare"),
 ):
     step(owner, name)
 from kata_runtime.cli.main import main
@@ -76,6 +78,40 @@ def test_run(bundle: Bundle, engine_runtime: Runtime) -> None:
     expected = subprocess.run(["md5sum"], input=data, capture_output=True, check=True).stdout
     assert (done.returncode, done.stdout, done.stderr) == (7, expected, b"bad\n")
     assert Host(engine_runtime.root).left() == NOTHING
+
+
+def test_cgroup_of_systemd(bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str]) -> None:
+    """With --systemd-cgroup a container is counted in the scope that the engine names; then it is gone."""
+    name = unique("s")
+    bundle.write("/bin/sleep", "1000", cgroup=f"{name}.slice:libpod:{name}")
+    argv = engine_runtime.argv("--systemd-cgroup", "create", "--bundle", str(bundle.directory), name)
+    try:
+        assert quiet(argv) == (0, "")
+        pid = json.loads(engine_runtime.cli("state", name).stdout)["pid"]
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        assert {line.rpartition("/")[2] for line in lines if name in line} == {f"libpod-{name}.scope"}
+    finally:
+        engine_runtime.cli("delete", "--force", name)
+    assert Host(engine_runtime.root).left() == NOTHING
+    slices = [Path(mount, f"{name}.slice") for mount in Path("/sys/fs/cgroup").iterdir()]
+    made = [path for path in [Path(f"/sys/fs/cgroup/{name}.slice"), *slices] if path.is_dir()]
+    for path in made:
+        path.rmdir()  # refused where a scope is left
+    assert made != []
+
+
+def _check_limits(runtime: Runtime, name: str) -> None:
+    """Update, events and pause of a running container; descriptors of this host are refused."""
+    limits = {"memory": {"limit": 48 << 20}, "pids": {"limit": 30}}
+    assert _outcome(runtime.cli("update", "--resources", "-", name, stdin=json.dumps(limits))) == (0, "", "")
+    stats = json.loads(runtime.cli("events", "--stats", name).stdout)
+    assert (stats["type"], stats["id"], stats["data"]["pids"]) == ("stats", name, {"current": 1, "limit": 30})
+    used = stats["data"]["memory"]["usage"]
+    assert (used["limit"], 0 < used["usage"] < used["limit"]) == (48 << 20, True)
+    assert stats["data"]["cpu"]["usage"]["total"] > 0
+    assert [_outcome(runtime.cli(verb, name)) for verb in ("pause", "resume")] == [(0, "", "")] * 2
+    refused = runtime.cli("exec", "--preserve-fds", "1", name, "true")
+    assert (refused.returncode, "descriptors of this host cannot reach into a VM" in refused.stderr) == (2, True)
 
 
 def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str]) -> None:
@@ -103,8 +139,7 @@ def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Calla
         listed = [one for one in json.loads(cli("list", "--format", "json").stdout) if one["id"] == name]
         assert listed == [{**state, "status": "running", "created": created_at}]
         assert _outcome(cli("exec", name, "sh", "-c", "echo hello; exit 6")) == (6, "hello\n", "")
-        stats = json.loads(cli("events", "--stats", name).stdout)
-        assert (stats["type"], stats["id"], stats["data"]["pids"]["current"]) == ("stats", name, 1)
+        _check_limits(engine_runtime, name)
         assert _outcome(cli("ps", "--format", "json", name)) == (0, f"[{pid}]\n", "")
         heading, row = (line.split(None, 3) for line in cli("ps", name).stdout.splitlines())
         assert (heading, row[1::2]) == (["PID", "USER", "STAT", "COMMAND"], ["root", "/bin/sleep 1000"])
@@ -250,19 +285,84 @@ def test_killed_creation_of_a_member(
         while _killed(bundle, engine_runtime, member, steps + 1, moment):
             steps += 1
             assert _outcome(engine_runtime.cli("delete", "--force", member)) == (0, "", "")
-            assert (steps, host.traces()) == (steps, before)
+            # A shim whose pid was not noted yet ends by itself.
+            assert (steps, host.left(before)) == (steps, before)
         # The last one was not killed: what was left before is in nobody's way.
         assert json.loads(engine_runtime.cli("state", member).stdout)["status"] == "created"
         assert _outcome(engine_runtime.cli("delete", "--force", member)) == (0, "", "")
-        assert host.traces() == before
+        assert host.left(before) == before
         assert steps >= 9
     assert host.left() == NOTHING
 
 
-@pytest.mark.parametrize("step", range(1, 13, 2))
-def test_killed_creation_of_a_pod(bundle: Bundle, engine_runtime: Runtime, step: int) -> None:
-    """Wherever the create of a pod's first container is killed, delete --force leaves nothing."""
+@pytest.fixture
+def connected(unique: Callable[[str], str]) -> Iterator[Namespace]:
+    """A network namespace with a veth that has an address, as engines make them."""
+    with network_namespace(unique("in")) as made:
+        made.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "gw")
+        made.run("ip", "address", "add", "10.96.0.3/24", "dev", "eth0")
+        made.run("ip", "link", "set", "eth0", "up")
+        yield made
+
+
+def _network_of(namespace: Namespace) -> tuple[list[str], str]:
+    """Its interfaces, and its traffic control."""
+    links = sorted(link["ifname"] for link in json.loads(namespace.run("ip", "-j", "link").stdout))
+    return links, namespace.run("tc", "qdisc", "show", "dev", "eth0", "ingress").stdout
+
+
+def test_killed_creation_of_a_pod(
+    bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str], connected: Namespace
+) -> None:
+    """Wherever the create of a pod's first container is killed, delete --force leaves nothing, nor in its network."""
+    name = unique("pod")
     bundle.write("/bin/sleep", "1000", cgroup=f"/{CGROUP_PREFIX}killed")
-    assert _killed(bundle, engine_runtime, "killed", step, "after")
-    assert _outcome(engine_runtime.cli("delete", "--force", "killed")) == (0, "", "")
+    bundle.namespace("network", f"/run/netns/{connected.name}")
+    host = Host(engine_runtime.root)
+    before = _network_of(connected)
+    steps, carried = 0, 0
+    while _killed(bundle, engine_runtime, name, steps + 1, "before" if steps % 2 else "after"):
+        steps += 1
+        carried += _network_of(connected) != before
+        assert _outcome(engine_runtime.cli("delete", "--force", name)) == (0, "", "")
+        assert (steps, host.left(), _network_of(connected)) == (steps, NOTHING, before)
+    assert engine_runtime.cli("delete", "--force", name).stderr == ""
+    assert (host.left(), _network_of(connected)) == (NOTHING, before)
+    assert (steps > 14, carried > 3) == (True, True), (steps, carried)
+
+
+def _ended_within_a_second(process: int) -> bool:
+    """Whether what a pidfd names ends so soon."""
+    return bool(select.select([process], [], [], 1.0)[0])
+
+
+@pytest.mark.parametrize(
+    ("victim", "reason"),
+    [
+        ("pid", "kata-runtime: the container ended because QEMU of its VM did\n"),
+        ("virtiofsd", "kata-runtime: the container ended because virtiofsd of its VM did\n"),
+        ("shim", ""),
+    ],
+)
+def test_end_of_what_a_container_stands_on(
+    bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str], victim: str, reason: str
+) -> None:
+    """Within a second of QEMU's, virtiofsd's or the shim's end a container ends with 137 and the reason."""
+    name = unique("ends")
+    bundle.write("/bin/sh", "-c", "echo ready; exec sleep 1000")
+    argv = engine_runtime.argv("run", "--bundle", str(bundle.directory), name)
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        shim = int(json.loads(engine_runtime.cli("state", name).stdout)["pid"])
+        sandbox = record_of(engine_runtime.root, name)
+        process, machine = os.pidfd_open(shim), os.pidfd_open(sandbox["pid"])
+        os.kill(shim if victim == "shim" else sandbox[victim], signal.SIGKILL)
+        assert _ended_within_a_second(process)
+        status, (_, stderr) = running.wait(SECONDS), running.communicate()
+        # The command that ran it has deleted it, and with it the VM.
+        assert _ended_within_a_second(machine)
+        os.close(process)
+        os.close(machine)
+    assert (status, stderr.decode()) == (137, reason)
     assert Host(engine_runtime.root).left() == NOTHING

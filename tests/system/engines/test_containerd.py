@@ -3,92 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.system.engines.conftest import NOTHING, SECONDS, Host, wrapper
+from tests.system.engines.conftest import NOTHING, SECONDS, Host
+from tests.system.engines.containerd import Containerd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.system.conftest import Completed, Namespace, Runtime
+    from tests.system.conftest import Namespace, Runtime
 
 _WORK = "trap 'echo ended; exit 5' TERM; echo started; while :; do sleep 0.1; done"
-
-
-class Containerd:
-    """containerd with everything of its own in one directory."""
-
-    def __init__(self, directory: Path, namespace: Namespace, runtime: Runtime) -> None:
-        self.directory = directory
-        self._program = wrapper(directory, runtime)
-        self._root = runtime.root
-        (directory / "config.toml").write_text(
-            f"""
-version = 2
-root = "{directory}/root"
-state = "{directory}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "{directory}/socket"
-"""
-        )
-        argv = [*namespace.prefix, "containerd", "--config", str(directory / "config.toml")]
-        self._running = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
-        assert self._running.stderr is not None
-        # It serves when it says so.
-        while "containerd successfully booted" not in (line := self._running.stderr.readline()):
-            assert line, "containerd ended"
-
-    @contextmanager
-    def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """A command of ctr that runs during the block."""
-        running = subprocess.Popen(
-            self._argv(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        try:
-            yield running
-        finally:
-            running.kill()
-            running.communicate()
-
-    def _argv(self, *words: str) -> list[str]:
-        return ["ctr", "--address", str(self.directory / "socket"), *words]
-
-    def attempt(self, *words: str) -> Completed:
-        """Run one command of ctr."""
-        return subprocess.run(
-            self._argv(*words), capture_output=True, text=True, timeout=SECONDS, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def run(self, *words: str) -> str:
-        """What a command prints that must succeed."""
-        done = self.attempt(*words)
-        assert (done.returncode, done.stderr) == (0, ""), (words, done.stdout, done.stderr)
-        return done.stdout
-
-    def options(self, rootfs: Path) -> list[str]:
-        """What makes ``ctr run`` use this runtime and a directory as root file system."""
-        return ["--runc-binary", str(self._program), "--runc-root", str(self._root), "--rootfs", str(rootfs)]
-
-    @contextmanager
-    def removed(self, name: str) -> Iterator[None]:
-        """Remove a container, however the block ends."""
-        try:
-            yield
-        finally:
-            self.attempt("task", "delete", "--force", name)
-            self.attempt("container", "delete", name)
-
-    def close(self) -> None:
-        """End it."""
-        self._running.send_signal(signal.SIGTERM)
-        self._running.communicate(timeout=30)
 
 
 @pytest.fixture(scope="module")
