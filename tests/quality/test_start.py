@@ -15,7 +15,6 @@ from tests.unit.guest.scripted import scripted_agent
 from kata_runtime.guest import wire
 from kata_runtime.netlink.local import LocalTransport
 from kata_runtime.netlink.transport import Block, Family
-from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.process import start_time_of
 from kata_runtime.sandbox.record import NicRecord, Record, save_record
 
@@ -71,10 +70,10 @@ def test_a_listing_loads_little(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     directory = tmp_path / "web"
     directory.mkdir()
-    (directory / paths.LOCK).touch()
+    (directory / "lock").touch()
     nic = NicRecord("lo", "tap0", "02:00:00:00:00:01", 1500, (), 0)
     save_record(str(directory), Record("web", pid=os.getpid(), start_time=start_time_of(os.getpid()) or 0, nics=(nic,)))
-    with scripted_agent(directory / paths.CONTROL, _agent):
+    with scripted_agent(directory / "control.sock", _agent):
         status, listed, heavy = _list_ifaces(tmp_path, "web")
     (row,) = json.loads(listed)
     assert (status, row["name"], row["mac"], heavy) == ("0", "lo", "00:00:00:00:00:00", [])

@@ -15,7 +15,7 @@ from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, iter_messages, pack_message
 from kata_runtime.netlink.transport import Family
-from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.paths import SandboxPaths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ _DUMPS = 3000
 @pytest.fixture
 def deaf_client(sandbox: Sandbox) -> Iterator[GuestPort]:
     """A client of the control port that asks for 4 MiB, of which the first bytes are there, and reads nothing."""
-    port = GuestPort(str(sandbox.directory / paths.CONTROL))
+    port = GuestPort(SandboxPaths(str(sandbox.directory)).control)
     asked = dump_links()
     messages = (
         pack_message(asked.type, NLM_F_REQUEST | NLM_F_DUMP, sequence, asked.payload)

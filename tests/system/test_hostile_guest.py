@@ -15,7 +15,6 @@ from tests.unit.guest.scripted import Agent, scripted_agent
 from kata_runtime.guest import wire
 from kata_runtime.ipvs import codec
 from kata_runtime.netlink import message as m
-from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.process import start_time_of
 from kata_runtime.sandbox.record import NicRecord, Record, save_record
 
@@ -221,10 +220,10 @@ def test_memory_stays_bounded(
     pid = os.getpid()
     nic = NicRecord("eth-test", "tap_test", "02:42:20:6e:03:01", 1500, (), 0)
     save_record(str(directory), Record("hostile", pid=pid, start_time=start_time_of(pid) or 0, nics=(nic,)))
-    (directory / paths.LOCK).touch()
+    (directory / "lock").touch()
     report = tmp_path / "memory"
     argv = measured([PROGRAM, "--root", str(tmp_path / "root"), *words], report)
-    with scripted_agent(directory / paths.CONTROL, Kernel(rows, lines).serve):
+    with scripted_agent(directory / "control.sock", Kernel(rows, lines).serve):
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False)
     assert done.returncode == 1, done.stderr
     shown = done.stderr.decode()

@@ -21,7 +21,8 @@ from kata_runtime.netlink.generic import find_family
 from kata_runtime.network.topology import guest_nic, look_into_guest, shown_nics
 from kata_runtime.sandbox.identity import sandbox_ids, sandbox_of
 from kata_runtime.sandbox.lock import LockWait
-from kata_runtime.sandbox.operation_counters import NAME, read_counts
+from kata_runtime.sandbox.operation_counters import read_counts
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.session import open_session
@@ -89,7 +90,7 @@ def sample(root: str, container: str, *, until: float) -> Sample | None:
         return None
     except HostError:
         return Sample(container, UNREADABLE)
-    found = Sample(container, STOPPED, record, operations=read_counts(os.path.join(directory, NAME)))
+    found = Sample(container, STOPPED, record, operations=read_counts(SandboxPaths(str(directory)).operations))
     if not is_alive(record.pid, record.start_time):
         return found
     if time.monotonic() > until:

@@ -34,10 +34,11 @@ def session_of(call: Call, subject: str, *, changes: bool = True) -> AbstractCon
 @contextmanager
 def _counted(call: Call, opened: AbstractContextManager[Session]) -> Iterator[Session]:
     """Count the command, from when it holds the sandbox, for whoever monitors it."""
-    from kata_runtime.sandbox.operation_counters import NAME, counted
+    from kata_runtime.sandbox.operation_counters import counted
+    from kata_runtime.sandbox.paths import SandboxPaths
 
     operation = "restore" if call.value("--restore") is not None else call.command.words[-1]
-    with opened as session, counted(f"{session.root}/{session.container_id}/{NAME}", operation):
+    with opened as session, counted(SandboxPaths(f"{session.root}/{session.container_id}").operations, operation):
         yield session
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import HostError
 from kata_runtime.oci.bundle import Hook
-from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.files import replace_whole
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import boot_id
 
@@ -57,7 +57,7 @@ def load_container(root: str, container_id: str) -> Container | None:
 
     :raise HostError: its record cannot be read or is damaged.
     """
-    path = os.path.join(root, container_id, paths.CONTAINER)
+    path = SandboxPaths(os.path.join(root, container_id)).container
     try:
         with open(path, "rb") as file:
             document = json.loads(file.read())
@@ -75,7 +75,7 @@ def save_container(root: str, container: Container) -> None:
     """Replace what is known of a container. :raise HostError: it cannot be written."""
     document: dict[str, Any] = {"version": VERSION, **container._asdict()}
     document["poststop"] = [hook._asdict() for hook in container.poststop]
-    path = os.path.join(root, container.container_id, paths.CONTAINER)
+    path = SandboxPaths(os.path.join(root, container.container_id)).container
     try:
         replace_whole(path, json.dumps(document).encode())
     except OSError as error:

@@ -27,10 +27,11 @@ from kata_runtime.oci.shim import Order, Shim
 from kata_runtime.oci.sources import inspect_source
 from kata_runtime.oci.virtiofs import serve_files
 from kata_runtime.recovery import recover
-from kata_runtime.sandbox import cgroup, lifecycle, paths
+from kata_runtime.sandbox import cgroup, lifecycle
 from kata_runtime.sandbox.boot_failure import BootError
 from kata_runtime.sandbox.confinement import THREADS
 from kata_runtime.sandbox.identity import check_id
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import held_signals, is_alive
 from kata_runtime.sandbox.record import boot_id, load_record
 from kata_runtime.sandbox.session import Session, held, require_running
@@ -166,7 +167,7 @@ def _join_pod(container: Container, around: Surroundings, locks: ExitStack, undo
 def _make_member_directory(directory: str, container: Container) -> None:
     try:
         os.mkdir(directory, 0o700)
-        os.symlink(container.sandbox_id, os.path.join(directory, paths.SANDBOX_LINK))
+        os.symlink(container.sandbox_id, SandboxPaths(directory).sandbox_link)
     except FileExistsError:
         raise ConflictError(
             f"container {container.container_id} exists already", hint="choose another ID or delete it"
@@ -176,9 +177,10 @@ def _make_member_directory(directory: str, container: Container) -> None:
 
 
 def _remove_member_directory(directory: str) -> None:
-    for name in (paths.CONTAINER, paths.SANDBOX_LINK):
+    paths = SandboxPaths(directory)
+    for path in (paths.container, paths.sandbox_link):
         with suppress(FileNotFoundError):
-            os.unlink(os.path.join(directory, name))
+            os.unlink(path)
     os.rmdir(directory)
 
 

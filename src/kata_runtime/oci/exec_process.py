@@ -16,9 +16,10 @@ from kata_runtime.oci.guest_config import guest_process
 from kata_runtime.oci.pid_file import write_pid_file
 from kata_runtime.oci.shim import Order, Shim, forward_signals
 from kata_runtime.oci.terminal import raw_terminal, terminal_size
-from kata_runtime.sandbox import cgroup, paths
+from kata_runtime.sandbox import cgroup
 from kata_runtime.sandbox.confinement import THREADS
 from kata_runtime.sandbox.guest_command import forwarded_signals, free_port
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.stream_relay import RefusedError, Relay, Streams
 
@@ -149,7 +150,7 @@ def _attached(root: str, container: Container, process: dict[str, object], *, te
     with ExitStack() as stack:
         number = stack.enter_context(free_port(directory, container.sandbox_id))
         wakeup = stack.enter_context(forwarded_signals())
-        port = GuestPort(os.path.join(directory, paths.exec_socket(number)))
+        port = GuestPort(SandboxPaths(directory).exec_socket(number))
         stack.callback(port.close)
         relay = Relay(port, Streams(0, 1, 2), owned=False)
         relay.watch(wakeup, lambda: forward_signals(relay, wakeup, has_terminal=terminal))

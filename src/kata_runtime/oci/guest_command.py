@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.guest.answer_limits import DEFAULT
 from kata_runtime.guest.short_command import Completed, run_command
-from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.guest_command import free_port
+from kata_runtime.sandbox.paths import SandboxPaths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,5 +26,5 @@ class FreePort(NamedTuple):
         :raise ContainerError, LimitError: there is no port for it.
         """
         with free_port(self.directory, self.sandbox_id) as number:
-            path = os.path.join(self.directory, paths.exec_socket(number))
+            path = SandboxPaths(self.directory).exec_socket(number)
             return run_command(path, argv, stdin, seconds=seconds, limits=DEFAULT)

@@ -9,7 +9,7 @@ from kata_runtime.errors import HostError
 from kata_runtime.network.namespace import Namespace
 from kata_runtime.network.namespace_follower import Follower
 from kata_runtime.recovery import recover
-from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.session import open_session
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def follow(relay: Relay, path: str, directory: str) -> None:
     def notify(note: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
-            log = os.open(os.path.join(directory, paths.NETWORK_LOG), flags, 0o600)
+            log = os.open(SandboxPaths(directory).network_log, flags, 0o600)
         except OSError:
             return  # the sandbox is being deleted
         with os.fdopen(log, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -16,8 +16,9 @@ from kata_runtime.oci.guest_command import FreePort
 from kata_runtime.oci.hooks import run_hooks
 from kata_runtime.oci.operations import container_state, find_container
 from kata_runtime.oci.shared_directory import unshare
-from kata_runtime.sandbox import cgroup, lifecycle, paths
+from kata_runtime.sandbox import cgroup, lifecycle
 from kata_runtime.sandbox.identity import resolve, sandbox_ids, sandbox_of
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import is_alive, kill_process
 from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.session import held
@@ -88,7 +89,7 @@ def _delete_container(root: str, container: Container, lock_wait: LockWait) -> N
                     guest_mounts.forget_container(FreePort(directory, container.sandbox_id), container.container_id)
             unshare(directory, container.container_id)
             if container.owns_pod:
-                os.unlink(os.path.join(directory, paths.CONTAINER))
+                os.unlink(SandboxPaths(directory).container)
             else:
                 _remove_member(root, current)
     run_hooks(current.poststop, container_state(current), "/")
@@ -100,7 +101,7 @@ def pod_members(root: str, sandbox_id: str) -> set[str]:
         full_id
         for full_id in sandbox_ids(root)
         if sandbox_of(root, full_id) == sandbox_id
-        and (full_id != sandbox_id or os.path.exists(os.path.join(root, full_id, paths.CONTAINER)))
+        and (full_id != sandbox_id or os.path.exists(SandboxPaths(os.path.join(root, full_id)).container))
     }
 
 

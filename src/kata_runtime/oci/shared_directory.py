@@ -11,7 +11,8 @@ import os
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import HostError
-from kata_runtime.sandbox import mounts, paths
+from kata_runtime.sandbox import mounts
+from kata_runtime.sandbox.paths import SandboxPaths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ def make_shared_directory(sandbox: str) -> str:
 
     :raise HostError: the kernel refused; ``mounts.remove_mounts`` takes away what was made.
     """
-    made, served = (os.path.join(sandbox, name) for name in (paths.MOUNTS, paths.SHARED))
+    made, served = SandboxPaths(sandbox).mounts, SandboxPaths(sandbox).shared
     try:
         for path in (made, served):
             os.mkdir(path, 0o700)
@@ -43,7 +44,7 @@ def share(sandbox: str, container_id: str, shares: Sequence[Share], config: Mapp
 
     :raise HostError: the kernel refused; ``unshare`` takes away what was made.
     """
-    bundle = os.path.join(sandbox, paths.MOUNTS, container_id)
+    bundle = os.path.join(SandboxPaths(sandbox).mounts, container_id)
     try:
         os.mkdir(bundle, 0o755)
         for item in shares:
@@ -64,7 +65,7 @@ def share(sandbox: str, container_id: str, shares: Sequence[Share], config: Mapp
 
 def shared_mounts(sandbox: str, container_id: str) -> list[str]:
     """What is mounted in a container's shared directory, volumes in volumes, too: paths relative to it."""
-    bundle = os.path.join(os.path.realpath(sandbox), paths.MOUNTS, container_id)
+    bundle = os.path.join(SandboxPaths(os.path.realpath(sandbox)).mounts, container_id)
     return [os.path.relpath(point, bundle) for point in mounts.mounts_below(bundle)]
 
 
@@ -73,7 +74,7 @@ def unshare(sandbox: str, container_id: str) -> None:
 
     :raise HostError: a mount stays; then nothing behind it was touched.
     """
-    bundle = os.path.join(sandbox, paths.MOUNTS, container_id)
+    bundle = os.path.join(SandboxPaths(sandbox).mounts, container_id)
     mounts.remove_mounts(bundle)
     try:
         entries = list(os.scandir(bundle))

@@ -21,8 +21,8 @@ from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.oci import network_namespace
 from kata_runtime.oci.network_following import follow
 from kata_runtime.oci.terminal import hand_over_terminal, terminal_size
-from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.guest_command import forwarded_signals, free_port
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import held_signals, process_descriptor, start_time_of
 from kata_runtime.sandbox.stream_relay import START_SECONDS, Relay, Streams
 
@@ -163,7 +163,7 @@ def _serve(channel: socket.socket, namespace: str | None) -> int:
             hand_over_terminal(order.console_socket, order.rows, order.columns)
         number = stack.enter_context(free_port(order.directory, order.sandbox_id))
         wakeup = stack.enter_context(forwarded_signals())
-        port = GuestPort(os.path.join(order.directory, paths.exec_socket(number)))
+        port = GuestPort(SandboxPaths(order.directory).exec_socket(number))
         stack.callback(port.close)
         relay = Relay(port, Streams(0, 1, 2), owned=not order.console_socket)
         has_terminal = bool(order.console_socket)

@@ -11,7 +11,8 @@ from kata_runtime.errors import GuestError, HostError
 from kata_runtime.netlink.transport import Family
 from kata_runtime.oci.guest_config import GUEST_SHARED
 from kata_runtime.oci.shared_directory import make_shared_directory
-from kata_runtime.sandbox import mounts, paths
+from kata_runtime.sandbox import mounts
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import Child, Program
 from kata_runtime.vmm.filesystem import TAG, plug_filesystem
 
@@ -73,12 +74,12 @@ def _start_virtiofsd(
 
     :raise HostError: it cannot be started.
     """
-    path = os.path.join(sandbox, paths.VIRTIOFSD)
+    path = SandboxPaths(sandbox).virtiofsd
     with ExitStack() as inherited:
         try:
             listening = inherited.enter_context(unix_socket.listen(path))
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            log = os.open(os.path.join(sandbox, paths.VIRTIOFSD_LOG), flags, 0o600)
+            log = os.open(SandboxPaths(sandbox).virtiofsd_log, flags, 0o600)
             inherited.callback(os.close, log)
             # It waits in the socket's queue until virtiofsd takes it: no path that others could connect to, no retry.
             connection = passing.enter_context(closing(unix_socket.connect(path, _CONNECT_SECONDS)))

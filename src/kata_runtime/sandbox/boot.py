@@ -17,11 +17,12 @@ from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.guest.image import KERNEL_PARAMETERS
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.sandbox import cgroup, paths
+from kata_runtime.sandbox import cgroup
 from kata_runtime.sandbox.boot_failure import boot_error
 from kata_runtime.sandbox.confinement import THREADS, confinement_of
 from kata_runtime.sandbox.guest_memory import create_memory, load_memory
 from kata_runtime.sandbox.identity import NOBODY, user_of
+from kata_runtime.sandbox.paths import EXEC_PORTS, SandboxPaths
 from kata_runtime.sandbox.process import Child, Program
 from kata_runtime.vmm.accelerator import Accelerator, Machine
 from kata_runtime.vmm.architecture import ARCHITECTURE
@@ -141,7 +142,7 @@ def boot(
         try:
             if template is not None:
                 _load(template, memory, directory)
-            GuestPort(os.path.join(directory, paths.CONTROL), seconds=seconds).close()
+            GuestPort(SandboxPaths(directory).control, seconds=seconds).close()
             if keep is not None:
                 with _monitor(directory) as monitor, stopped(monitor):
                     keep(memory, monitor)
@@ -160,9 +161,9 @@ def machine_arguments(config: Config, accelerator: str) -> list[str]:
 
     :raise HostError: QEMU is missing.
     """
-    nothing = dict.fromkeys(_socket_names(), 0)
+    nothing = dict.fromkeys(_socket_paths(""), 0)
     memory = 0 if config.shared_memory else -1
-    return qemu_arguments(_machine(_Vm(config, "", accelerator, memory, from_snapshot=False), nothing, 0))
+    return qemu_arguments(_machine(_Vm(config, "", accelerator, memory, from_snapshot=False), "", nothing, 0))
 
 
 def _memory(config: Config, ours: ExitStack) -> int:
@@ -187,12 +188,12 @@ def _load(template: Template, memory: int, directory: str) -> None:
 
 
 def _monitor(directory: str) -> Monitor:
-    return Monitor.connect(Path(directory, paths.MONITOR), _MONITOR_SECONDS)
+    return Monitor.connect(Path(SandboxPaths(directory).monitor), _MONITOR_SECONDS)
 
 
 def _renew(directory: str, container_id: str) -> None:
     """Make the guest one of its own; nothing else has been asked of it."""
-    channel = AgentChannel(os.path.join(directory, paths.CONTROL), "")
+    channel = AgentChannel(SandboxPaths(directory).control, "")
     try:
         channel.renew(container_id[:_HOST_NAME_CHARACTERS])
     finally:
@@ -232,8 +233,8 @@ def _start(vm: _Vm, directory: str, guard: int, undo: ExitStack) -> tuple[Child,
         output, output_end = _pipe(inherited)
         # What QEMU prints while nobody reads is lost: it must never wait for the one who keeps it.
         os.set_blocking(output_end, False)
-        sockets = {name: item.fileno() for name, item in listening.items()}
-        argv = qemu_arguments(_machine(vm, sockets, console_end.fileno()))
+        sockets = {path: item.fileno() for path, item in listening.items()}
+        argv = qemu_arguments(_machine(vm, directory, sockets, console_end.fileno()))
         if operation_log.is_wanted():
             import shlex
 
@@ -243,7 +244,8 @@ def _start(vm: _Vm, directory: str, guard: int, undo: ExitStack) -> tuple[Child,
         kept = [console_end.fileno(), *sockets.values(), *([vm.memory] if vm.memory >= 0 else [])]
         qemu = Child(Program(argv, confinement, output_end, kept), undo)
         script = _script(inherited)
-        files = [_log_file(directory, name, inherited) for name in (paths.CONSOLE_LOG, paths.QEMU_LOG)]
+        paths = SandboxPaths(directory)
+        files = [_log_file(path, inherited) for path in (paths.console_log, paths.qemu_log)]
         descriptors = [console.fileno(), files[0], output, files[1], qemu.fd, guard]
         argv = [os.path.realpath(sys.executable), "-I", "-S", f"/proc/self/fd/{script}", f"guest={vm.container_id}"]
         argv += map(str, descriptors)
@@ -261,9 +263,9 @@ def _script(inherited: ExitStack) -> int:
     return copied
 
 
-def _log_file(directory: str, name: str, inherited: ExitStack) -> int:
+def _log_file(path: str, inherited: ExitStack) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    opened = os.open(os.path.join(directory, name), flags, 0o600)
+    opened = os.open(path, flags, 0o600)
     inherited.callback(os.close, opened)
     return opened
 
@@ -275,28 +277,29 @@ def _device_groups(accelerator: str) -> list[int]:
     return [found.st_gid] if found.st_mode & stat.S_IRGRP and found.st_gid else []
 
 
-def _socket_names() -> list[str]:
-    return [paths.MONITOR, paths.CONTROL, *map(paths.exec_socket, range(paths.EXEC_PORTS))]
+def _socket_paths(directory: str) -> list[str]:
+    paths = SandboxPaths(directory)
+    return [paths.monitor, paths.control, *map(paths.exec_socket, range(EXEC_PORTS))]
 
 
 def _listen(directory: str, inherited: ExitStack) -> dict[str, socket.socket]:
     listening = {}
-    for name in _socket_names():
-        path = os.path.join(directory, name)
+    for path in _socket_paths(directory):
         Path(path).unlink(missing_ok=True)  # of an attempt with another accelerator
         try:
-            listening[name] = inherited.enter_context(unix_socket.listen(path))
+            listening[path] = inherited.enter_context(unix_socket.listen(path))
         except OSError as error:
             raise HostError.of(f"cannot listen at {path}", error) from error
     return listening
 
 
-def _machine(vm: _Vm, sockets: Mapping[str, int], console: int) -> VmConfig:
+def _machine(vm: _Vm, directory: str, sockets: Mapping[str, int], console: int) -> VmConfig:
+    """QEMU's configuration; ``sockets`` are descriptors by the paths at which they listen."""
     config = vm.config
-    ports = [Port(wire.CONTROL_PORT, sockets[paths.CONTROL])]
+    paths = SandboxPaths(directory)
+    ports = [Port(wire.CONTROL_PORT, sockets[paths.control])]
     ports += [
-        Port(f"{wire.EXEC_PORT_PREFIX}{number}", sockets[paths.exec_socket(number)])
-        for number in range(paths.EXEC_PORTS)
+        Port(f"{wire.EXEC_PORT_PREFIX}{number}", sockets[paths.exec_socket(number)]) for number in range(EXEC_PORTS)
     ]
     return VmConfig(
         qemu=find_qemu(config.path),
@@ -309,7 +312,7 @@ def _machine(vm: _Vm, sockets: Mapping[str, int], console: int) -> VmConfig:
         memory_mib=config.default_memory,
         root_ports=config.default_root_ports,
         memory_fd=vm.memory,
-        monitor_fd=sockets[paths.MONITOR],
+        monitor_fd=sockets[paths.monitor],
         console_fd=console,
         ports=tuple(ports),
         name=vm.container_id,

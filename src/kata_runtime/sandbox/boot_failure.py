@@ -7,7 +7,7 @@ import signal
 from contextlib import suppress
 
 from kata_runtime.errors import DeadlineError, GuestError, KataError
-from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.paths import SandboxPaths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def boot_error(error: KataError, directory: str, qemu: Child, log: Child, second
     qemu.end()
     with suppress(DeadlineError):
         log.await_end(_END_SECONDS)
-    console = _lines(directory, paths.CONSOLE_LOG)
-    printed = _lines(directory, paths.QEMU_LOG)
+    console = _lines(SandboxPaths(directory).console_log)
+    printed = _lines(SandboxPaths(directory).qemu_log)
     panic = next((line[line.index(_PANIC) :] for line in console if _PANIC in line), None)
     hint = None
     if timed_out:
@@ -73,10 +73,10 @@ def _ending(status: int) -> str:
     return f"killed by {signal.Signals(-status).name}"
 
 
-def _lines(directory: str, name: str) -> list[str]:
+def _lines(path: str) -> list[str]:
     """The last lines of a file that a guest may have filled, without empty ones, each of bounded length."""
     try:
-        with open(os.path.join(directory, name), "rb") as file:
+        with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
             text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
     except OSError:

@@ -10,8 +10,8 @@ from kata_runtime import fast_json
 from kata_runtime.errors import ContainerError, GuestError, LimitError
 from kata_runtime.guest import wire
 from kata_runtime.guest.host_port import GuestPort
-from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.lock import LockFile
+from kata_runtime.sandbox.paths import RUNTIME_EXEC_PORT, SandboxPaths
 from kata_runtime.sandbox.stream_relay import RefusedError, Relay, Streams
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ def execute(directory: str, container_id: str, argv: Sequence[str]) -> int:
     with ExitStack() as stack:
         number = stack.enter_context(free_port(directory, container_id))
         wakeup = stack.enter_context(forwarded_signals())
-        port = GuestPort(os.path.join(directory, paths.exec_socket(number)))
+        port = GuestPort(SandboxPaths(directory).exec_socket(number))
         stack.callback(port.close)
         relay = Relay(port, Streams(0, 1, 2), owned=False)
         relay.watch(wakeup, lambda: _forward(relay, wakeup))
@@ -53,9 +53,9 @@ def free_port(directory: str, container_id: str) -> Iterator[int]:
 
     :raise LimitError: every port is in use. :raise ContainerError: the sandbox was deleted.
     """
-    for number in range(paths.RUNTIME_EXEC_PORT):
+    for number in range(RUNTIME_EXEC_PORT):
         try:
-            lock = LockFile(os.path.join(directory, paths.exec_lock(number)))
+            lock = LockFile(SandboxPaths(directory).exec_lock(number))
         except FileNotFoundError:
             raise ContainerError(f"container {container_id} was deleted meanwhile", container=container_id) from None
         try:
@@ -64,7 +64,7 @@ def free_port(directory: str, container_id: str) -> Iterator[int]:
                 return
         finally:
             lock.close()
-    limit = paths.RUNTIME_EXEC_PORT
+    limit = RUNTIME_EXEC_PORT
     raise LimitError(
         f"{limit} commands run in container {container_id}, the limit",
         limit=limit,

@@ -6,7 +6,7 @@ import os
 import stat
 
 from kata_runtime.errors import ContainerError, HostError, InputError
-from kata_runtime.sandbox.paths import SANDBOX_LINK
+from kata_runtime.sandbox.paths import SandboxPaths
 
 _ID_LENGTH = 64  # hexadecimal digits, as container engines make them
 _ID_MAX = 128
@@ -120,7 +120,7 @@ def user_of(directory: str) -> int:
 def sandbox_of(root: str, full_id: str) -> str:
     """The sandbox in which a container runs: another's of its pod, or the one of its own ID."""
     try:
-        return os.path.basename(os.readlink(os.path.join(root, full_id, SANDBOX_LINK)))
+        return os.path.basename(os.readlink(SandboxPaths(os.path.join(root, full_id)).sandbox_link))
     except OSError:
         return full_id
 

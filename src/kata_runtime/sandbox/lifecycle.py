@@ -11,7 +11,7 @@ from functools import partial
 
 from kata_runtime.errors import ConflictError, ContainerError, HostError, InputError, KataError
 from kata_runtime.guest.channel import AgentChannel
-from kata_runtime.sandbox import cgroup, operation_counters, paths
+from kata_runtime.sandbox import cgroup, operation_counters
 from kata_runtime.sandbox.boot import (
     BOOT_SECONDS,
     PROOF_SECONDS,
@@ -26,6 +26,7 @@ from kata_runtime.sandbox.identity import check_id, check_root, new_id, resolve,
 from kata_runtime.sandbox.lock import LockFile, LockWait
 from kata_runtime.sandbox.mounts import remove_mounts
 from kata_runtime.sandbox.operation_counters import BOOT, count
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import await_end, held_signals, is_alive, kill_process
 from kata_runtime.sandbox.record import Record, boot_id, load_record, save_record
 from kata_runtime.sandbox.remains import end_processes, sandbox_processes
@@ -119,7 +120,7 @@ def _boot_counted(root: str, directory: str) -> Iterator[None]:
         is_failure = False
     finally:
         seconds = time.monotonic() - began
-        count(os.path.join(directory, operation_counters.NAME), BOOT, seconds, is_failure=is_failure)
+        count(SandboxPaths(directory).operations, BOOT, seconds, is_failure=is_failure)
         with suppress(KataError, OSError):
             operation_counters.count_for_root(root, BOOT, seconds, is_failure=is_failure)
 
@@ -252,7 +253,7 @@ def _document(root: str, container_id: str, status: str, pid: int) -> dict[str, 
 
 def _is_held(directory: str, container_id: str) -> bool:
     try:
-        lock = LockFile(os.path.join(directory, paths.LOCK))
+        lock = LockFile(SandboxPaths(directory).lock)
     except FileNotFoundError:
         raise ContainerError(f"container {container_id} was deleted meanwhile", container=container_id) from None
     try:
@@ -295,7 +296,7 @@ def kill(root: Path, text: str, number: int, lock_wait: LockWait) -> None:
     require_running(_loaded(directory, container_id))
     with locked(str(root), container_id, lock_wait) as record:
         require_running(record)
-        channel = AgentChannel(os.path.join(directory, paths.CONTROL), "")
+        channel = AgentChannel(SandboxPaths(directory).control, "")
         try:
             channel.shutdown()
             await_end(record.pid, record.start_time, _SHUTDOWN_SECONDS)

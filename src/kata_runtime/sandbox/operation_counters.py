@@ -21,7 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NAME = "operations"
 # Of all sandboxes of a root: those that did not boot leave no directory. It is there once somebody monitors the root;
 # a command that fails leaves nothing behind.
 _ROOT_NAME = ".operations"

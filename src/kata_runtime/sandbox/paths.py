@@ -1,23 +1,12 @@
-"""What lies where in the directory of a sandbox (mode 0700, owner root)."""
+"""Where the files and sockets of a sandbox are: the only place that knows.
+
+Everything else asks ``SandboxPaths``, so that a sandbox which another program started can be adopted by giving its
+sockets other names here.
+"""
 
 from __future__ import annotations
 
-RECORD = "record.json"
-LOCK = "lock"
-MONITOR = "monitor.sock"
-CONTROL = "control.sock"
-QEMU_LOG = "qemu.log"
-CONSOLE_LOG = "console.log"
-
-# Of a sandbox that holds containers of engines: their mounts, the same as the guest is served it, and who serves.
-MOUNTS = "mounts"
-SHARED = "shared"
-VIRTIOFSD = "virtiofsd.sock"
-VIRTIOFSD_LOG = "virtiofsd.log"
-NETWORK_LOG = "network.log"
-# Of each container of an engine; that of a pod's other container is nothing but a directory with these.
-CONTAINER = "container.json"
-SANDBOX_LINK = "sandbox"
+from kata_runtime.named_tuple import NamedTuple
 
 # The last one is kept for short commands of the runtime itself, so that long ones of users never block it.
 # At boot each port takes one of the 32 buffers for control messages, and one that connects another; QEMU drops what
@@ -26,16 +15,92 @@ EXEC_PORTS = 24
 RUNTIME_EXEC_PORT = EXEC_PORTS - 1
 
 
-def undo_file(kind: str) -> str:
-    """What pending work of a kind is undone to."""
-    return f"{kind}-undo.json"
+class SandboxPaths(NamedTuple):
+    """The paths of one sandbox; ``directory`` has mode 0700 and belongs to root.
 
+    A container that joined the pod of another has a directory of its own, with ``container`` and ``sandbox_link`` only.
+    """
 
-def exec_socket(number: int) -> str:
-    """The socket of exec port ``number``."""
-    return f"exec-{number}.sock"
+    directory: str
 
+    @property
+    def record(self) -> str:
+        """What the runtime knows of the sandbox (``record.Record``)."""
+        return f"{self.directory}/record.json"
 
-def exec_lock(number: int) -> str:
-    """Whoever holds it uses exec port ``number``."""
-    return f"exec-{number}.lock"
+    @property
+    def lock(self) -> str:
+        """Held by whoever works on the sandbox."""
+        return f"{self.directory}/lock"
+
+    @property
+    def operations(self) -> str:
+        """Durations and failures of commands (``operation_counters``)."""
+        return f"{self.directory}/operations"
+
+    @property
+    def monitor(self) -> str:
+        """The socket of QEMU's monitor."""
+        return f"{self.directory}/monitor.sock"
+
+    @property
+    def control(self) -> str:
+        """The socket of the agent's control port."""
+        return f"{self.directory}/control.sock"
+
+    @property
+    def console_log(self) -> str:
+        """The last output of the guest's console."""
+        return f"{self.directory}/console.log"
+
+    @property
+    def qemu_log(self) -> str:
+        """The last output of QEMU itself."""
+        return f"{self.directory}/qemu.log"
+
+    @property
+    def mounts(self) -> str:
+        """The mounts of an engine's containers, as the host makes them."""
+        return f"{self.directory}/mounts"
+
+    @property
+    def shared(self) -> str:
+        """``mounts`` as virtiofsd serves it to the guest."""
+        return f"{self.directory}/shared"
+
+    @property
+    def virtiofsd(self) -> str:
+        """The socket of virtiofsd."""
+        return f"{self.directory}/virtiofsd.sock"
+
+    @property
+    def virtiofsd_log(self) -> str:
+        """The output of virtiofsd."""
+        return f"{self.directory}/virtiofsd.log"
+
+    @property
+    def network_log(self) -> str:
+        """What could not be mirrored from the network namespace."""
+        return f"{self.directory}/network.log"
+
+    @property
+    def container(self) -> str:
+        """The record of an engine's container."""
+        return f"{self.directory}/container.json"
+
+    @property
+    def sandbox_link(self) -> str:
+        """A symbolic link to the directory of the pod that the container joined."""
+        return f"{self.directory}/sandbox"
+
+    def undo_file(self, kind: str) -> str:
+        """What pending work of a kind is undone to."""
+        return f"{self.directory}/{kind}-undo.json"
+
+    def exec_socket(self, number: int) -> str:
+        """The socket of exec port ``number``."""
+        return f"{self.directory}/exec-{number}.sock"
+
+    def exec_lock(self, number: int) -> str:
+        """Held by whoever uses exec port ``number``."""
+        return f"{self.directory}/exec-{number}.lock"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 from kata_runtime import fast_json, operation_log
 from kata_runtime.errors import HostError
 from kata_runtime.fast_enum import StrEnum
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.files import replace_whole
+from kata_runtime.sandbox.paths import SandboxPaths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,7 +165,7 @@ def load_record(directory: str) -> Record:
     :raise FileNotFoundError: there is none.
     :raise HostError: it cannot be read, or was written by another version, or is damaged.
     """
-    path = os.path.join(directory, paths.RECORD)
+    path = SandboxPaths(directory).record
     try:
         with open(path, "rb") as file:
             document = fast_json.loads(file.read().decode())
@@ -196,7 +194,7 @@ def save_record(directory: str, record: Record) -> None:
     document: dict[str, Any] = {"version": VERSION, **record._asdict()}
     document["nics"] = [document_of(nic) for nic in record.nics]
     document["pending"] = [_work_document(work) for work in record.pending]
-    path = os.path.join(directory, paths.RECORD)
+    path = SandboxPaths(directory).record
     with operation_log.measured("record", path=path, pending=document["pending"]):
         try:
             replace_whole(path, fast_json.dumps(document).encode())

@@ -8,9 +8,9 @@ from kata_runtime.errors import ContainerError
 from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.guest.answer_limits import DEFAULT
 from kata_runtime.guest.channel import AgentChannel
-from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.identity import resolve, sandbox_of
 from kata_runtime.sandbox.lock import LockFile, LockWait, stops_deferred
+from kata_runtime.sandbox.paths import RUNTIME_EXEC_PORT, SandboxPaths
 from kata_runtime.sandbox.process import held_signals, is_alive
 from kata_runtime.sandbox.record import Record, load_record, save_record
 
@@ -57,8 +57,8 @@ class Session:
         """
         if self._channel is None:
             self._channel = AgentChannel(
-                os.path.join(self._path, paths.CONTROL),
-                os.path.join(self._path, paths.exec_socket(paths.RUNTIME_EXEC_PORT)),
+                SandboxPaths(self._path).control,
+                SandboxPaths(self._path).exec_socket(RUNTIME_EXEC_PORT),
                 self.limits,
             )
         return self._channel
@@ -71,7 +71,7 @@ class Session:
         if self._monitor is None:
             from kata_runtime.vmm.monitor import Monitor
 
-            self._monitor = Monitor.connect(os.path.join(self._path, paths.MONITOR))
+            self._monitor = Monitor.connect(SandboxPaths(self._path).monitor)
         return self._monitor
 
     def save(self, record: Record) -> None:
@@ -140,7 +140,7 @@ def held(root: str, full_id: str, lock_wait: LockWait = _PATIENCE) -> Iterator[N
     :raise DeadlineError: others held it too long.
     """
     try:
-        lock = LockFile(os.path.join(root, full_id, paths.LOCK))
+        lock = LockFile(SandboxPaths(os.path.join(root, full_id)).lock)
     except FileNotFoundError:
         raise _deleted(full_id) from None
     with stops_deferred():

@@ -11,7 +11,7 @@ from kata_runtime import fast_json
 from kata_runtime.errors import HostError, KataError
 from kata_runtime.fast_contextlib import suppress
 from kata_runtime.sandbox.files import replace_whole
-from kata_runtime.sandbox.paths import undo_file
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.pending import begun, ended
 from kata_runtime.sandbox.process import held_signals
 from kata_runtime.sandbox.record import Work
@@ -33,7 +33,7 @@ class UndoFile:
     def __init__(self, session: Session, kind: WorkKind) -> None:
         self._session = session
         self._work = Work(kind)
-        self._path = os.path.join(session.directory, undo_file(kind))
+        self._path = SandboxPaths(session.directory).undo_file(kind)
 
     @property
     def is_begun(self) -> bool:

@@ -14,8 +14,8 @@ import pytest
 
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.crun import Crun, Request, create_request, exec_request
-from kata_runtime.sandbox import paths
 from kata_runtime.sandbox.guest_command import free_port
+from kata_runtime.sandbox.paths import RUNTIME_EXEC_PORT, SandboxPaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,7 +111,7 @@ class Guest:
     def shim(self, request: Request) -> Iterator[Shim]:
         """Relay ``request`` on a free port."""
         with free_port(str(self._sandbox.directory), self._sandbox.id) as number:
-            made = Shim(str(self._sandbox.directory / paths.exec_socket(number)), request)
+            made = Shim(SandboxPaths(str(self._sandbox.directory)).exec_socket(number), request)
             try:
                 yield made
             finally:
@@ -171,7 +171,8 @@ class Guest:
 def guest(sandbox: Sandbox, unique: Callable[[str], str]) -> Iterator[Guest]:
     """The containers of the sandbox that tests share; none may be left."""
     channel = AgentChannel(
-        str(sandbox.directory / paths.CONTROL), str(sandbox.directory / paths.exec_socket(paths.RUNTIME_EXEC_PORT))
+        SandboxPaths(str(sandbox.directory)).control,
+        SandboxPaths(str(sandbox.directory)).exec_socket(RUNTIME_EXEC_PORT),
     )
     try:
         made = Guest(sandbox, channel, unique)

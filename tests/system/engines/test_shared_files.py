@@ -16,7 +16,7 @@ from tests.system.conftest import Sandbox
 from tests.system.engines.conftest import NOTHING, Bundle, Host, record_of
 
 from kata_runtime.guest.channel import AgentChannel
-from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.paths import RUNTIME_EXEC_PORT, SandboxPaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,10 +43,8 @@ def _stopped(pid: int) -> Iterator[None]:
 
 def _mounted(sandbox: Sandbox) -> list[str]:
     """What the guest has mounted below its shared directory, outside of containers."""
-    control, commands = (
-        sandbox.directory / name for name in (paths.CONTROL, paths.exec_socket(paths.RUNTIME_EXEC_PORT))
-    )
-    channel = AgentChannel(str(control), str(commands))
+    paths = SandboxPaths(str(sandbox.directory))
+    channel = AgentChannel(paths.control, paths.exec_socket(RUNTIME_EXEC_PORT))
     try:
         lines = channel.run(["cat", "/proc/mounts"]).stdout.decode().splitlines()
     finally:

@@ -17,7 +17,7 @@ from tests.system.image.private_apt import apt_configuration, other_release
 
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.image import TEST_DESTINATION, Image, build_image
-from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.paths import RUNTIME_EXEC_PORT, SandboxPaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,8 +52,8 @@ def image(other_apt: str) -> Iterator[Image]:
 
 @contextmanager
 def _containers(sandbox: Sandbox, unique: Callable[[str], str]) -> Iterator[Guest]:
-    command_port = str(sandbox.directory / paths.exec_socket(paths.RUNTIME_EXEC_PORT))
-    channel = AgentChannel(str(sandbox.directory / paths.CONTROL), command_port)
+    command_port = SandboxPaths(str(sandbox.directory)).exec_socket(RUNTIME_EXEC_PORT)
+    channel = AgentChannel(SandboxPaths(str(sandbox.directory)).control, command_port)
     try:
         yield Guest(sandbox, channel, unique)
     finally:

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kata_runtime.sandbox import cgroup, paths
+from kata_runtime.sandbox import cgroup
 from kata_runtime.sandbox.confinement import THREADS
 from kata_runtime.sandbox.identity import user_of
+from kata_runtime.sandbox.paths import EXEC_PORTS, SandboxPaths
 from kata_runtime.sandbox.process import processes_of
 from kata_runtime.sandbox.record import load_record
 
@@ -101,8 +102,8 @@ def test_descriptors(sandbox: Sandbox) -> None:
     counts = {name: _descriptors(qemu).count(name) for name in set(_descriptors(qemu))}
     sockets = counts.pop("socket:")
     # A listening socket for the monitor, the control port and each exec port, the console; connections come and go.
-    least = 2 + paths.EXEC_PORTS + 1
-    assert least <= sockets <= least + 2 + paths.EXEC_PORTS
+    least = 2 + EXEC_PORTS + 1
+    assert least <= sockets <= least + 2 + EXEC_PORTS
     assert counts.pop("anon_inode:[eventfd]") < 200
     # The guest's memory twice: as it was handed over, and as QEMU opened it by that descriptor.
     assert {name: number for name, number in counts.items() if not name.startswith("anon_inode:")} == {
@@ -122,7 +123,7 @@ def test_descriptors(sandbox: Sandbox) -> None:
 def test_other_users_cannot_connect(sandbox: Sandbox) -> None:
     """No other user reaches a socket of the sandbox, be it nobody or another sandbox's QEMU; not even its own does."""
     there = sorted(path for path in sandbox.directory.iterdir() if path.suffix == ".sock")
-    assert len(there) == 2 + paths.EXEC_PORTS
+    assert len(there) == 2 + EXEC_PORTS
     assert stat.S_IMODE(sandbox.directory.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in there} == {0o600}
     own = user_of(str(sandbox.directory))
@@ -146,7 +147,7 @@ def test_console_is_kept(sandbox: Sandbox) -> None:
     """What the guest prints after its start is in console.log, at most 128 KiB of it however much it prints."""
     script = "yes 0123456 | head -c 600000 > /dev/console; echo the end > /dev/console"
     assert sandbox.guest("sh", "-c", script).returncode == 0
-    log = sandbox.directory / paths.CONSOLE_LOG
+    log = Path(SandboxPaths(str(sandbox.directory)).console_log)
     assert sandbox.guest("true").returncode == 0
     text = log.read_bytes()
     assert text.endswith(b"0123456\r\nthe end\r\n")
