@@ -21,7 +21,7 @@ from bench.harness import ROUNDS, Taken, bench_runtime, in_turns, machine, ratio
 from bench.raw_machine import arguments_of, raw_machine
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.image import packages
-from kata_runtime.sandbox import paths
+from kata_runtime.sandbox.paths import RUNTIME_EXEC_PORT, SandboxPaths
 from kata_runtime.sandbox.record import load_record
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ def _make_files(directory: Path) -> None:
 
 
 def _read_in_pod(directory: Path, root: str, what: str) -> float:
-    ports = [str(directory / name) for name in (paths.CONTROL, paths.exec_socket(paths.RUNTIME_EXEC_PORT))]
-    channel = AgentChannel(ports[0], ports[1])
+    paths = SandboxPaths(str(directory))
+    channel = AgentChannel(paths.control, paths.exec_socket(RUNTIME_EXEC_PORT))
     try:
         return float(channel.run(["python3", "-c", _READ, root, what], seconds=120).stdout)
     finally:
