@@ -1,6 +1,7 @@
-"""Three of ``contextlib``, whose import with what it brings along takes a third as long as the interpreter's start.
+"""``contextmanager``, ``suppress`` and ``ExitStack`` without ``contextlib`` and the modules that it imports.
 
-They behave as the originals. What ``contextmanager`` makes is no decorator, and ``ExitStack`` has callbacks only.
+Importing those takes a third as long as starting the interpreter. The functions behave as the originals, except that
+the result of ``contextmanager`` cannot be used as a decorator, and ``ExitStack`` has callbacks only.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 else:
 
     class _GeneratorContext:
-        """One use of a function made by ``contextmanager``."""
+        """The context manager that a function decorated with ``contextmanager`` returns."""
 
         __slots__ = ("_generator",)
 
@@ -97,24 +98,24 @@ else:
                     function, arguments, named = self._callbacks.pop()
                     function(*arguments, **named)
             except BaseException:
-                # The rest runs while this error is handled, which thereby becomes the context of another.
+                # The remaining callbacks run inside this handler: so this error is the __context__ of a later one.
                 self.__exit__(kind, value, traceback)
                 raise
             return False
 
         def callback(self, function, /, *arguments, **named):
-            """Call ``function`` at the end."""
+            """Register ``function`` to be called when the stack is closed."""
             self._callbacks.append((function, arguments, named))
             return function
 
         def pop_all(self):
-            """A stack with all callbacks, which this one no longer has."""
+            """Move all callbacks to a new stack and return it."""
             moved = ExitStack()
             moved._callbacks, self._callbacks = self._callbacks, []
             return moved
 
         def close(self):
-            """The end, now."""
+            """Call the callbacks now, the last one first."""
             self.__exit__(None, None, None)
 
 

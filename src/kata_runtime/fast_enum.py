@@ -1,7 +1,7 @@
 """``enum.StrEnum`` and ``enum.IntEnum`` without ``enum``, whose import takes a third of the interpreter's start.
 
-Members have ``name`` and ``value``, compare, hash, print and go into JSON as the text or number that they are; a class
-finds its member by value and iterates over them in order. Flags and aliases are left to the original.
+Members have ``name`` and ``value``; they compare, hash, print and are encoded in JSON as their text or number. Calling
+the class with a value returns its member, and iterating over it returns them in order. There are no flags or aliases.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
 
     class _Maker(type):
-        """Turns the texts or numbers in the body of a class into its members."""
+        """The metaclass: it turns the texts or numbers in the body of a class into members."""
 
         def __new__(mcs, name, bases, namespace):
             made = super().__new__(mcs, name, bases, namespace)

@@ -19,7 +19,7 @@ def _refuse_constant(name: str) -> object:
 
 
 class Decoding:
-    """How a text is decoded: what the scanner asks of ``json.JSONDecoder``, whose arguments these are."""
+    """Settings of the scanner: the attributes that it reads of a ``json.JSONDecoder``, with the same meanings."""
 
     strict = True
     object_hook = None
@@ -39,9 +39,9 @@ class Decoding:
 
 
 def loads(text: str, decoding: Decoding | None = None) -> Any:
-    """The value that a JSON text (RFC 8259) stands for.
+    """Decode a JSON text (RFC 8259).
 
-    :raise ValueError: it is none. :raise RecursionError: it is nested too deeply.
+    :raise ValueError: it is not JSON. :raise RecursionError: it is nested too deeply.
     """
     context: Any = decoding or Decoding()
     try:
@@ -56,7 +56,7 @@ def loads(text: str, decoding: Decoding | None = None) -> Any:
     except StopIteration as error:
         raise ValueError(f"no JSON value at character {error.value}") from None
     except SystemError:
-        # Python 3.11 and 3.12 look for the class of their error in json.decoder, and set none where that is not loaded.
+        # Python 3.11 and 3.12 take JSONDecodeError from json.decoder, and raise SystemError where that is not loaded.
         raise ValueError("no JSON value") from None
     if end != len(stripped):
         raise ValueError(f"more than one JSON value: character {end}")
@@ -64,9 +64,9 @@ def loads(text: str, decoding: Decoding | None = None) -> Any:
 
 
 def dumps(value: object) -> str:
-    """One line of JSON in ASCII, without spaces.
+    """Encode as one line of JSON in ASCII, without spaces.
 
-    :raise TypeError: JSON has no such value. :raise ValueError: it contains itself, or is not a number.
+    :raise TypeError: JSON has no such type. :raise ValueError: the value contains itself, or is NaN or infinite.
     """
     try:
         from _json import encode_basestring_ascii, make_encoder

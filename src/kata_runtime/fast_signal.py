@@ -1,6 +1,6 @@
-"""``signal`` without the enumerations that it makes of its numbers, which take longer than most commands' work.
+"""``signal`` without its enumerations, which take longer to build than most commands take for their work.
 
-The functions and numbers of CPython's own module below it; the numbers are plain ones.
+Functions and constants are those of ``_signal``, CPython's C module; the constants are plain integers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The start of a command, on which most of a short one's time goes.
+"""Fast import of this package's modules when a command starts, which is most of a short command's time.
 
-The import system looks for each of some forty modules along sys.path, suffix by suffix, in Python: that takes as long
-as executing them. ``Finder`` opens the byte code in ``__pycache__`` at once, and takes it when it was compiled by this
-interpreter from the source as it is, or is not to be compared (PEP 552). All else is left to the usual finders.
+The import system searches sys.path for each of some forty modules, suffix by suffix, in Python: that takes as long as
+executing them. ``Finder`` opens the byte code in ``__pycache__`` directly, and uses it if this interpreter compiled it
+and it matches the source, or need not be compared with it (PEP 552). Everything else is left to the usual finders.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _PACKAGE = "kata_runtime"
-# What a .pyc begins with (PEP 552): magic number, flags, and then time and size of the source, or a hash.
+# Header of a .pyc (PEP 552): magic number, flags, and then either time and size of the source, or a hash.
 _HEADER_BYTES = 16
 _BY_TIME, _UNCHECKED = bytes(4), bytes([1, 0, 0, 0])
 _SUFFIX = f".{sys.implementation.cache_tag}.pyc"
-# Modules that are loaded look like garbage to be: the usual 700 objects would have them looked through thirty times.
+# Objects between two collections. Importing creates many objects and no garbage: with the default of 700 there would
+# be thirty collections.
 _GARBAGE_OBJECTS = 10_000
 _new_spec: Callable[..., ModuleSpec] = type(__spec__)
 
 
 def start() -> NoReturn:
-    """Run the command line of this process, with modules from where this one lies."""
+    """Run this process's command line, importing the package from the directory that contains this module."""
     gc.set_threshold(_GARBAGE_OBJECTS)
     sys.meta_path.insert(0, Finder(__file__.rsplit("/", 2)[0]))
     from kata_runtime.cli.main import program
@@ -48,7 +49,7 @@ class Finder:
     def find_spec(
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module ``name``, ready to be executed; None: another finder's business."""
+        """The spec of module ``name``; None leaves it to the other finders."""
         if not name.startswith(_PACKAGE):
             return None
         path = f"{self._source}/{name.replace('.', '/')}"
@@ -66,14 +67,14 @@ class Finder:
 
 
 class _Loader:
-    """Executes code that was found (importlib.abc.Loader)."""
+    """A loader of code that ``Finder`` has read (importlib.abc.Loader)."""
 
     def __init__(self, path: str, code: CodeType) -> None:
         self._path = path
         self._code = code
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """The usual module."""
+        """None: the import system creates the module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's body."""
@@ -82,7 +83,7 @@ class _Loader:
 
 
 def _code_of(directory: str, name: str) -> CodeType | None:
-    """The byte code of ``name``.py, when it is there and can be taken."""
+    """The code object of ``name``.py, or None where its byte code is missing or out of date."""
     try:
         source = posix.stat(f"{directory}/{name}.py")
         opened = posix.open(f"{directory}/__pycache__/{name}{_SUFFIX}", posix.O_RDONLY | posix.O_CLOEXEC)

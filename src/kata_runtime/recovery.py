@@ -1,4 +1,6 @@
-"""Ends what interrupted commands left pending: each kind of work by the part that began it, imported only then."""
+"""Recovery of interrupted commands: finishes or undoes the pending work that a sandbox's record names.
+
+Each kind of work is handled by the module that began it, which is imported only when such work is pending."""
 
 from __future__ import annotations
 
@@ -13,26 +15,27 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.record import Work
     from kata_runtime.sandbox.session import Session
 
-# What needs the guest's consent; everything else takes its kernel alone.
+# The subject whose work can wait for the guest: it must release a device. Other work needs only answers of its kernel.
 _CONSENT = WorkKind.ADD_NIC.subject
 
 
 def recover(session: Session) -> None:
-    """End all pending work.
+    """Finish or undo all pending work.
 
-    :raise KataError: host, QEMU or guest does not do its part.
+    :raise KataError: host, QEMU or guest failed.
     """
     for work in session.record.pending:
         _end(session, work, own=True)
 
 
 def recover_for(session: Session, subject: str, notify: Callable[[str], None], *, changes: bool) -> None:
-    """End the pending work that a command about ``subject`` needs ended, and of the rest what can be.
+    """Finish or undo pending work before a command about ``subject`` runs.
 
-    A command that reads ends only work on its subject, and none that needs the guest's consent; ``notify`` is called
-    for what it cannot end. One that changes something fails for work on its own subject.
+    A command that ``changes`` something handles all pending work, and fails if that is impossible for work on its own
+    subject. A command that only reads handles work on its own subject, and none that can wait for the guest. Other
+    failures are reported to ``notify``, and the work stays pending.
 
-    :raise KataError: host, QEMU or guest does not do its part.
+    :raise KataError: host, QEMU or guest failed.
     """
     for work in session.record.pending:
         own = work.kind.subject == subject

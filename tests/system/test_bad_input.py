@@ -116,7 +116,7 @@ _WRONG_INPUT: list[tuple[bytes, str]] = [
         b'{"device":"a","Device":"b"}',
         "the input has the key 'Device' twice, the first time as 'device'; keep one of them",
     ),
-    (b"{} x", "the input goes on after its JSON value at line 1 column 4; give one value"),
+    (b"{} x", "the input continues after its JSON value at line 1 column 4; give one value"),
     (b"\xff\xfe\0\1", "the input is not UTF-8: byte 1 is 0xff; give JSON text"),
     (b" " * 20_000_000, "standard input is larger than 16 MiB"),
 ]

@@ -180,7 +180,7 @@ BAD = [
     ),
     (
         ("10.0.0.0/8 - eth9",),
-        "device 'eth9' does not exist in the container; list-ifaces shows what is there",
+        "device 'eth9' does not exist in the container; list-ifaces shows the NICs it has",
     ),
     (
         ("172.16.0.0/16 172.16.0.1 eth-test",),
@@ -260,7 +260,7 @@ def test_nic_just_deleted(wired: Any) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (
         1,
         "null\n",
-        "kata-runtime: device 'eth-test' does not exist in the container; list-ifaces shows what is there\n",
+        "kata-runtime: device 'eth-test' does not exist in the container; list-ifaces shows the NICs it has\n",
     )
     assert _listed_or_none(wired) is None
 

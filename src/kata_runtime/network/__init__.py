@@ -1,1 +1,1 @@
-"""NICs and routes of a running container: the rules of the game, without argv and without printing."""
+"""NICs and routes of a running container. Command lines and output are the business of ``kata_runtime.cli``."""

@@ -1,6 +1,6 @@
-"""An address of IPv4 by DHCP (RFC 2131): busybox's client in the guest, which goes on running to renew the lease.
+"""DHCP (RFC 2131) for a NIC: busybox's client in the guest, which keeps running to renew the lease.
 
-What the lease holds never comes to the host as text: the address is read from the guest's kernel, as that of any NIC.
+The host never parses the lease: it reads the resulting address from the guest's kernel, as for any NIC.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.guest.channel import AgentChannel
 
-# One packet a second; the first is often lost while a switch learns of the port.
+# DISCOVER packets, one a second; the first is often lost while a switch takes up the new port.
 _ATTEMPTS = 10
 _SECONDS = _ATTEMPTS + 5.0
 _STOP_SECONDS = 5.0
 
-# Called by the client with what happened as $1 and the lease in the environment (busybox, examples/udhcp). A lease like
-# the one before changes nothing. Classless routes replace the router (RFC 3442); a default route that another interface
-# has stays. An MTU only gets smaller: the larger one was refused or chosen for the NIC.
+# Called by the client with the event as $1 and the lease in the environment (busybox, examples/udhcp). A lease equal to
+# the previous one changes nothing. Classless routes replace the router option (RFC 3442); a default route through
+# another interface is kept. The MTU is only ever lowered: the NIC was added with the largest that it may have.
 _HOOK = """\
 #!/bin/sh
 lease=/run/kata-dhcp/$interface.lease
@@ -66,7 +66,7 @@ $mtu"
 esac
 exit 0
 """
-# With an address the client goes on in the background, and this ends with 0.
+# Once it has an address, udhcpc moves to the background and the command exits with 0.
 _START = f"""\
 umask 077
 mkdir -p /run/kata-dhcp && cat >/run/kata-dhcp/hook && chmod 700 /run/kata-dhcp/hook || exit 125
@@ -81,16 +81,16 @@ rm -f "$1.pid" "$1.lease"
 
 
 class Lease(NamedTuple):
-    """What a NIC has by DHCP: addresses as ``172.16.0.3/16``, and the MTU, which may be less than asked for."""
+    """The result of DHCP: addresses as ``172.16.0.3/16``, and the MTU, which may be less than requested."""
 
     addresses: tuple[str, ...]
     mtu: int
 
 
 def start(channel: AgentChannel, index: int, name: str) -> Lease:
-    """Have the guest get an address for its interface ``name``, which is up, and keep it.
+    """Start the client for interface ``name``, which must be up, and wait for its first lease.
 
-    :raise GuestError: no server gave one. :raise KernelError, ProtocolError, DeadlineError: the guest failed.
+    :raise GuestError: no server offered one. :raise KernelError, ProtocolError, DeadlineError: the guest failed.
     """
     before = _addresses(channel, index)
     done = channel.run(["sh", "-c", _START, "sh", name], _HOOK.encode(), seconds=_SECONDS)
@@ -107,7 +107,7 @@ def start(channel: AgentChannel, index: int, name: str) -> Lease:
 
 
 def stop(channel: AgentChannel, name: str) -> None:
-    """End the client of interface ``name``; a guest that does not do its part keeps only what is its own."""
+    """Stop the client of interface ``name``. Failures are ignored: the client affects nothing outside its guest."""
     try:
         channel.run(["sh", "-c", _STOP, "sh", name], seconds=_STOP_SECONDS)
     except KataError:

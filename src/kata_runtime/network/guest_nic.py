@@ -1,4 +1,4 @@
-"""A NIC as the guest's kernel has it: seen, awaited, configured."""
+"""A NIC in the guest's kernel: reading its state, waiting for it to appear, configuring it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kata_runtime.netlink.link import Link
     from kata_runtime.network.requests import NicRequest
 
-# From QEMU's device_add to the guest's own interface; 60 ms are usual, also without KVM.
+# From QEMU's device_add until the guest's interface appears; 60 ms are usual, also without KVM.
 _ARRIVAL_SECONDS = 20.0
 # Each answer about a NIC is a few KB and takes milliseconds. With the lock held and the NIC half-plugged, a QEMU that
 # stands still is not waited for as long as for the answer to 200,000 rules.
@@ -30,7 +30,7 @@ _ANSWER_SECONDS = 10.0
 
 
 class NicAddress(NamedTuple):
-    """``text`` as ``172.16.0.3/16``; ``is_automatic``: an IPv6 link-local one."""
+    """An address; ``text`` is as ``172.16.0.3/16``, ``is_automatic`` whether it is IPv6 link-local."""
 
     text: str
     is_automatic: bool
@@ -46,16 +46,16 @@ class NicState(NamedTuple):
 
 
 class Arrivals:
-    """Interfaces of the guest: those that were there, and then new ones."""
+    """A subscription to new interfaces of the guest, with those that existed before (``links_before``)."""
 
     def __init__(self, subscription: Subscription, links_before: list[NicState]) -> None:
         self._subscription = subscription
         self.links_before = links_before
 
     def wait(self, mac: str) -> int:
-        """The index of the interface with this MAC address, once the kernel announces it.
+        """Wait until the kernel announces an interface with this MAC address; return its index.
 
-        :raise DeadlineError: it does not.
+        :raise DeadlineError: it does not announce one.
         """
         found: list[int] = []
 
@@ -69,7 +69,7 @@ class Arrivals:
 
 @contextmanager
 def watch(channel: AgentChannel) -> Iterator[Arrivals]:
-    """Listen for new interfaces from now on; meanwhile the guest's answers are waited for as those of a NIC.
+    """Subscribe to new interfaces; until the block ends, the guest's answers have the deadline of NIC changes.
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
@@ -77,12 +77,12 @@ def watch(channel: AgentChannel) -> Iterator[Arrivals]:
         channel.answering_within(_ANSWER_SECONDS),
         channel.subscribe(Family.ROUTE, RTNLGRP_LINK, confirmed=False) as subscription,
     ):
-        # The answer to the dump confirms the subscription.
+        # Requests are answered in order, so an answer to the dump means that the subscription is active.
         yield Arrivals(subscription, read_states(call(channel, Family.ROUTE, dump_links()), []))
 
 
 def read_states(links: list[Message], addresses: list[Message]) -> list[NicState]:
-    """The interfaces of a dump of links with those of a dump of addresses.
+    """Combine a dump of links with a dump of addresses.
 
     :raise ProtocolError: the bytes break the format.
     """
@@ -93,9 +93,9 @@ def read_states(links: list[Message], addresses: list[Message]) -> list[NicState
 
 
 def configure(channel: AgentChannel, index: int, request: NicRequest) -> None:
-    """Name, MTU, addresses, up: in one block.
+    """Set name, MTU and addresses and bring the interface up, in one message to the guest.
 
-    :raise InputError, ConflictError, KernelError: the kernel refused one; others may be done.
+    :raise InputError, ConflictError, KernelError: the kernel refused one; others may have been applied.
     """
     requests = [set_link(index, name=request.name), set_link(index, mtu=request.mtu)]
     requests += [add_address(index, address.packed, address.prefix_length) for address in request.addresses]

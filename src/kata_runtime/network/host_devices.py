@@ -1,4 +1,4 @@
-"""What the NICs of a container are connected to on this host: devices, bridges, peers, ports of Open vSwitch."""
+"""The host's side of a container's NICs: devices, bridges, veth peers, ports of Open vSwitch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMED_NAMESPACES = "/run/netns"  # ip-netns(8)
 
 
 class HostLink(NamedTuple):
-    """An interface of this host; ``kind`` is the kernel's word for it ("tun", "veth"), empty for hardware."""
+    """An interface of this host; ``kind`` is IFLA_INFO_KIND ("tun", "veth"), empty for hardware."""
 
     name: str
     kind: str
@@ -36,9 +36,9 @@ class HostLink(NamedTuple):
 
 
 class Bridge(NamedTuple):
-    """What a device is a port of; ``kind`` is "bridge", "openvswitch", "bond" or another master's.
+    """The master of a device; ``kind`` is "bridge", "openvswitch", "bond" or another kind of master.
 
-    ``datapath`` and ``tag`` are Open vSwitch's; ``error`` is its sentence on why the port does not work.
+    ``datapath``, ``tag`` and ``error`` (why the port does not work) come from Open vSwitch.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Bridge(NamedTuple):
 
 
 class HostSide(NamedTuple):
-    """The host's side of a NIC; ``device`` is None of a vhost-user NIC, or where it cannot be found.
+    """The host's side of a NIC; ``device`` is None for a vhost-user NIC, or where it cannot be found.
 
-    ``namespace`` is where it lies: the path of its file, empty for the one that the command runs in. ``peer`` is the
-    other end of a veth. ``missing`` says in words why nothing is known of the device. ``addressed`` are those of device
-    and bridge that have an address of their own, so that the host itself can be reached.
+    ``namespace`` is the path of the device's network namespace, empty for the command's own. ``peer`` is the other end
+    of a veth. ``missing`` is the reason why nothing is known of the device. ``addressed`` names those of device and
+    bridge that have an IP address of their own, by which the host itself can be reached.
     """
 
     device: HostLink | None
@@ -67,7 +67,7 @@ class HostSide(NamedTuple):
 
 
 class _Links:
-    """The interfaces of the namespaces that were looked at, each read once."""
+    """A cache of the interfaces of network namespaces, each read once."""
 
     def __init__(self) -> None:
         with OwnNamespace() as own:
@@ -76,7 +76,7 @@ class _Links:
         self._addressed: dict[str, frozenset[int]] = {}
 
     def path_of(self, identity: str, recorded: str) -> str | None:
-        """How a namespace can be entered: its path, empty for the own one, None where it has no name."""
+        """The path to enter a namespace by: empty for the command's own, None where it is bound to no file."""
         if identity == self._own:
             return ""
         candidates = [recorded] if recorded else []
@@ -106,14 +106,14 @@ class _Links:
                     transport = opened.enter_context(LocalTransport())
                 links, addresses = call_each(transport, Family.ROUTE, [dump_detailed_links(), dump_addresses()])
             self._read[path] = detailed_links_of(links)
-            # The kernel gives everything a link-local address of IPv6.
+            # Link-local ones of IPv6 do not count: the kernel gives every interface one.
             self._addressed[path] = frozenset(
                 each.index for each in addresses_of(addresses) if each.address[:2] != b"\xfe\x80"
             )
         return self._read[path]
 
     def addressed(self, path: str) -> Collection[str]:
-        """The names of the interfaces there that have an address. :raise HostError: as ``of``."""
+        """The names of the interfaces in ``path`` that have an address. :raise HostError: as ``of``."""
         links = self.of(path)
         return {each.link.name for each in links if each.link.index in self._addressed[path]}
 
@@ -156,13 +156,13 @@ def _side(nic: NicRecord, links: _Links, ports: Sequence[SwitchPort]) -> HostSid
 
 
 def host_link(found: DetailedLink) -> HostLink:
-    """What is shown of an interface."""
+    """An interface in the form that users see."""
     link = found.link
     return HostLink(link.name, link.kind, link.mtu, link.is_up, link.carrier)
 
 
 def _peer(found: DetailedLink, path: str, links: _Links) -> tuple[DetailedLink | None, str]:
-    """The other end of a veth, in its own namespace or the command's, and where it is."""
+    """The other end of a veth, if it is in the same namespace or in the command's, with its namespace's path."""
     if found.link.kind != "veth":
         return None, path
     for where in dict.fromkeys((path if found.link.lower else "", "", path)):
@@ -174,7 +174,7 @@ def _peer(found: DetailedLink, path: str, links: _Links) -> tuple[DetailedLink |
 
 
 def _bridge(found: DetailedLink, there: Sequence[DetailedLink], ports: Sequence[SwitchPort]) -> Bridge | None:
-    """The bridge that an interface is a port of, with the other ports."""
+    """The bridge or other master that an interface is a port of, with its other ports."""
     for port in ports:
         if port.name == found.link.name:
             up = next((each.link.is_up for each in there if each.link.name == port.bridge), False)

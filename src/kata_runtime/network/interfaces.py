@@ -1,7 +1,7 @@
 """NICs of a running container: add, list, delete.
 
-A NIC lives in four places: the record, QEMU's back end, QEMU's device, the guest's kernel. The record names
-the work before it begins, and whoever finds it there ends it.
+A NIC has state in four places: the record, QEMU's back end, QEMU's device, the guest's kernel. The intended change is
+written to the record before it begins; if the command is interrupted, the next one finishes or undoes it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _MTU_MIN_IPV6 = 1280
 
 
 class AddedNic(NamedTuple):
-    """Where a NIC went: ``<slot>.<function of the root port>/<slot behind it>``, hexadecimal.
+    """A NIC that was added; its PCI path is ``<slot>.<function of the root port>/<slot behind it>``, hexadecimal.
 
-    ``note`` says in a line what the NIC has less than asked for; empty when it has all. ``leased`` are its addresses by
-    DHCP, as ``172.16.0.3/16``.
+    ``note`` is one line on what the NIC lacks of the request, empty when it lacks nothing. ``leased`` are its addresses
+    by DHCP, as ``172.16.0.3/16``.
     """
 
     pci_address: str
@@ -46,7 +46,7 @@ class AddedNic(NamedTuple):
 
 
 class ListedNic(NamedTuple):
-    """A NIC as the guest's kernel sees it; ``ip`` as ``172.16.0.3/16``."""
+    """A NIC as the guest's kernel reports it; ``ip`` as ``172.16.0.3/16``."""
 
     name: str
     mac: str
@@ -55,7 +55,7 @@ class ListedNic(NamedTuple):
 
 
 def list_interfaces(session: Session) -> list[ListedNic]:
-    """The NICs added by kata-network, in the order they were added, as the guest's kernel has them now.
+    """The NICs added by kata-network, in the order they were added, with the guest's current names, MTUs and addresses.
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
@@ -63,7 +63,7 @@ def list_interfaces(session: Session) -> list[ListedNic]:
 
 
 def read_interfaces(session: Session) -> list[tuple[NicRecord, ListedNic | None]]:
-    """The NICs of ``list_interfaces`` with what is recorded of them; None is one that the guest lacks.
+    """The NICs added by kata-network with their records; None for one that the guest does not have.
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
@@ -80,40 +80,40 @@ def read_interfaces(session: Session) -> list[tuple[NicRecord, ListedNic | None]
 
 
 def _listed(nic: NicRecord, state: NicState) -> ListedNic:
-    """In the order asked for, then what the guest has besides; the kernel lists IPv6 addresses newest first."""
+    """Addresses in the order of the request, then others that the guest has; the kernel lists IPv6 newest first."""
     asked = {_canonical(address): place for place, address in enumerate(nic.addresses)}
-    # The kernel gives every NIC a link-local address by itself; it is listed only when it was asked for.
+    # The kernel gives every NIC a link-local address by itself; it is listed only when it was requested.
     shown = [address.text for address in state.addresses if not address.is_automatic or address.text in asked]
     shown.sort(key=lambda text: asked.get(text, len(asked)))
     return ListedNic(state.name, state.mac, shown, state.mtu)
 
 
 def _canonical(address: str) -> str:
-    """An address as the kernel's bytes are written, however it was spelled."""
+    """An address in canonical spelling, as addresses read from the kernel are written."""
     text, _, length = address.partition("/")
     return f"{format_address(packed_address(text) or b'')}/{length}"
 
 
 def find_record(session: Session, name: str) -> NicRecord | None:
-    """What is recorded of NIC ``name`` that kata-network added."""
+    """The record of NIC ``name``, if kata-network added it."""
     return next((nic for nic in session.record.nics if nic.name == name and not nic.carried_from), None)
 
 
 def add_interface(session: Session, request: NicRequest) -> AddedNic:
     """Plug a NIC into the running VM and configure it in the guest, or leave everything as it was.
 
-    :raise InputError, ConflictError, LimitError: what is asked for is not possible here.
+    :raise InputError, ConflictError, LimitError: the request is not possible in this container.
     :raise HostError, QemuError, GuestError, KernelError, DeadlineError: host, QEMU or guest failed.
     """
     from kata_runtime.network.endpoint import endpoint_class, kind_of
     from kata_runtime.network.namespace import OwnNamespace
     from kata_runtime.sandbox.record import EndpointKind
 
-    # The guest's agent begins to answer while this host's side is looked at.
+    # Connect first: the agent gets ready while the host's side is checked.
     session.channel()
     kind = kind_of(request)
     with OwnNamespace() as namespace:
-        nic = place(session, request, kind, namespace.identity if kind == EndpointKind.TAP else "")
+        nic = new_nic(session, request, kind, namespace.identity if kind == EndpointKind.TAP else "")
         return plug_nic(session, request, nic, endpoint_class(kind)(session, nic, namespace))
 
 
@@ -124,9 +124,9 @@ def plug_nic(
     endpoint: Endpoint,
     complete: Callable[[], list[str]] = list,
 ) -> AddedNic:
-    """Plug ``endpoint`` as the NIC that ``place`` described, or leave everything as it was; closes ``endpoint``.
+    """Plug ``endpoint`` as the NIC ``nic`` of ``new_nic``, or leave everything as it was; closes ``endpoint``.
 
-    ``complete`` does what is left to do when the guest has the NIC, and returns notes for the user.
+    ``complete`` is called when the NIC is configured in the guest, as the last step, and returns notes for the user.
 
     :raise ConflictError, LimitError, HostError, QemuError, GuestError, KernelError, DeadlineError: see add_interface.
     """
@@ -152,7 +152,7 @@ def plug_nic(
             except BaseException:
                 _undo_addition(session, work)
                 raise
-            # Taken over from another host, a port is this NIC's from now on: deleted, it does not go back.
+            # A port that was taken over from another host is not bound to that host again when this NIC is deleted.
             added = nic if nic.port is None else nic._replace(port=nic.port._replace(previous_host=""))
             session.save(ended(session.record, work)._replace(nics=(*session.record.nics, added)))
     finally:
@@ -161,7 +161,7 @@ def plug_nic(
 
 
 def _lease(channel: AgentChannel, nic: NicRecord, index: int, notes: list[str]) -> tuple[str, ...]:
-    """The NIC's addresses by DHCP, where it was asked for."""
+    """Run DHCP where it was requested, and return the addresses; a smaller MTU is added to ``notes``."""
     if not nic.dhcp:
         return ()
     from kata_runtime.network import dhcp_client
@@ -173,7 +173,7 @@ def _lease(channel: AgentChannel, nic: NicRecord, index: int, notes: list[str]) 
 
 
 def _use_queues(session: Session, nic: NicRecord, index: int) -> str:
-    """Switch the guest to the NIC's queue pairs; a note when it cannot use them all."""
+    """Enable the NIC's queue pairs in the guest; returns a note when it cannot use them all, or an empty text."""
     if nic.queues < 2:
         return ""
     from kata_runtime.network.queues import use_queues
@@ -190,10 +190,10 @@ def _use_queues(session: Session, nic: NicRecord, index: int) -> str:
 
 
 def delete_interface(session: Session, name: str) -> None:
-    """Take a NIC out of the running VM; the host's side of it stays.
+    """Unplug a NIC from the running VM; its device on the host is kept.
 
-    :raise InputError: kata-network added none of that name.
-    :raise DeadlineError: the guest does not let go; the NIC stays recorded and can be deleted again.
+    :raise InputError: kata-network added no NIC of that name.
+    :raise DeadlineError: the guest does not release it; the NIC stays recorded and can be deleted again.
     :raise QemuError: QEMU refused or ended.
     """
     nic = find_record(session, name)
@@ -205,7 +205,7 @@ def delete_interface(session: Session, name: str) -> None:
             finish(session, work)
             return
     if any(work.nic_name == name for work in session.recovered):
-        # Of an earlier command that was interrupted; the recovery before this one took the NIC out.
+        # Its addition or deletion was interrupted, and the recovery that preceded this command has unplugged it.
         return
     raise InputError(
         f"container {session.container_id} has no NIC {name!a} that was added with add-iface",
@@ -215,7 +215,7 @@ def delete_interface(session: Session, name: str) -> None:
 
 
 def remove_nic(session: Session, nic: NicRecord) -> None:
-    """Take a recorded NIC out of the running VM, and away what was made for it on the host.
+    """Unplug a recorded NIC from the running VM, and delete what ``plug`` created for it on the host.
 
     :raise DeadlineError, QemuError, HostError: as ``delete_interface``.
     """
@@ -227,7 +227,7 @@ def remove_nic(session: Session, nic: NicRecord) -> None:
         from kata_runtime.vmm.monitor import UnansweredError
 
         # The guest or QEMU refused, and the NIC is still there: it stays in the record, and can be deleted again. After
-        # other failures, such as an answer that was lost or a full disk, it may be gone: the work stays pending.
+        # other failures, such as a lost answer or a full disk, it may be gone: the work stays pending.
         is_unknown = isinstance(error, UnansweredError) or (isinstance(error, QemuError) and not error.error_class)
         if not is_unknown:
             session.save(ended(session.record, work))
@@ -235,7 +235,7 @@ def remove_nic(session: Session, nic: NicRecord) -> None:
 
 
 def _check_mtu(request: NicRequest) -> None:
-    """What the guest's kernel would refuse, before anything is touched."""
+    """Refuse an MTU that the guest's kernel would refuse, before anything is changed."""
     if request.mtu < _MTU_MIN:
         raise InputError(
             f"mtu {request.mtu} is too small: the container's kernel takes {_MTU_MIN} or more for Ethernet",
@@ -248,10 +248,11 @@ def _check_mtu(request: NicRequest) -> None:
         )
 
 
-def place(session: Session, request: NicRequest, kind: EndpointKind, namespace: str) -> NicRecord:
-    """A free root port, when device, name and MAC are not in use and the guest's kernel takes the MTU.
+def new_nic(session: Session, request: NicRequest, kind: EndpointKind, namespace: str) -> NicRecord:
+    """The record of a NIC to be added, at a free root port.
 
-    :raise InputError, ConflictError, LimitError: one is not possible here.
+    :raise InputError: the guest's kernel would refuse the MTU. :raise ConflictError: device, name or MAC is in use.
+    :raise LimitError: there is no free root port.
     """
     from kata_runtime.sandbox.record import NicRecord
 
@@ -288,7 +289,7 @@ def place(session: Session, request: NicRequest, kind: EndpointKind, namespace: 
 def _refuse_conflicts(
     request: NicRequest, namespace: str, added: Sequence[NicRecord], half_added: Sequence[NicRecord]
 ) -> None:
-    """Device, name and MAC each serve one NIC of the container."""
+    """Refuse a device, name or MAC that another NIC of the container has."""
     for nic in half_added:
         if (
             (nic.namespace, nic.device) == (namespace, request.device)
@@ -297,7 +298,7 @@ def _refuse_conflicts(
         ):
             raise ConflictError(
                 f"NIC {nic.name!a} on device {nic.device!a}, whose addition was interrupted, is still in the container",
-                hint="del-iface waits until the container lets go of it",
+                hint="del-iface waits until the container releases it",
             )
     for nic in added:
         if (nic.namespace, nic.device) == (namespace, request.device):
@@ -312,7 +313,7 @@ def _refuse_conflicts(
 
 
 def _check_guest(states: Sequence[NicState], request: NicRequest) -> None:
-    """Names and MACs that the guest has from elsewhere."""
+    """Refuse a name or MAC of an interface that is in the guest, but not in the record."""
     for state in states:
         if state.name == request.name:
             raise ConflictError(
@@ -323,7 +324,7 @@ def _check_guest(states: Sequence[NicState], request: NicRequest) -> None:
 
 
 def _begin_addition(session: Session, nic: NicRecord) -> Work:
-    """Write the intention down, unless another sandbox took the device meanwhile."""
+    """Write the intended addition to the record, unless another sandbox has taken the device meanwhile."""
     from kata_runtime.sandbox.lock import global_lock
     from kata_runtime.sandbox.record import Work, WorkKind
 
@@ -335,7 +336,7 @@ def _begin_addition(session: Session, nic: NicRecord) -> Work:
 
 
 def _refuse_foreign(session: Session, nic: NicRecord) -> None:
-    """A TAP would be refused by the kernel, too, but not with the name of who has it."""
+    """Refuse a device of another sandbox, and name that; the kernel would refuse a TAP without saying who has it."""
     from kata_runtime.sandbox.neighbours import user_of_device
 
     other = user_of_device(session.root, session.container_id, nic.namespace, nic.device)
@@ -346,7 +347,7 @@ def _refuse_foreign(session: Session, nic: NicRecord) -> None:
 
 
 def _undo_addition(session: Session, work: Work) -> None:
-    """Take out what there is of the NIC; what cannot be taken out now stays pending."""
+    """Unplug as much of the NIC as was plugged; what cannot be unplugged now stays pending."""
     try:
         recover(session, work)
     except KataError:

@@ -1,7 +1,7 @@
-"""Makes the guest's interfaces, addresses, routes and neighbours follow those of its network namespace.
+"""Applies changes of a network namespace's interfaces, addresses, routes and neighbours to the guest.
 
-Only what changed there is changed in the guest: a route that was added or deleted with kata-network stays so until the
-namespace has something new to say of the same destination.
+Only what changed there is changed in the guest: a route that was added or deleted with kata-network stays so until a
+route of the namespace to the same destination changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from kata_runtime.netlink.route import Route
     from kata_runtime.netlink.transport import Transport
 
-# The first does it; a second puts back what the kernel took away on its own, as secondary addresses with their primary.
+# The second round adds again what the kernel deleted by itself in the first, such as secondary addresses with their
+# primary one.
 _PASSES = 3
 _OF_A_LINK = ("mac", "mtu", "state")
 
@@ -31,7 +32,7 @@ class _Guest(NamedTuple):
     routes: list[Route]
 
     def has_all(self, fact: str) -> bool:
-        """Whether the interfaces that a fact is about are there."""
+        """Whether the guest has all interfaces that a fact names."""
         return all(name in self.indexes for name in names_in(fact) if name)
 
 
@@ -41,15 +42,15 @@ class _Step(NamedTuple):
 
 
 def mirror(guest: Transport, before: Sequence[str], after: Sequence[str]) -> dict[str, KataError]:
-    """Change in the guest what differs between two states of its namespace; what its kernel refused, and why.
+    """Apply the difference between two states of the namespace to the guest; returns its kernel's refusals by fact.
 
-    It can be repeated: what is done already is left alone.
+    It can be repeated: what is in place already is not touched.
 
     :raise GuestError, ProtocolError, DeadlineError: the channel failed.
     """
     known, target = set(before), set(after)
     state = _look(guest)
-    # What the container's user took away stays away.
+    # What the container's user deleted is not added again.
     kept = [fact for fact in after if fact not in known or fact in state.facts]
     refused: dict[str, KernelError] = {}
     for _ in range(_PASSES):
@@ -79,7 +80,7 @@ def _change(guest: Transport, steps: list[_Step]) -> dict[str, KernelError]:
 
 
 def _steps(state: _Guest, kept: list[str], missing: list[str], leaving: list[str]) -> list[_Step]:
-    """New addresses before the routes that may need them, old ones after those that need them no longer."""
+    """The changes in order: addresses are added before routes that may need them, and deleted after those routes."""
     possible = [fact for fact in missing if state.has_all(fact)]
     steps = []
     for kind in (*_OF_A_LINK, "address"):
@@ -91,7 +92,7 @@ def _steps(state: _Guest, kept: list[str], missing: list[str], leaving: list[str
 
 
 def _route_steps(state: _Guest, kept: list[str], missing: list[str], leaving: list[str]) -> list[_Step]:
-    """A destination of which the namespace has news becomes what it is there; others lose what went."""
+    """Destinations with new routes in the namespace get its routes to them; others only lose those deleted there."""
     going = {route_in(fact, state.indexes).payload for fact in leaving if kind_of(fact) == "route"}
     current = group(state.routes)
     wanted: Groups = {

@@ -19,7 +19,7 @@ _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 
 
 class Namespace:
-    """An open network namespace, which thereby goes on existing; a context manager."""
+    """An open network namespace; it exists as long as it is open. A context manager."""
 
     def __init__(self, path: str) -> None:
         """``path`` is a bound file such as /run/netns/NAME, or /proc/PID/ns/net.
@@ -32,7 +32,7 @@ class Namespace:
         except OSError as error:
             raise HostError.of(f"cannot open the network namespace {path!a}", error) from error
         found = os.fstat(self._fd)
-        # What records name it by, as long as it exists: 4:4026531840.
+        # Device and inode number, by which records name it: 4:4026531840.
         self.identity = f"{found.st_dev}:{found.st_ino}"
 
     def __enter__(self) -> Self:
@@ -46,9 +46,9 @@ class Namespace:
         os.close(self._fd)
 
     def run(self, function: Callable[[], T], /) -> T:
-        """What ``function`` returns when it is called in this namespace.
+        """Call ``function`` in this namespace and return its result.
 
-        In a thread of its own, which ends afterwards: nothing can come back into the wrong namespace.
+        It runs in a thread of its own, which then ends: so no thread has to return to its previous namespace.
 
         :raise HostError: the namespace cannot be entered.
         """
@@ -62,7 +62,7 @@ class Namespace:
             return thread.submit(work).result()
 
     def transport(self) -> LocalTransport:
-        """A way to this host's kernel, for interfaces, addresses and routes of this namespace."""
+        """A netlink socket for the interfaces, addresses and routes of this namespace."""
         from kata_runtime.netlink.local import LocalTransport
 
         return LocalTransport(self.run)
@@ -81,7 +81,7 @@ class Namespace:
 
 
 class OwnNamespace(Namespace):
-    """That of the calling thread, which is in it already."""
+    """The network namespace of the calling thread."""
 
     def __init__(self) -> None:
         """Open it.
@@ -91,5 +91,5 @@ class OwnNamespace(Namespace):
         super().__init__("/proc/thread-self/ns/net")
 
     def run(self, function: Callable[[], T], /) -> T:
-        """What ``function`` returns."""
+        """Call ``function`` and return its result; the thread is in the namespace already."""
         return function()

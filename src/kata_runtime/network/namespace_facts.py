@@ -1,4 +1,4 @@
-"""What a network namespace holds, one line a fact: the same words for the namespace on the host and for the guest.
+"""The contents of a network namespace as lines of text ("facts"), in the same form for host and guest.
 
     mtu eth0 1500
     mac eth0 02:42:20:6e:03:01
@@ -7,7 +7,7 @@
     neighbour eth0 0a580001...   address and hardware address, hexadecimal
     route eth0/eth1 0200...      as in netlink.portable, each next hop's interface being its place in the list
 
-Facts are compared as text, kept in the record as text, and made requests for the guest's kernel.
+Facts are compared as text, stored in the record as text, and translated to requests to the guest's kernel.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _MAC_BYTES = 6
 
 
 class Holdings(NamedTuple):
-    """One look at a kernel: interfaces, addresses, routes and neighbours."""
+    """A snapshot of a kernel's interfaces, addresses, routes and neighbours."""
 
     links: list[Link]
     addresses: list[Message]
@@ -59,14 +59,14 @@ class Holdings(NamedTuple):
     neighbours: list[Message]
 
     def configured(self) -> set[int]:
-        """The interfaces that somebody gave an address."""
+        """The indexes of interfaces with an address that is not an automatic one."""
         return {found.interface for found in self._portable() if not found.is_automatic}
 
     def _portable(self) -> list[PortableAddress]:
         return portable_addresses(self.addresses, {link.index: link.mac for link in self.links})
 
     def facts(self, names: Mapping[int, str]) -> list[str]:
-        """The facts about the interfaces ``names``, by their index; of lo only routes."""
+        """The facts about the interfaces in ``names`` (index to name); for lo only routes."""
         found = [fact for link in self.links if link.index in names for fact in _link_facts(link, names[link.index])]
         own = {link.index: names[link.index] for link in self.links if link.index in names and not link.is_loopback}
         found += [
@@ -84,7 +84,7 @@ class Holdings(NamedTuple):
 
 
 def read_holdings(transport: Transport) -> Holdings:
-    """Look at a kernel, in one round trip.
+    """Read a snapshot in one round trip.
 
     :raise KernelError, ProtocolError: as ``call_each``.
     """
@@ -95,17 +95,17 @@ def read_holdings(transport: Transport) -> Holdings:
 
 
 def kind_of(fact: str) -> str:
-    """The first word."""
+    """The kind of a fact: its first word, such as ``route``."""
     return fact.partition(" ")[0]
 
 
 def names_in(fact: str) -> list[str]:
-    """The interfaces that a fact is about."""
+    """The names of the interfaces in a fact."""
     return fact.split(" ")[1].split("/")
 
 
 def addition(fact: str, indexes: Mapping[str, int]) -> Request:
-    """What makes a fact true that is no route; ``indexes`` are those of the kernel that is asked.
+    """The request that makes a fact true, unless it is a route; ``indexes`` are the interfaces of that kernel.
 
     :raise KeyError: it has no such interface.
     """
@@ -126,7 +126,7 @@ def addition(fact: str, indexes: Mapping[str, int]) -> Request:
 
 
 def removal(fact: str, indexes: Mapping[str, int]) -> Request:
-    """What takes an address or a neighbour away.
+    """The request that deletes the address or neighbour of a fact.
 
     :raise KeyError: as ``addition``.
     """
@@ -138,7 +138,7 @@ def removal(fact: str, indexes: Mapping[str, int]) -> Request:
 
 
 def route_in(fact: str, indexes: Mapping[str, int]) -> Route:
-    """The route of a fact for the kernel with these interfaces.
+    """The route of a fact, with the indexes of the kernel that gets it.
 
     :raise KeyError: as ``addition``.
     """
@@ -147,7 +147,7 @@ def route_in(fact: str, indexes: Mapping[str, int]) -> Route:
 
 
 def describe(fact: str) -> str:
-    """A fact for people: ``route 10.0.0.0/8 via 10.1.0.1 of eth0``."""
+    """A fact in readable form: ``route 10.0.0.0/8 via 10.1.0.1 of eth0``."""
     kind, names, value = fact.split(" ")
     match kind:
         case "address":
@@ -171,10 +171,10 @@ def _link_facts(link: Link, name: str) -> Iterator[str]:
 
 
 def _route_fact(route: Route, names: Mapping[int, str], down: AbstractSet[int]) -> str:
-    """Empty for a route that is not carried: through other interfaces, or made by the kernel from what it heard."""
+    """The fact of a route; empty if it is not mirrored: through other interfaces, or learned from advertisements."""
     if route.protocol in (RTPROT_RA, RTPROT_REDIRECT):
         return ""
-    # The kernel keeps a next hop through an interface that was set down, but takes no new one.
+    # The kernel keeps a next hop through an interface that was set down, but refuses to add one.
     alive = [hop for hop in route.next_hops if hop.interface not in down]
     if 0 < len(alive) < len(route.next_hops):
         route = with_next_hops(route, alive)
@@ -184,6 +184,6 @@ def _route_fact(route: Route, names: Mapping[int, str], down: AbstractSet[int]) 
     through = [names[hop] for hop in hops]
     if set(through) == {"lo"} and route.protocol == RTPROT_KERNEL:
         return ""
-    # A kernel that is asked to replace one next hop by the other must find them in the same order.
+    # Next hops are compared in order when routes are replaced, and so must have one order on host and guest.
     places = {hop: hops.index(hop) + 1 for hop in hops}
     return f"route {'/'.join(through)} {portable_route(route, places).payload.hex()}"

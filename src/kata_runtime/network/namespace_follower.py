@@ -1,4 +1,4 @@
-"""Keeps a running container in step with its network namespace, from within another program's loop."""
+"""Mirrors changes of a network namespace into the running container, from within another program's poll loop."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Follower:
-    """Give ``fileno()`` to a poll loop and call ``ready`` when it is readable: that never waits.
+    """Poll ``fileno()`` and call ``ready`` when it is readable; ``ready`` never blocks.
 
-    The work is done by a thread, since it takes the sandbox's lock and talks to QEMU and the guest. However much
-    changes meanwhile, one more round follows. What could not be done is tried again when the namespace changes again.
+    The work is done by a thread, since it takes the sandbox's lock and waits for QEMU and the guest. Changes during a
+    round cause one further round, however many there are. What failed is tried again at the namespace's next change.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Follower:
         open_session: Callable[[], AbstractContextManager[Session]],
         notify: Callable[[str], None],
     ) -> None:
-        """Follow ``namespace``, beginning with a first look; ``notify`` hears in a line of what cannot be mirrored.
+        """Follow ``namespace``, beginning with a first round; ``notify`` gets a line for each thing that fails.
 
         :raise HostError: the kernel refused.
         """
@@ -47,28 +47,28 @@ class Follower:
         self._thread = ThreadPoolExecutor(1)
         self._round: Future[list[str]] | None = None
         self._due = True
-        # Readable at once, for the first look; then when a round has ended.
+        # Readable now, for the first round; later whenever a round has ended.
         self._ended = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.epoll()
         self._poll.register(self._watch.fileno(), select.EPOLLIN)
         self._poll.register(self._ended, select.EPOLLIN)
 
     def fileno(self) -> int:
-        """One descriptor for all that it waits for."""
+        """The epoll descriptor of everything that the follower waits for."""
         return self._poll.fileno()
 
     @property
     def is_busy(self) -> bool:
-        """Whether a round is under way or about to begin."""
+        """Whether a round is running or due."""
         return self._due or self._round is not None
 
     def ready(self) -> None:
-        """Take notice of what happened.
+        """Read notifications and, if anything changed, start a round.
 
         :raise HostError: the namespace cannot be watched any longer.
         """
         self._due = self._watch.drain() or self._due
-        # Emptied before the round is looked at: one that ends in between is seen now or makes it readable again.
+        # Read before the thread's state: a round that ends in between is seen now or makes it readable again.
         with suppress(BlockingIOError):
             os.eventfd_read(self._ended)
         if self._round is not None and self._round.done():
@@ -84,7 +84,7 @@ class Follower:
             self._round.add_done_callback(lambda _: os.eventfd_write(self._ended, 1))
 
     def close(self) -> None:
-        """Follow no longer; a round that is under way is waited for, and everything in it has a deadline."""
+        """Stop following; waits for a running round, in which everything has a deadline."""
         self._thread.shutdown()
         self._poll.close()
         self._watch.close()

@@ -1,4 +1,4 @@
-"""Notices that something in a network namespace changed (rtnetlink(7), multicast groups)."""
+"""Notifications of changes in a network namespace (rtnetlink(7), multicast groups)."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ _GROUPS = (
     _RTNLGRP_IPV6_ROUTE,
 )
 _DATAGRAM_BYTES = 64 * 1024
-# A namespace that changes without pause must not keep its reader from anything else.
+# Datagrams read at once: a namespace that changes without pause must not occupy its reader for ever.
 _DATAGRAMS_MAX = 1000
 
 
 class NamespaceWatch:
-    """A descriptor that is readable when something may have changed; no datagram is trusted to tell what."""
+    """A socket that is readable when something may have changed; what has changed is found by a dump."""
 
     def __init__(self, namespace: Namespace) -> None:
-        """Watch from now on.
+        """Subscribe to the notifications of this thread's namespace.
 
         :raise HostError: the kernel refused.
         """
         self._socket = namespace.run(lambda: open_notifications(Family.ROUTE, _GROUPS))
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """The descriptor of the socket."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """End it."""
+        """Close the socket."""
         self._socket.close()
 
     def drain(self) -> bool:
-        """Read all that has come, without waiting; whether any of it is worth a look at the namespace.
+        """Read the datagrams that have arrived, without waiting; returns whether the namespace must be read again.
 
         :raise HostError: the socket failed.
         """
@@ -65,7 +65,7 @@ class NamespaceWatch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise HostError.of("no more notifications of the network namespace", error) from error
-                # Some were lost: they may have been the ones that matter.
+                # Notifications were lost, and any of them may have mattered.
                 worth = True
             else:
                 worth = worth or _matters(datagram)
@@ -73,7 +73,7 @@ class NamespaceWatch:
 
 
 def _matters(datagram: bytes) -> bool:
-    """All but neighbours that the namespace's own stack learns and forgets."""
+    """Whether a datagram matters: all do but neighbours that the namespace's own stack learns and drops."""
     try:
         messages = list(iter_messages(datagram))
         return any(message.type != RTM_NEWNEIGH for message in messages) or any(

@@ -1,4 +1,4 @@
-"""What can be wrong with a NIC between the guest and the host's bridge, each finding with its remedy."""
+"""Checks of a NIC from the guest to the host's bridge; each finding has its remedy."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 
 _TAPS = (EndpointKind.TAP, EndpointKind.BRIDGE, EndpointKind.OVS, EndpointKind.NEUTRON)
-# Busybox' arping(8) and ping(8) are told to wait a second for each of two packets.
+# Busybox' arping(8) and ping(8) send two packets, and wait a second for each answer.
 _PROBE_SECONDS = 20.0
-# arping -D, when somebody answered.
+# Exit status of arping -D when an answer came.
 _ANSWERED = 1
-_HEADERS = {4: 28, 6: 48}  # of an ICMP echo: IP and ICMP
+_HEADERS = {4: 28, 6: 48}  # of the headers of an ICMP echo: IP and ICMP
 
 
 class Verdict(StrEnum):
-    """What a finding means for the NIC."""
+    """How bad a finding is."""
 
     OK = "ok"
     WARNING = "warning"  # packets pass, but not as they should
@@ -43,7 +43,7 @@ class Verdict(StrEnum):
 
 
 class NicFinding(NamedTuple):
-    """One fact about a NIC; ``remedy`` says what would be better, empty where all is well."""
+    """The result of one check; ``remedy`` says what to do, and is empty where nothing is wrong."""
 
     nic: str
     check: str
@@ -53,9 +53,9 @@ class NicFinding(NamedTuple):
 
 
 class QemuSide(NamedTuple):
-    """What QEMU holds: the names of its TAPs, and the vhost-user NICs (by identity) whose back end is connected.
+    """QEMU's side: the names of the TAPs that it has open, and the vhost-user NICs whose back end is connected.
 
-    ``taps`` is None where the process cannot be looked into.
+    ``taps`` is None where the process's descriptors cannot be read. The NICs are named by their identity.
     """
 
     taps: Collection[str] | None
@@ -81,7 +81,7 @@ def held_taps(pid: int) -> Collection[str] | None:
 
 
 def connected_backends(chardevs: object) -> Collection[str]:
-    """The IDs of character devices whose other end is there (QAPI: ChardevInfo)."""
+    """The IDs of character devices whose other end is connected (QAPI: ChardevInfo)."""
     if not isinstance(chardevs, list):
         return ()
     return {
@@ -92,7 +92,7 @@ def connected_backends(chardevs: object) -> Collection[str]:
 
 
 def host_findings(nic: NicView, qemu: QemuSide) -> Iterator[NicFinding]:
-    """Everything that this host and the guest's own description tell; sends no packet."""
+    """The findings from the state of host, QEMU and guest; sends no packet."""
     yield from _device_findings(nic, qemu)
     yield from _bridge_findings(nic)
     yield from _guest_findings(nic)
@@ -169,7 +169,7 @@ def _guest_findings(nic: NicView) -> Iterator[NicFinding]:
 
 
 def _mtu_findings(nic: NicView) -> Iterator[NicFinding]:
-    """Frames that are larger than a device on their way takes are dropped without a word."""
+    """Compare the MTUs along the path: a device drops frames larger than its own without an error."""
     if nic.guest is None:
         return
     mtu = nic.guest.mtu
@@ -190,7 +190,7 @@ def _mtu_findings(nic: NicView) -> Iterator[NicFinding]:
 
 
 def _offload_findings(nic: NicView) -> Iterator[NicFinding]:
-    """A switch in user space takes a TAP's frames as they are, and those of a guest's TCP lack their checksums."""
+    """Warn of offload with a user-space switch: it reads the TAP's frames unchanged, without their TCP checksums."""
     record, bridge = nic.record, nic.host.bridge
     if record.kind not in _TAPS or bridge is None or bridge.datapath != "netdev":
         return
@@ -203,9 +203,9 @@ def _offload_findings(nic: NicView) -> Iterator[NicFinding]:
 
 
 def probe_findings(nic: NicView, routes: Sequence[ListedRoute], guest: Runner) -> Iterator[NicFinding]:
-    """What packets tell that the guest sends: duplicate addresses, gateways and the MTU on the way to them.
+    """The findings from packets that the guest sends: duplicate addresses, gateways and the path MTU to them.
 
-    A guest that cannot send them, as one without arping(8) or ping(8), is a warning.
+    A guest that cannot send them, such as one without arping(8) or ping(8), gets a warning.
     """
     if nic.guest is None or not nic.guest.is_up:
         return
@@ -222,7 +222,7 @@ def probe_findings(nic: NicView, routes: Sequence[ListedRoute], guest: Runner) -
 
 
 def _duplicate(name: str, guest: GuestNic, address: str, runner: Runner) -> NicFinding:
-    """RFC 5227, section 2.1.1: who answers to a probe from no address has the address, too."""
+    """Probe for a duplicate address (RFC 5227, section 2.1.1): an ARP request with sender address 0.0.0.0."""
     argv = ("arping", "-D", "-q", "-f", "-c", "2", "-w", "2", "-I", guest.name, address)
     status = runner.run(argv, seconds=_PROBE_SECONDS).exit_status
     if status == 0:

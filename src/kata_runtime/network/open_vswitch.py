@@ -18,10 +18,10 @@ _SECONDS = 5
 
 
 class SwitchPort(NamedTuple):
-    """An interface that a bridge of Open vSwitch has as a port; ``datapath`` is "system" or "netdev" (user space).
+    """A port of a bridge of Open vSwitch; ``datapath`` is "system" or "netdev" (user space).
 
-    ``socket`` is the vhost-user socket of a port of that kind; ``tag`` its VLAN, 0 for none; ``link`` is "up", "down"
-    or empty; ``error`` is Open vSwitch's own sentence on why the port does not work.
+    ``socket`` is the socket of a vhost-user port; ``tag`` the VLAN, 0 for none; ``link`` is "up", "down" or empty;
+    ``error`` is Open vSwitch's message on why the port does not work.
     """
 
     bridge: str
@@ -35,7 +35,7 @@ class SwitchPort(NamedTuple):
 
 
 def switch_ports() -> list[SwitchPort]:
-    """All ports of all bridges; none where no Open vSwitch is installed or runs.
+    """All ports of all bridges; none where Open vSwitch is not installed or not running.
 
     :raise HostError: its database does not answer properly.
     """
@@ -60,7 +60,7 @@ def switch_ports() -> list[SwitchPort]:
         except (OSError, subprocess.SubprocessError) as error:
             raise HostError(f"ovs-vsctl cannot be run: {error}") from error
         if done.returncode != 0:
-            # Installed, and not running: then nothing of a container can be plugged into it.
+            # Installed but not running: no container can have a port in it.
             return []
         tables.append(done.stdout)
     return ports_in(*tables)

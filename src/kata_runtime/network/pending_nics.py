@@ -1,7 +1,7 @@
-"""NICs of interrupted commands, which are to be taken out: of an addition half-way, of a deletion the rest.
+"""Unplugging of NICs whose addition or deletion was interrupted.
 
-That needs the guest's consent. A NIC that the guest does not let go of stays pending, with its name, MAC address,
-device and root port; from then on only commands about NICs look whether it is gone, and only its deletion waits for it.
+The guest must release the device. Until it does, the NIC stays pending, and its name, MAC address, device and root
+port stay in use; from then on only commands about NICs check whether it is gone, and only its deletion waits for it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.record import NicRecord, Record
     from kata_runtime.sandbox.session import Session
 
-# How long a command waits for the guest's release of a NIC that it has nothing to do with: the first time, and when
-# the guest has not let go before.
+# How long a command about something else waits for the guest to release a NIC: the first time, and once the guest has
+# failed to release it before.
 _OTHERS_SECONDS = 3.0
 _AGAIN_SECONDS = 0.2
 
 
 def deletion(record: Record, name: str) -> Work:
-    """The work of deleting NIC ``name``: the pending one, if it was begun before."""
+    """The record's entry for the deletion of NIC ``name``: the pending one, or a new one."""
     for work in record.pending:
         if (work.kind, work.name) == (WorkKind.DELETE_NIC, name):
             return work
@@ -44,9 +44,9 @@ def leaving_names(record: Record) -> set[str]:
 
 
 def recover(session: Session, work: Work, *, own: bool = True) -> None:
-    """Take the NIC out, or leave it pending when the guest does not let go; ``own``: for a command about NICs.
+    """Unplug the NIC, or leave it pending when the guest does not release it; ``own``: for a command about NICs.
 
-    :raise QemuError, DeadlineError: QEMU does not do its part.
+    :raise QemuError, DeadlineError: QEMU failed.
     """
     from kata_runtime.vmm.hotplug import UNPLUG_SECONDS
 
@@ -61,9 +61,9 @@ def recover(session: Session, work: Work, *, own: bool = True) -> None:
 
 
 def finish(session: Session, work: Work, seconds: float | None = None) -> None:
-    """Take the NIC out within ``seconds``, or as long as any guest has for it.
+    """Unplug the NIC within ``seconds``, by default within the usual deadline.
 
-    :raise QemuError, DeadlineError: QEMU or the guest does not do its part.
+    :raise QemuError, DeadlineError: QEMU or the guest failed.
     """
     from kata_runtime.network.endpoint import endpoint_class
     from kata_runtime.vmm.hotplug import UNPLUG_SECONDS
@@ -97,6 +97,6 @@ def _forget(session: Session, nic: NicRecord, work: Work) -> None:
     if nic.carried_from:
         from kata_runtime.network.namespace_facts import names_in
 
-        # The guest's kernel forgot with the interface what it knew of it.
+        # The guest's kernel has deleted the interface's addresses and routes with it.
         mirrored = tuple(fact for fact in mirrored if nic.name not in names_in(fact))
     session.save(record._replace(nics=remaining, mirrored=mirrored))

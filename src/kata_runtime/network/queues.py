@@ -1,4 +1,4 @@
-"""Queue pairs of a NIC in the guest."""
+"""Queue pairs of a NIC in the guest: the memory that they need, and enabling them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 # Measured with Debian's 6.1 kernel: 64 pairs, used or not, take 30 MiB of the guest's memory.
 _PAIRS_PER_MIB = 2
 _SPARE_MIB = 32
-# 2^64 has twenty; from thousands on int() refuses them.
+# Digits of a number in meminfo: 2^64 has twenty. int() of a hostile guest's thousands of digits would raise.
 _DIGITS = 20
 
 
 def require_memory(channel: AgentChannel, queues: int) -> None:
-    """Make sure that the guest can hold a NIC with so many queue pairs: out of memory it would kill its processes.
+    """Make sure that the guest has memory for the queue pairs: its OOM killer would end processes otherwise.
 
-    :raise LimitError: it cannot.
+    :raise LimitError: it has not enough.
     :raise GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
     needed = queues // _PAIRS_PER_MIB + _SPARE_MIB
@@ -43,13 +43,13 @@ def _available_mib(meminfo: bytes) -> int:
         value = rest.split()
         if name == b"MemAvailable" and value and value[0].isdigit() and len(value[0]) <= _DIGITS:
             return int(value[0]) // 1024
-    raise GuestError("the container's kernel does not tell how much memory is left")
+    raise GuestError("the container's kernel does not report how much memory is left")
 
 
 def use_queues(transport: Transport, index: int, queues: int, vcpus: int) -> int:
-    """Switch interface ``index`` to its ``queues`` queue pairs, but to no more than one for each vCPU; how many.
+    """Enable the ``queues`` queue pairs of interface ``index``, but at most one for each vCPU; returns their number.
 
-    A pair beyond those would have no processor of its own to serve it.
+    Further pairs would not have a processor of their own.
 
     :raise KernelError: the guest's kernel has no ethtool netlink, or refuses.
     :raise GuestError, ProtocolError, DeadlineError: the guest does not answer properly.

@@ -1,7 +1,7 @@
-"""Carries the interfaces of a container's network namespace into its VM, and keeps the guest in step with them.
+"""Connects the interfaces of a container's network namespace to its VM, and mirrors their configuration in the guest.
 
-``reconcile`` can be called at any time and as often as wanted: it compares the namespace with the record and does
-what is left to do. What the guest has that the namespace never had is none of its business.
+``reconcile`` can be called at any time and repeatedly: it compares the namespace with the record and applies the
+difference. What the guest has that the namespace never had is not touched.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from kata_runtime.errors import ConflictError, HostError, KataError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.link import ARPHRD_ETHER, TUN_TYPE_TAP
 from kata_runtime.network.endpoint import endpoint_class
-from kata_runtime.network.interfaces import place, plug_nic
+from kata_runtime.network.interfaces import new_nic, plug_nic
 from kata_runtime.network.mirror import mirror
 from kata_runtime.network.namespace_facts import Holdings, kind_of, names_in, read_holdings
 from kata_runtime.network.pending_nics import begun_nics, deletion
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 
 class _Chosen(NamedTuple):
-    """Interfaces that come along with the kind of their back end, and the names of those that cannot, with reasons."""
+    """The interfaces to connect, with the kind of their back end, and messages on those that cannot be connected."""
 
     links: list[tuple[Link, EndpointKind]]
     refused: list[str]
 
 
 def reconcile(session: Session, namespace: Namespace, *, creating: bool) -> list[str]:
-    """Make the guest mirror ``namespace``; a line for each thing that cannot be.
+    """Make the guest mirror ``namespace``; returns a message for each thing that failed.
 
-    All interfaces but lo come along that are up or have an address, under their own names: TAPs only when
-    ``creating``, later ones are left for add-iface. Once carried, one stays until it is gone. When ``creating``,
-    what cannot be is an error.
+    All interfaces but lo that are up or have an address are connected to the VM under their own names; TAPs only when
+    ``creating``, since later ones are left for add-iface. An interface stays connected until it is deleted. When
+    ``creating``, a failure is raised instead.
 
-    :raise ConflictError: (when creating) an interface cannot be carried.
-    :raise KataError: host, QEMU or guest failed; what is done is recorded, and the next call goes on.
+    :raise ConflictError: (when creating) an interface cannot be connected.
+    :raise KataError: host, QEMU or guest failed; completed steps are recorded, and the next call does the rest.
     """
     with namespace.transport() as transport:
         holdings = read_holdings(transport)
@@ -55,18 +55,18 @@ def reconcile(session: Session, namespace: Namespace, *, creating: bool) -> list
     current = {(link.name, link.index): kind for link, kind in chosen.links}
     for nic in _carried(session.record, namespace.identity):
         if current.get((nic.device, nic.interface)) != nic.kind:
-            with _Noting(notes, creating=creating):
+            with _ErrorToNote(notes, creating=creating):
                 _remove(session, nic)
     for link, kind in chosen.links:
         if not any((nic.device, nic.interface) == (link.name, link.index) for nic in session.record.nics):
-            with _Noting(notes, creating=creating):
+            with _ErrorToNote(notes, creating=creating):
                 _plug(session, namespace, link, kind)
     notes += [str(reason) for reason in _follow(session, namespace.identity, holdings, creating=creating)]
     return notes
 
 
 def recover(session: Session, work: Work) -> None:
-    """Go on where an interrupted ``reconcile`` was.
+    """Finish an interrupted ``reconcile``.
 
     :raise GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
@@ -74,11 +74,12 @@ def recover(session: Session, work: Work) -> None:
 
 
 def release_all(record: Record, notify: Callable[[str], None]) -> None:
-    """Take away all that was made on this host for the NICs of a machine that has ended.
+    """Delete everything that was created on this host for the NICs of a VM that has ended.
 
-    ``notify`` is called with a line for each thing that stays elsewhere, since who holds it does not answer.
+    ``notify`` is called with a line for each thing that could not be deleted because the service that has it, such as
+    Neutron, does not answer.
 
-    :raise HostError: the kernel refused for one; it was tried for all.
+    :raise HostError: the kernel refused for one NIC; the others were released all the same.
     """
     failures = []
     for nic in (*record.nics, *(nic for _, nic in begun_nics(record))):
@@ -91,8 +92,8 @@ def release_all(record: Record, notify: Callable[[str], None]) -> None:
         raise failure
 
 
-class _Noting:
-    """Turns an error into a note, unless everything must succeed."""
+class _ErrorToNote:
+    """A context manager that turns an error into a note, except when ``creating``."""
 
     def __init__(self, notes: list[str], *, creating: bool) -> None:
         self._notes = notes
@@ -116,7 +117,7 @@ def _choose(record: Record, identity: str, holdings: Holdings, *, taps: bool) ->
     from kata_runtime.network.endpoint.redirect import tap_name
 
     carried = {(nic.device, nic.interface): nic.kind for nic in _carried(record, identity)}
-    # TAPs of ours, and those that add-iface took from here.
+    # TAPs of redirections, and those that add-iface plugged.
     others = {tap_name(nic.slot) for nic in record.nics if nic.kind == EndpointKind.REDIRECT}
     others |= {nic.device for nic in record.nics if nic.namespace == identity and not nic.carried_from}
     configured = holdings.configured()
@@ -129,7 +130,7 @@ def _choose(record: Record, identity: str, holdings: Holdings, *, taps: bool) ->
         if known is not None:
             chosen.links.append((link, known))
             continue
-        # A port of a bridge or bond sends and receives through that.
+        # A port of a bridge or bond is used through its master.
         if link.master or not (link.is_up or link.index in configured):
             continue
         kind = _kind_of(link)
@@ -157,25 +158,25 @@ def _refusal(link: Link, why: str) -> str:
 
 def _plug(session: Session, namespace: Namespace, link: Link, kind: EndpointKind) -> None:
     request = NicRequest(link.name, link.name, (), link.mac, link.mtu, "", 0)
-    nic = place(session, request, kind, namespace.identity)
+    nic = new_nic(session, request, kind, namespace.identity)
     nic = nic._replace(carried_from=namespace.path, interface=link.index)
     plug_nic(session, request, nic, endpoint_class(kind)(session, nic, namespace))
 
 
 def _remove(session: Session, nic: NicRecord) -> None:
-    """Take a NIC out; a guest that did not let go of it before is not waited for again.
+    """Unplug a NIC; if the guest failed to release it before, it is not waited for again.
 
-    :raise ConflictError: the guest does not let go; the next call asks again.
+    :raise ConflictError: the guest does not release it; the next call tries again.
     """
     work = deletion(session.record, nic.name)
     session.save(begun(ended(session.record, work), work))
     recover_nic(session, work)
     if nic in session.record.nics:
-        raise ConflictError(f"the guest does not let go of NIC {nic.name!a}, whose interface has gone")
+        raise ConflictError(f"the guest does not release NIC {nic.name!a}, whose interface was deleted")
 
 
 def _follow(session: Session, identity: str, holdings: Holdings, *, creating: bool) -> list[KataError]:
-    """Mirror addresses, routes and neighbours of what is carried; the refusals."""
+    """Mirror addresses, routes and neighbours of the connected interfaces; returns the kernel's refusals."""
     names = {nic.interface: nic.name for nic in _carried(session.record, identity)}
     names.update({link.index: link.name for link in holdings.links if link.is_loopback})
     facts = holdings.facts(names)
@@ -191,7 +192,7 @@ def _follow(session: Session, identity: str, holdings: Holdings, *, creating: bo
 
 
 def _change(session: Session, work: Work) -> list[KataError]:
-    """Mirror the facts of ``work`` and record them; one that the guest's kernel refused is tried again later."""
+    """Mirror the facts of ``work`` and record them; refused ones are not recorded, and so are tried again."""
     refused = mirror(session.channel(), session.record.mirrored, work.facts)
     done = tuple(fact for fact in work.facts if fact not in refused)
     nics = tuple(_refreshed(nic, done) if nic.carried_from else nic for nic in session.record.nics)
@@ -200,6 +201,6 @@ def _change(session: Session, work: Work) -> list[KataError]:
 
 
 def _refreshed(nic: NicRecord, facts: Sequence[str]) -> NicRecord:
-    """The record of a NIC with what the facts say of it."""
+    """The record of a NIC, with MAC and MTU from the facts."""
     own = {kind_of(fact): fact.rpartition(" ")[2] for fact in facts if names_in(fact) == [nic.name]}
     return nic._replace(mac=own.get("mac", nic.mac), mtu=int(own.get("mtu", nic.mtu)))

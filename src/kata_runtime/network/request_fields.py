@@ -1,7 +1,7 @@
-"""The values of a NIC or route description, each checked where it enters.
+"""Checks of single fields of a NIC or route request.
 
-Every function takes a decoded JSON value and the name of the field it came from, and returns the checked
-value or raises InputError with that field.
+Every function takes a decoded JSON value and the name of its field, and returns the checked value or raises
+InputError with that field.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SHOWN_LIMIT = 64
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _NAME_CHARACTERS = _LETTERS | frozenset("0123456789_-.")
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
-# Taken by directories of /proc/sys/net/ipv4/conf (sysctl_dev_name_is_allowed, include/net/ip.h).
+# Names of directories in /proc/sys/net/ipv4/conf (sysctl_dev_name_is_allowed, include/net/ip.h).
 _KERNEL_NAMES = frozenset(("all", "default"))
 _ADDRESS_BITS = {AF_INET: 32, AF_INET6: 128}
 
@@ -39,12 +39,12 @@ class IpAddress(NamedTuple):
 
     @property
     def with_prefix(self) -> str:
-        """For example ``172.16.0.3/16``, the address spelled as it was given."""
+        """For example ``172.16.0.3/16``, with the user's spelling of the address."""
         return f"{self.text}/{self.prefix_length}"
 
 
 def shown(value: object) -> str:
-    """A JSON value for an error line: ASCII, quoted where it is text, and cut where it is long."""
+    """A JSON value as error messages show it: in ASCII, strings quoted, long values cut."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -123,17 +123,17 @@ def queues_of(value: object, field: str) -> int:
 
 
 def family_of(packed: bytes) -> int:
-    """AF_INET of 4 bytes, AF_INET6 of 16."""
+    """The address family of packed bytes: AF_INET for 4, AF_INET6 for 16."""
     return AF_INET if len(packed) == 4 else AF_INET6
 
 
 def is_multicast(packed: bytes) -> bool:
-    """224.0.0.0/4 (RFC 5771) or ff00::/8 (RFC 4291, section 2.7)."""
+    """Whether an address is in 224.0.0.0/4 (RFC 5771) or ff00::/8 (RFC 4291, section 2.7)."""
     return packed[0] & 0xF0 == 0xE0 if len(packed) == 4 else packed[0] == 0xFF
 
 
 def host_address(value: object, field: str) -> bytes:
-    """The bytes of an address that one host can have: not unspecified, multicast or the limited broadcast."""
+    """The bytes of a unicast address; the unspecified address, multicast and 255.255.255.255 are refused."""
     text = text_of(value, field)
     packed = packed_address(text)
     if packed is None:
@@ -186,7 +186,7 @@ def nic_address(address: object, mask: object, field: str) -> IpAddress:
 
 
 def vhost_user_socket(value: object, field: str) -> str:
-    """Path of the socket that a vhost-user back end listens on; ``""`` is none."""
+    """Path of the socket that a vhost-user back end listens on; ``""`` where the NIC has none."""
     path = text_of(value, field)
     if not path:
         return ""

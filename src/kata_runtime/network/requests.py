@@ -1,7 +1,6 @@
-"""What kata-network is asked for: JSON in, checked requests out; and the JSON that answers.
+"""Parses the JSON input of kata-network into checked requests, and builds its JSON output.
 
-Keys are read without regard to case. Those that upstream's clients send and that carry no meaning here are
-ignored.
+Keys are not case-sensitive. Keys that upstream's clients send and that have no meaning here are ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from kata_runtime.network.request_fields import (
 from kata_runtime.network.strict_json import read_json
 
 _NIC_KEYS = ("device", "name", "IPAddresses", "hwAddr", "mtu", "vhostUserSocket", "queues", "offload", "dhcp")
-# Also what a client gets back from this program or from upstream's, and may send again.
+# Including keys of the output of this program and of upstream's, which clients may send back.
 _NIC_IGNORED = ("RawFlags", "PciPath", "pciAddr", "LinkType", "Family", "Source", "Scope")
 _ADDRESS_KEYS = ("address", "mask")
 _ADDRESS_IGNORED = ("Family",)
@@ -40,8 +39,8 @@ _DEFAULT_WORDS = ("default", "")
 class NicRequest(NamedTuple):
     """A NIC to add; ``vhost_user_socket`` is empty for a TAP, ``queues`` 0 for a single queue pair.
 
-    ``offload`` is whether checksums and segmentation may be left to the host. ``dhcp`` is whether the guest asks for an
-    address of IPv4 itself.
+    ``offload`` is whether checksums and segmentation may be left to the host. ``dhcp`` is whether the guest gets its
+    IPv4 address by DHCP.
     """
 
     device: str
@@ -58,7 +57,7 @@ class NicRequest(NamedTuple):
 class RouteRequest(NamedTuple):
     """A route to add, or the fields that a route to delete must match.
 
-    Checked, spelled as given, ``""`` or None where absent; ``scope`` is the kernel's number (rtnetlink(7)).
+    The values are checked but keep the user's spelling, ``""`` or None where absent; ``scope`` is as in rtnetlink(7).
     """
 
     dest: str
@@ -69,7 +68,7 @@ class RouteRequest(NamedTuple):
 
 
 def read_nic_request(data: bytes) -> NicRequest:
-    """The NIC described by the input of add-iface.
+    """Parse the input of add-iface.
 
     :raise InputError: not JSON, or a field is missing, unknown or outside its limits.
     """
@@ -96,7 +95,7 @@ def _nic_request(given: dict[str, object]) -> NicRequest:
 
 
 def read_port_request(data: bytes) -> NicRequest:
-    """The NIC described by the input of add-port, whose device has no name yet.
+    """Parse the input of add-port; the request's ``device`` is empty until its TAP is named.
 
     :raise InputError: as read_nic_request.
     """
@@ -108,7 +107,7 @@ def read_port_request(data: bytes) -> NicRequest:
 
 
 def read_nic_name(data: bytes) -> str:
-    """The name of the NIC in the input of del-iface; the values of its other fields are not looked at.
+    """The name of the NIC in the input of del-iface; the values of other fields are not checked.
 
     :raise InputError: not JSON, an unknown key, or a name that is missing or impossible.
     """
@@ -117,7 +116,7 @@ def read_nic_name(data: bytes) -> str:
 
 
 def read_route_requests(data: bytes) -> list[RouteRequest]:
-    """The routes of add-route: one object or a list of at least one.
+    """Parse the input of add-route: one object or a list of at least one.
 
     :raise InputError: as read_nic_request.
     """
@@ -125,7 +124,7 @@ def read_route_requests(data: bytes) -> list[RouteRequest]:
 
 
 def read_route_filters(data: bytes) -> list[RouteRequest]:
-    """What del-route must match: one object or a list of at least one; source and scope are not looked at.
+    """Parse the input of del-route: one object or a list of at least one; source and scope are ignored.
 
     :raise InputError: as read_nic_request.
     """
@@ -133,7 +132,7 @@ def read_route_filters(data: bytes) -> list[RouteRequest]:
 
 
 def read_route_table(data: bytes) -> list[RouteRequest]:
-    """The whole table of update-routes: a list, perhaps empty, one object, or null for no routes.
+    """Parse the input of update-routes: a list, perhaps empty, one object, or null for no routes.
 
     :raise InputError: as read_nic_request.
     """
@@ -150,7 +149,7 @@ def _object_of(value: object, what: str) -> dict[str, object]:
 
 
 def _objects_of(value: object) -> list[tuple[dict[str, object], str]]:
-    """The route objects and, for error lines, the prefix of the fields of each."""
+    """The route objects and, for error messages, the prefix of the fields of each."""
     if isinstance(value, dict):
         return [(value, "")]
     if not isinstance(value, list):
@@ -166,7 +165,7 @@ def _objects_of(value: object) -> list[tuple[dict[str, object], str]]:
 def _known_fields(
     given: dict[str, object], where: str, keys: tuple[str, ...], ignored: tuple[str, ...]
 ) -> dict[str, object]:
-    """The given values under the spelling of ``keys``."""
+    """The values by key, in the spelling of ``keys``."""
     spelling = {key.lower(): key for key in (*keys, *ignored)}
     fields: dict[str, object] = {}
     for key, value in given.items():
@@ -214,7 +213,7 @@ def _addresses(value: object) -> tuple[IpAddress, ...]:
 
 
 def _route(given: dict[str, object], field: str) -> RouteRequest:
-    """The fields of one route; which of them must be there is the command's business."""
+    """The fields of one route; whether required ones are missing is checked by the callers."""
     fields = _known_fields(given, f"{field}a route", _ROUTE_KEYS, _ROUTE_IGNORED)
     dest = text_of(_required(fields, "dest", f"{field}the route"), f"{field}dest")
     packed = _destination(dest, f"{field}dest")
@@ -250,7 +249,7 @@ def _optional_text(fields: dict[str, object], key: str, field: str) -> str:
 
 
 def _destination(dest: str, field: str) -> bytes | None:
-    """The address in a destination; None is the default route, whose family the other fields tell."""
+    """The address in a destination; None for the default route, whose family follows from the other fields."""
     if dest in _DEFAULT_WORDS:
         return None
     return network_of(dest, field)[0]
@@ -271,5 +270,5 @@ def _route_of_table(given: dict[str, object], field: str) -> RouteRequest:
 
 
 def _route_to_delete(given: dict[str, object], field: str) -> RouteRequest:
-    # A route is deleted by what the contract names; upstream's further fields carry no meaning there.
+    # Routes are matched by dest, gateway and device; upstream's further fields have no meaning in del-route.
     return _route(given, field)._replace(source="", scope=None)

@@ -1,7 +1,7 @@
-"""All or nothing for changes of a routing table, also when the command is killed half-way.
+"""Changes of a routing table, applied completely or not at all, also when the command is killed half-way.
 
-Before the first change the routes that share a key with it are written to an undo file; whoever finds that work
-pending in the record puts them back.
+Before the first change, all routes with the keys of the changed ones are written to an undo file. A later command that
+finds the work pending in the record restores them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 def apply(session: Session, requests: Sequence[Request], before: Groups) -> dict[int, KernelError]:
-    """Carry out ``requests``; on any refusal put the routes of the keys of ``before`` back.
+    """Apply ``requests``; if the kernel refuses one, restore the routes of the keys of ``before``.
 
-    The refusals by index: none means that all is done, one that nothing has changed.
+    Returns the refusals by index: if there are none, everything is applied, otherwise nothing has changed.
 
     :raise GuestError, DeadlineError, ProtocolError: the channel broke; undone now or by the next command.
     """
     channel = session.channel()
     if len(requests) <= 1:
-        # The kernel does a single request whole or not at all: there is nothing to undo.
+        # The kernel applies a single request completely or not at all: no undo file is needed.
         return attempt_all(channel, Family.ROUTE, requests)
     undo = UndoFile(session, WorkKind.ROUTES)
     try:
@@ -42,7 +42,7 @@ def apply(session: Session, requests: Sequence[Request], before: Groups) -> dict
         if refused:
             put_back(channel, before)
     except BaseException:
-        # When this fails, too, the record still names the work and the next command does it.
+        # If this fails, too, the work stays pending in the record and the next command restores the routes.
         with suppress(KataError):
             if undo.is_begun:
                 put_back(session.channel(), before)
@@ -53,10 +53,10 @@ def apply(session: Session, requests: Sequence[Request], before: Groups) -> dict
 
 
 def recover(session: Session) -> None:
-    """Undo what a killed command left half-done.
+    """Undo the changes of an interrupted command.
 
-    :raise HostError: the file with the previous routes is unreadable.
-    :raise GuestError: the kernel refuses to take a previous route back.
+    :raise HostError: the undo file is unreadable.
+    :raise GuestError: the kernel refuses to restore a route.
     """
     undo = UndoFile(session, WorkKind.ROUTES)
     put_back(session.channel(), undo.read(unpacked))
@@ -64,7 +64,7 @@ def recover(session: Session) -> None:
 
 
 def put_back(transport: Transport, before: Groups) -> None:
-    """Make the routes of the keys of ``before`` what they were, in their order.
+    """Restore the routes of the keys of ``before``, in their order.
 
     :raise GuestError: the kernel refuses one.
     """

@@ -1,4 +1,4 @@
-"""The routing table of a container as data: reading it, showing it, and the way from one state to another."""
+"""The routing table of a container: reading it, formatting it, and planning the changes to another table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from kata_runtime.netlink.transport import Transport
 
-# Made by the kernel: with an address, from a router advertisement, from an ICMP redirect.
+# Protocols of routes that the kernel creates: with an address, from a router advertisement, from an ICMP redirect.
 _KERNEL_PROTOCOLS = frozenset({RTPROT_REDIRECT, RTPROT_KERNEL, RTPROT_RA})
 _HIDDEN_TYPES = frozenset({RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST})
 _LINK_LOCAL = (b"\xfe\x80" + bytes(14), 64)
@@ -51,7 +51,7 @@ class ListedRoute(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What the kernel told in one round trip; ``routes`` are the visible ones, IPv4 before IPv6."""
+    """A snapshot, read in one round trip; ``routes`` are the visible ones, IPv4 before IPv6."""
 
     links: dict[str, Link]
     addresses: frozenset[bytes]
@@ -62,12 +62,12 @@ class Table(NamedTuple):
         return group(self.routes)
 
     def entries(self, route: Route) -> list[ListedRoute]:
-        """``route`` as the user sees it, one entry a next hop."""
+        """``route`` in the form that users see, one entry for each next hop."""
         names = {link.index: link.name for link in self.links.values()}
         return list(_entries(route, names))
 
     def all_entries(self) -> list[ListedRoute]:
-        """Every visible route as the user sees it."""
+        """All visible routes in the form that users see."""
         names = {link.index: link.name for link in self.links.values()}
         return [entry for route in self.routes for entry in _entries(route, names)]
 
@@ -80,7 +80,7 @@ class Step(NamedTuple):
 
 
 def read_table(transport: Transport) -> Table:
-    """Interfaces, own addresses and the main table.
+    """Read interfaces, the container's own addresses and the main table.
 
     :raise KernelError, ProtocolError: as ``call_each``.
     """
@@ -95,7 +95,7 @@ def read_table(transport: Transport) -> Table:
 
 
 def read_routes(transport: Transport) -> list[Route]:
-    """The visible routes alone.
+    """Read only the visible routes.
 
     :raise KernelError, ProtocolError: as ``call_each``.
     """
@@ -105,7 +105,7 @@ def read_routes(transport: Transport) -> list[Route]:
 
 
 def is_visible(route: Route) -> bool:
-    """Whether it is a route of the main table that a user cares for: no link-local, no multicast."""
+    """Whether a route is shown to users: in the main table, neither link-local nor multicast."""
     key = route.key
     return (
         route.table == RT_TABLE_MAIN
@@ -116,12 +116,12 @@ def is_visible(route: Route) -> bool:
 
 
 def is_kernel_made(route: Route) -> bool:
-    """Whether the kernel made it itself."""
+    """Whether the kernel created the route itself."""
     return route.protocol in _KERNEL_PROTOCOLS
 
 
 def group(routes: Iterable[Route]) -> Groups:
-    """Routes by key, order kept."""
+    """Group routes by key, keeping their order."""
     groups: Groups = {}
     for route in routes:
         groups.setdefault(route.key, []).append(route)
@@ -131,8 +131,8 @@ def group(routes: Iterable[Route]) -> Groups:
 def plan(current: Mapping[RouteKey, Sequence[Route]], wanted: Mapping[RouteKey, Sequence[Route]]) -> list[Step]:
     """The changes that turn ``current`` into ``wanted``, for the keys of ``wanted`` only.
 
-    Routes without a gateway come first, since gateways are reached over them; what only goes, goes last, so
-    that a destination that both states can reach stays reachable throughout.
+    Routes without a gateway come first, since gateways are reached through them. Deletions without a replacement come
+    last, so that a destination that is reachable before and after stays reachable throughout.
     """
     ranked: list[list[Step]] = [[], [], []]
     for key, target in wanted.items():
@@ -142,17 +142,17 @@ def plan(current: Mapping[RouteKey, Sequence[Route]], wanted: Mapping[RouteKey, 
 
 
 def _plan_group(current: list[Route], target: list[Route]) -> list[Step]:
-    """Within one key the kernel uses the first route and keeps the others in order."""
+    """The changes within one key, of which the kernel uses the first route and keeps the others in order."""
     there = {route.payload for route in current}
     staying = {route.payload for route in target} & there
     leaving = [route for route in current if route.payload not in staying]
     steps: list[Step] = []
     if current and target and not staying:
-        # The kernel swaps the first one in a single step: no packet finds the place empty.
+        # The kernel replaces the first route atomically: no packet is sent without a route.
         steps.append(_add(target[0], NLM_F_REPLACE))
         leaving, target = leaving[1:], target[1:]
         if target and target[0].key.family == AF_INET6:
-            # IPv6 would merge the new ones with those that still have to go.
+            # IPv6 would merge the new routes with those that are still to be deleted into multipath routes.
             steps += [_delete(route) for route in leaving]
             leaving = []
         steps += [_add(route, NLM_F_APPEND) for route in target]
@@ -162,10 +162,10 @@ def _plan_group(current: list[Route], target: list[Route]) -> list[Step]:
 
 
 def _insert(target: list[Route], staying: set[bytes]) -> Iterator[Step]:
-    """Add what is missing around the routes that stay, in order: before them, or by appending behind them."""
+    """Add the missing routes in order, before the routes that stay, or behind them with NLM_F_APPEND."""
     first = next((place for place, route in enumerate(target) if route.payload in staying), 0)
     if first and target[0].key.family == AF_INET:
-        # Without NLM_F_APPEND the kernel puts an IPv4 route first among its key.
+        # Without NLM_F_APPEND the kernel inserts an IPv4 route before the others of its key.
         for route in reversed(target[:first]):
             yield _add(route, 0)
         target = target[first:]

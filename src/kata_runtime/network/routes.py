@@ -1,4 +1,4 @@
-"""Routes of a running container: add, delete, list, replace; each whole or not at all."""
+"""Routes of a running container: add, delete, list, replace. Each command is applied completely or not at all."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["ListedRoute", "add_routes", "delete_routes", "list_routes", "update_routes"]
 
 
-class _Asked(NamedTuple):
-    """A request in the kernel's terms; ``family`` 0 is both (a bare "default")."""
+class _ResolvedRoute(NamedTuple):
+    """A request with packed addresses and its interface; ``family`` 0 is both (a bare "default")."""
 
     request: RouteRequest
     family: int
@@ -45,14 +45,14 @@ class _Asked(NamedTuple):
     link: Link | None
 
     def describes(self, hop: NextHop) -> bool:
-        """Whether ``hop`` has every field that was given; the destination is not looked at."""
+        """Whether gateway and device of the request, where given, are those of ``hop``; ignores the destination."""
         return (not self.gateway or hop.gateway == self.gateway) and (
             self.link is None or hop.interface == self.link.index
         )
 
 
 def list_routes(session: Session) -> list[ListedRoute]:
-    """The main table, IPv4 then IPv6, one entry a next hop; without link-local and multicast.
+    """The main table, IPv4 then IPv6, one entry for each next hop; without link-local and multicast routes.
 
     :raise KernelError, GuestError, ProtocolError: the guest did not answer properly.
     """
@@ -69,7 +69,7 @@ def add_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
     _require_some(requests)
     table = read_table(session.channel())
     groups = table.groups()
-    added: dict[RouteKey, _Asked] = {}
+    added: dict[RouteKey, _ResolvedRoute] = {}
     steps = []
     for request in requests:
         asked = _resolve(request, table)
@@ -88,9 +88,9 @@ def add_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
 
 
 def delete_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
-    """Delete every route that matches the given fields of a request; each must match one, or none goes.
+    """Delete every route that matches the given fields of a request; if a request matches none, nothing is deleted.
 
-    A next hop of a multipath route is deleted alone when only it matches.
+    If only some next hops of a multipath route match, only those are deleted.
 
     :raise InputError: nothing matches, or a device does not exist.
     :raise KernelError: the guest's kernel refused.
@@ -113,23 +113,25 @@ def delete_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
                 wanted[key] = remaining
                 matched = True
         if not matched:
-            raise InputError(f"no route {describe(request)} in the container", hint="list-routes shows what is there")
+            raise InputError(
+                f"no route {describe(request)} in the container", hint="list-routes shows the routes it has"
+            )
     before = {key: groups[key] for key in wanted}
     _carry_out(session, plan(groups, wanted), before, {})
 
 
 def update_routes(session: Session, requests: Sequence[RouteRequest]) -> list[ListedRoute]:
-    """Replace all routes that the kernel did not make by ``requests``, or change nothing; the resulting list.
+    """Replace all routes that the kernel did not create by ``requests``, or change nothing; returns the resulting list.
 
-    A route that is there already is not touched, one of the same destination is replaced in a single step,
-    and what is not wanted goes last.
+    A route that exists already is not touched, one to the same destination is replaced atomically, and deletions come
+    last.
 
     :raise InputError, ConflictError, KernelError: as ``add_routes``.
     """
     table = read_table(session.channel())
     groups = table.groups()
     unmet = _distinct(_resolve(request, table) for request in requests)
-    by_network: dict[tuple[int, bytes, int], list[_Asked]] = {}
+    by_network: dict[tuple[int, bytes, int], list[_ResolvedRoute]] = {}
     for asked in unmet:
         by_network.setdefault((asked.family, asked.destination, asked.prefix_length), []).append(asked)
     wanted: Groups = {}
@@ -159,7 +161,7 @@ def update_routes(session: Session, requests: Sequence[RouteRequest]) -> list[Li
 
 
 def describe(request: RouteRequest) -> str:
-    """A request in words: ``to '10.0.0.0/8' via '172.16.0.1' on 'eth0'``."""
+    """A request as messages name it: ``to '10.0.0.0/8' via '172.16.0.1' on 'eth0'``."""
     words = f"to {request.dest or 'default'!r}"
     if request.gateway:
         words += f" via {request.gateway!r}"
@@ -169,7 +171,7 @@ def describe(request: RouteRequest) -> str:
 def _carry_out(
     session: Session, steps: Sequence[Step], before: Groups, origin: Mapping[RouteKey, RouteRequest]
 ) -> None:
-    """Apply; turn the first refusal into a sentence about the request that it came from."""
+    """Apply the steps; a refusal is raised as an error about the request that caused it."""
     refused = apply(session, [step.request for step in steps], before)
     for place, error in refused.items():
         request = origin.get(steps[place].route.key)
@@ -194,8 +196,8 @@ def _explain(error: KernelError, request: RouteRequest) -> KataError:
             return KernelError(f"add a route {describe(request)}", error.errno, error.extack)
 
 
-def _resolve(request: RouteRequest, table: Table) -> _Asked:
-    """Addresses as bytes, the device as the container knows it."""
+def _resolve(request: RouteRequest, table: Table) -> _ResolvedRoute:
+    """Pack the addresses of a request, and find its device in the container."""
     gateway = _parse_address(request.gateway, "gateway")
     source = _parse_address(request.source, "source")
     link = None
@@ -216,11 +218,11 @@ def _resolve(request: RouteRequest, table: Table) -> _Asked:
                 field=field,
                 hint=f"give an {'IPv4' if family == AF_INET else 'IPv6'} {field}",
             )
-    return _Asked(request, family, destination, length, gateway, source, link)
+    return _ResolvedRoute(request, family, destination, length, gateway, source, link)
 
 
-def _make(asked: _Asked, table: Table) -> Route:
-    """The route to add, after the checks that say more than an errno does."""
+def _make(asked: _ResolvedRoute, table: Table) -> Route:
+    """The route to add, after checks whose messages are clearer than the kernel's errno."""
     request = asked.request
     if asked.link is None:
         raise InputError(f"the route {describe(request)} has no device", field="device", hint="name one")
@@ -259,13 +261,13 @@ def _family(address: bytes) -> int:
     return {4: AF_INET, 16: AF_INET6}.get(len(address), 0)
 
 
-def _networks(asked: _Asked) -> list[tuple[int, bytes, int]]:
+def _networks(asked: _ResolvedRoute) -> list[tuple[int, bytes, int]]:
     if asked.family:
         return [(asked.family, asked.destination, asked.prefix_length)]
     return [(AF_INET, bytes(4), 0), (AF_INET6, bytes(16), 0)]
 
 
-def _without(routes: Iterable[Route], asked: _Asked) -> tuple[list[Route], bool]:
+def _without(routes: Iterable[Route], asked: _ResolvedRoute) -> tuple[list[Route], bool]:
     """``routes`` without the next hops that match, and whether any did."""
     remaining: list[Route] = []
     hit = False
@@ -280,8 +282,8 @@ def _without(routes: Iterable[Route], asked: _Asked) -> tuple[list[Route], bool]
     return remaining, hit
 
 
-def _matching(route: Route, candidates: Sequence[_Asked]) -> list[_Asked] | None:
-    """The requests that together are ``route``, one for each of its next hops; None when one is missing."""
+def _matching(route: Route, candidates: Sequence[_ResolvedRoute]) -> list[_ResolvedRoute] | None:
+    """The requests for the next hops of ``route``, one for each; None when one was not requested."""
     matching = []
     for hop in route.next_hops:
         for asked in candidates:
@@ -298,8 +300,8 @@ def _matching(route: Route, candidates: Sequence[_Asked]) -> list[_Asked] | None
     return matching or None
 
 
-def _distinct(every: Iterable[_Asked]) -> list[_Asked]:
-    """The requests of an update, none twice; a default route without any address is IPv4's."""
+def _distinct(every: Iterable[_ResolvedRoute]) -> list[_ResolvedRoute]:
+    """Check the requests of an update for duplicates; a default route without any address becomes IPv4's."""
     seen: set[tuple[int, bytes, int, bytes, int]] = set()
     distinct = []
     for given in every:
@@ -314,8 +316,8 @@ def _distinct(every: Iterable[_Asked]) -> list[_Asked]:
     return distinct
 
 
-def _resulting(table: Table, asked: Sequence[_Asked]) -> list[ListedRoute]:
-    by_network: dict[tuple[int, bytes, int], list[_Asked]] = {}
+def _resulting(table: Table, asked: Sequence[_ResolvedRoute]) -> list[ListedRoute]:
+    by_network: dict[tuple[int, bytes, int], list[_ResolvedRoute]] = {}
     for one in asked:
         by_network.setdefault((one.family, one.destination, one.prefix_length), []).append(one)
     return [
@@ -348,5 +350,5 @@ def _no_device(device: str) -> InputError:
     return InputError(
         f"device {device!r} does not exist in the container",
         field="device",
-        hint="list-ifaces shows what is there",
+        hint="list-ifaces shows the NICs it has",
     )

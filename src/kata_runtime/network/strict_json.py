@@ -1,4 +1,4 @@
-"""JSON (RFC 8259) as a user must write it: one value, no duplicates, nothing that readers disagree about."""
+"""A strict JSON reader (RFC 8259) for users' input: one value, no duplicate keys, no ambiguous text."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from kata_runtime.errors import InputError
 from kata_runtime.network.request_fields import shown
 
 SIZE_LIMIT = 16 * 1024 * 1024  # bytes
-# No field needs more, and int() of many digits takes time in their square.
+# Digits of a number. No field needs more, and the time of int() is quadratic in them.
 _NUMBER_LIMIT = 32  # characters
 
 
 def read_json(data: bytes) -> object:
     """The one JSON value in ``data``.
 
-    Keys of an object must differ in more than their case, because readers of this package ignore it.
+    Keys of an object must differ in more than their case, because this package ignores the case of keys.
 
-    :raise InputError: anything else than one strict JSON value in UTF-8 of at most SIZE_LIMIT bytes.
+    :raise InputError: ``data`` is not one strict JSON value in UTF-8 of at most SIZE_LIMIT bytes.
     """
     text = _decode(data)
     try:
@@ -46,7 +46,7 @@ def _decode(data: bytes) -> str:
 
 
 def _syntax_error(text: str) -> InputError:
-    """What is wrong and where, which the json package tells and the command path's decoder does not."""
+    """The error with line and column, which the json package reports and ``fast_json`` does not."""
     import json
 
     try:
@@ -57,7 +57,7 @@ def _syntax_error(text: str) -> InputError:
         return InputError("the input is not JSON")
     where = f"line {exc.lineno} column {exc.colno}"
     if exc.msg == "Extra data":
-        return InputError(f"the input goes on after its JSON value at {where}", hint="give one value")
+        return InputError(f"the input continues after its JSON value at {where}", hint="give one value")
     if exc.pos >= len(text.rstrip()) or exc.msg.startswith("Unterminated string"):
         return InputError(f"the input is not JSON: it ends too early ({where})")
     return InputError(f"the input is not JSON: {exc.msg[0].lower()}{exc.msg[1:].removesuffix(' at')} at {where}")
@@ -104,7 +104,7 @@ _DECODING = fast_json.Decoding(
 
 
 def _refuse_hostile_text(value: object) -> None:
-    """Lone surrogates (RFC 8259, section 8.2) have no bytes, and NUL ends a string wherever C reads it."""
+    """Refuse lone surrogates (RFC 8259, section 8.2), which UTF-8 cannot encode, and NUL, which ends strings in C."""
     waiting = [value]
     while waiting:
         item = waiting.pop()

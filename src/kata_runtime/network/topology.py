@@ -1,4 +1,4 @@
-"""The whole picture of a container's network: its NICs as the guest has them, its routes, and the host's side."""
+"""The topology of a container's network: its NICs in the guest, their routes, and the host's side of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class GuestNic(NamedTuple):
-    """A NIC as the guest's kernel has it; names and addresses are the guest's and can be anything."""
+    """A NIC as the guest's kernel reports it; names and addresses are untrusted."""
 
     name: str
     mac: str
@@ -34,7 +34,7 @@ class GuestNic(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """What passes a NIC in a second."""
+    """Traffic of a NIC per second."""
 
     received_bytes: float
     sent_bytes: float
@@ -43,7 +43,7 @@ class Rates(NamedTuple):
 
 
 class NicView(NamedTuple):
-    """A NIC from all sides; ``guest`` is None where the guest has none of its MAC and name."""
+    """A NIC with its record, guest's and host's side; ``guest`` is None if the guest has neither its MAC nor name."""
 
     record: NicRecord
     pci_address: str
@@ -53,13 +53,13 @@ class NicView(NamedTuple):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """What the guest has, without the link-local ones that a kernel gives every NIC unless they were asked for."""
+        """The guest's addresses; link-local ones, which the kernel gives every NIC, only where they were requested."""
         found = () if self.guest is None else self.guest.addresses
         return tuple(each for each in found if not each.startswith("fe80:") or each in self.record.addresses)
 
 
 class GuestView(NamedTuple):
-    """What the guest tells in one look; ``seconds`` is when, of a clock that only goes forward."""
+    """A snapshot of the guest's network; ``seconds`` is its time by the monotonic clock."""
 
     seconds: float
     interfaces: tuple[GuestNic, ...]
@@ -67,7 +67,7 @@ class GuestView(NamedTuple):
 
 
 class Topology(NamedTuple):
-    """A running container."""
+    """The topology of a running container."""
 
     record: Record
     nics: tuple[NicView, ...]
@@ -75,7 +75,7 @@ class Topology(NamedTuple):
 
 
 def look_into_guest(session: Session, seconds: float, *, routes: bool = True) -> GuestView:
-    """Interfaces with counters and addresses, and the main routing table.
+    """Read interfaces with counters and addresses, and the main routing table, from the guest.
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
@@ -100,13 +100,13 @@ def look_into_guest(session: Session, seconds: float, *, routes: bool = True) ->
 
 
 def shown_nics(record: Record) -> Sequence[NicRecord]:
-    """The NICs of a container but those that are on their way out, in the order they were added."""
+    """The NICs of a container, except those whose deletion was begun, in the order they were added."""
     leaving = leaving_names(record)
     return [nic for nic in record.nics if nic.name not in leaving]
 
 
 def topology(record: Record, view: GuestView, before: GuestView | None = None) -> Topology:
-    """The whole picture; rates are those between ``before`` and ``view``. Looks at this host; needs no lock.
+    """Combine ``view`` with the host's side, which is read now without a lock; rates are from ``before`` to ``view``.
 
     :raise HostError, DeadlineError: this host's kernel does not answer.
     """
@@ -116,7 +116,7 @@ def topology(record: Record, view: GuestView, before: GuestView | None = None) -
 
 
 def guest_nic(view: GuestView, nic: NicRecord) -> GuestNic | None:
-    """What the guest has of a recorded NIC: by its MAC, which is unique in the sandbox, or else by its name."""
+    """The guest's NIC of a record: found by MAC, which is unique in the sandbox, or else by name."""
     by_mac = next((each for each in view.interfaces if each.mac == nic.mac), None)
     return by_mac or next((each for each in view.interfaces if each.name == nic.name), None)
 
@@ -131,7 +131,7 @@ def _view(nic: NicRecord, view: GuestView, before: GuestView | None, sides: Mapp
 
 
 def rates(before: Counters, after: Counters, seconds: float) -> Rates | None:
-    """What passed in a second between two looks; None where counters went back or no time passed."""
+    """The rates between two snapshots; None where counters have decreased or no time has passed."""
     pairs = (
         (before.received_bytes, after.received_bytes),
         (before.sent_bytes, after.sent_bytes),

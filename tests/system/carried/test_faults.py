@@ -170,7 +170,7 @@ def test_guest_that_does_not_let_go(carried: Carried, monkeypatch: pytest.Monkey
     carried.veth("eth0", 36)
     carried.veth("net1", 37)
     assert carried.reconcile(creating=True) == []
-    reason = "the guest does not let go of NIC 'eth0', whose interface has gone"
+    reason = "the guest does not release NIC 'eth0', whose interface was deleted"
     with deaf(carried.sandbox):
         carried.inside.run("ip", "link", "delete", "eth0")
         assert carried.reconcile() == [reason]

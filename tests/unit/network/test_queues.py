@@ -81,5 +81,5 @@ def test_memory_for_queues() -> None:
 @pytest.mark.parametrize("meminfo", [b"", b"MemAvailable:\n", b"MemAvailable: lots kB\n", b"MemAvailable: -1 kB\n"])
 def test_a_guest_that_does_not_tell(meminfo: bytes) -> None:
     """Anything but a number is an error of the guest."""
-    with pytest.raises(GuestError, match=r"^the container's kernel does not tell how much memory is left$"):
+    with pytest.raises(GuestError, match=r"^the container's kernel does not report how much memory is left$"):
         _check(meminfo, 2)

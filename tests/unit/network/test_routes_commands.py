@@ -146,7 +146,7 @@ BAD_ADDS = [
     (
         "12.0.0.0/8 - eth9",
         InputError,
-        "device 'eth9' does not exist in the container; list-ifaces shows what is there",
+        "device 'eth9' does not exist in the container; list-ifaces shows the NICs it has",
     ),
     (
         "10.0.0.0/8 172.16.0.2 eth0",
@@ -234,7 +234,7 @@ def test_delete_without_a_match_changes_nothing(rich: Any) -> None:
     with pytest.raises(InputError) as caught:
         delete_routes(rich, [*EVERY_KIND, *filters("1.1.1.1 172.16.0.1 eth0")])
     assert str(caught.value) == (
-        "no route to '1.1.1.1' via '172.16.0.1' on 'eth0' in the container; list-routes shows what is there"
+        "no route to '1.1.1.1' via '172.16.0.1' on 'eth0' in the container; list-routes shows the routes it has"
     )
     assert rich.state() == before
 

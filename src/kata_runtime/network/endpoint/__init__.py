@@ -1,6 +1,6 @@
-"""Kinds of back ends that a NIC can have on the host: one class each, all of them ``Endpoint``.
+"""Back ends that a NIC can have on the host: a subclass of ``Endpoint`` for each kind.
 
-The record of a NIC names its kind, so whoever takes the NIC out, or finds it half-made, does so in the same way.
+The kind is stored in the NIC's record, by which later commands find the class to unplug or recover the NIC with.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 
 
 class Endpoint:
-    """A back end that was found to be usable. To undo it the NIC's record is enough: those are class methods."""
+    """A back end that was checked and opened. The methods to undo it are class methods: they need only the record."""
 
     def __init__(self, session: Session, nic: NicRecord, namespace: Namespace) -> None:
         """Check and open what ``nic`` names in ``namespace``; QEMU is not touched.
 
-        :raise InputError, ConflictError, HostError, DeadlineError: it cannot serve.
+        :raise InputError, ConflictError, HostError, DeadlineError: it cannot be used.
         """
         self._session = session
         self._nic = nic
         self._namespace = namespace
 
     def plug(self) -> None:
-        """Make it a NIC of the running machine; after a failure QEMU is as it was.
+        """Plug the NIC into the running VM; after a failure QEMU is as it was.
 
         :raise ConflictError, QemuError, DeadlineError, HostError: it cannot be plugged.
         """
         raise NotImplementedError
 
     def close(self) -> None:
-        """Release what the command holds of it; a plugged NIC keeps its own."""
+        """Close this process's descriptors of the back end; QEMU has its own."""
 
     @classmethod
     def unplug(cls, session: Session, nic: NicRecord, seconds: float = UNPLUG_SECONDS) -> None:
-        """Take a NIC out of the running machine, and away what was made for it on the host; missing parts are fine.
+        """Unplug a NIC from the running VM, and ``release`` what was created for it here; missing parts are fine.
 
-        The user is told of what stays elsewhere, since who holds it does not answer.
+        The user is notified of leftovers in services that do not answer.
 
-        :raise DeadlineError: the guest does not let go of it within ``seconds``.
+        :raise DeadlineError: the guest does not release it within ``seconds``.
         :raise QemuError, HostError: QEMU or the host refused.
         """
         from kata_runtime.vmm import hotplug
@@ -63,9 +63,9 @@ class Endpoint:
 
     @classmethod
     def release(cls, nic: NicRecord) -> list[str]:
-        """Take away what ``plug`` made on the host for a NIC that is no longer plugged; nothing, for most kinds.
+        """Delete what ``plug`` created on the host for a NIC that is no longer plugged; most kinds create nothing.
 
-        A line is returned for each thing that stays elsewhere, since who holds it does not answer.
+        Returns a line for each leftover in a service that does not answer, such as Neutron.
 
         :raise HostError: the host refused.
         """
@@ -74,12 +74,12 @@ class Endpoint:
 
 
 def kind_of(request: NicRequest) -> EndpointKind:
-    """The kind of back end that a request names."""
+    """The kind of back end that a request of add-iface needs."""
     return EndpointKind.VHOST_USER if request.vhost_user_socket else EndpointKind.TAP
 
 
 def endpoint_class(kind: EndpointKind) -> type[Endpoint]:
-    """The class of a kind, which is imported only now."""
+    """The class for a kind; its module is imported on demand."""
     match kind:
         case EndpointKind.TAP:
             from kata_runtime.network.endpoint.tap import TapEndpoint

@@ -1,4 +1,4 @@
-"""A Linux bridge of the command's network namespace, and a TAP made for it."""
+"""Endpoint of a NIC in a Linux bridge of the command's network namespace, by a TAP of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class BridgeEndpoint(MadeTapEndpoint):
-    """The kernel takes the TAP out of the bridge when it goes: there is nothing to release."""
+    """A TAP in a Linux bridge. Its deletion removes it from the bridge: ``release`` has nothing to do."""
 
     def __init__(self, session: Session, nic: NicRecord, namespace: Namespace) -> None:
         """See ``Endpoint``.
@@ -41,7 +41,7 @@ class BridgeEndpoint(MadeTapEndpoint):
 
     @property
     def _mtu(self) -> int:
-        # A bridge takes the least MTU of its ports for its own: one for a single NIC must not lower it for all.
+        # The MTU of a bridge is by default the least of its ports: that of one NIC must not lower it for all.
         return self._bridge.mtu
 
     def _join(self, transport: LocalTransport, index: int) -> None:

@@ -1,4 +1,4 @@
-"""What all kinds of endpoints have in common that QEMU is given as descriptors of a TAP or macvtap."""
+"""The common part of endpoints that QEMU gets as descriptors of a TAP or macvtap."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class DescriptorEndpoint(Endpoint):
-    """One descriptor for each queue pair, and one of vhost-net where it is of use."""
+    """A back end with a descriptor for each queue pair, and one of vhost-net for each where KVM is used."""
 
     def __init__(self, session: Session, nic: NicRecord, namespace: Namespace, taps: Iterable[int] = ()) -> None:
-        """``taps`` are those that could be opened before the record names the NIC; they are closed with the rest."""
+        """``taps`` are descriptors that the caller has opened already; ``close`` closes them, too."""
         super().__init__(session, nic, namespace)
         self._taps = list(taps)
-        # vhost-net signals the guest through KVM.
+        # vhost-net needs KVM to interrupt the guest.
         self._vhosts = open_vhost_net(nic.queues) if session.record.has_kvm else []
 
     def plug(self) -> None:

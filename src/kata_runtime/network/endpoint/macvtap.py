@@ -1,4 +1,4 @@
-"""A macvtap of a namespace: packets of the interface below it that bear its MAC address go to the guest."""
+"""Endpoint of a macvtap in a namespace: the guest gets the packets of the lower interface that have its MAC address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class MacvtapEndpoint(DescriptorEndpoint):
-    """One queue pair."""
+    """An existing macvtap, with one queue pair."""
 
     def __init__(self, session: Session, nic: NicRecord, namespace: Namespace) -> None:
         """See ``Endpoint``.

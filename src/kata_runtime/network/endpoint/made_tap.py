@@ -1,7 +1,7 @@
-"""What the kinds of endpoints have in common whose TAP is made here and plugged into a switch of this host.
+"""The common part of endpoints that create a TAP and plug it into a switch of this host.
 
-The TAP is not persistent (tuntap.rst): it goes with its last descriptor, which is QEMU's, or this command's until QEMU
-has it. So it never outlives the NIC, however command, QEMU or container end.
+The TAP is not persistent (tuntap.rst): the kernel deletes it with its last descriptor, which is QEMU's, or this
+command's until QEMU has it. So it never outlives the NIC, however command, QEMU or container end.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.netlink.local import LocalTransport
 
-# A switch in user space gets copies of the frames: this host's own stack sees them, too. It must answer no ARP, take no
-# router advertisement, and nothing of a sender that is not behind the TAP, as nobody is whom it has a route to.
+# A user-space switch gets copies of the frames, and this host's own stack still receives them. It must not answer ARP
+# nor accept router advertisements; strict reverse path filtering drops IPv4 packets, as no route leads to the TAP.
 _QUIET = {"ipv6/conf/{}/disable_ipv6": "1", "ipv4/conf/{}/arp_ignore": "8", "ipv4/conf/{}/rp_filter": "1"}
 
 
 class MadeTapEndpoint(DescriptorEndpoint):
-    """A new TAP, whose name and MTU the NIC's record has."""
+    """A back end with a TAP that ``plug`` creates, with name and MTU from the NIC's record."""
 
     def plug(self) -> None:
         """See ``Endpoint``."""
@@ -44,13 +44,13 @@ class MadeTapEndpoint(DescriptorEndpoint):
 
     @property
     def _mtu(self) -> int:
-        """That of the TAP."""
+        """The MTU of the TAP."""
         return self._nic.mtu
 
     def _join(self, transport: LocalTransport, index: int) -> None:
-        """Plug the TAP, which has this index, into its switch.
+        """Add the TAP with this interface index to its switch.
 
-        :raise KernelError, ConflictError, HostError, DeadlineError: it does not take it.
+        :raise KernelError, ConflictError, HostError, DeadlineError: it was not added.
         """
         raise NotImplementedError
 
@@ -61,6 +61,6 @@ class MadeTapEndpoint(DescriptorEndpoint):
                 with open(path, "w", encoding="ascii") as file:
                     file.write(value)
             except OSError as error:
-                # A host can be without IPv6.
+                # The file does not exist on a host without IPv6.
                 if error.errno != errno.ENOENT:
                     raise HostError.of(f"cannot write {path}", error) from error

@@ -1,4 +1,4 @@
-"""A port of Neutron: bound to this host there, and a TAP in Open vSwitch's integration bridge here."""
+"""Endpoint of a NIC that is a port of Neutron: the port is bound to this host, its TAP is in the integration bridge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class NeutronEndpoint(OvsEndpoint):
-    """Undone, the port is bound to what it was bound to before, or to nothing when it was this NIC's."""
+    """A bound port of Neutron. ``release`` restores its previous binding, or unbinds it once the NIC was added."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class NeutronEndpoint(OvsEndpoint):
 
     def plug(self) -> None:
         """See ``Endpoint``."""
-        # First: OVN gives a port only to the chassis that it is bound to.
+        # Before the TAP is plugged: OVN installs a port only on the chassis that it is bound to.
         if self._port.previous_host != self._port.host:
             self._neutron.bind(self._port.port, self._port.host)
         super().plug()
@@ -58,7 +58,7 @@ class NeutronEndpoint(OvsEndpoint):
 
 
 def _unbind(port: PortRecord) -> None:
-    """Bind the port to what it was bound to before, unless somebody else has taken or deleted it.
+    """Restore the previous binding of the port, unless it has been bound to another host or deleted meanwhile.
 
     :raise HostError, DeadlineError: Neutron does not answer, or refuses.
     """

@@ -1,4 +1,4 @@
-"""A bridge of Open vSwitch, and a TAP made for it."""
+"""Endpoint of a NIC in a bridge of Open vSwitch, by a TAP of its own."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class OvsEndpoint(MadeTapEndpoint):
-    """The port in the database outlives the TAP, and so is taken away by ``release``."""
+    """A TAP in a bridge of Open vSwitch, whose port in the database outlives the TAP: ``release`` deletes it."""
 
     def __init__(
         self, session: Session, nic: NicRecord, namespace: Namespace, database: Database, *, iface_id: str, by_ovn: bool
     ) -> None:
-        """``by_ovn`` is whether OVN has to install it."""
+        """``by_ovn`` is whether to wait until OVN has installed the port."""
         super().__init__(session, nic, namespace)
         self._database = database
         self._iface_id = iface_id

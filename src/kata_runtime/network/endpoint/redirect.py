@@ -1,8 +1,8 @@
-"""Any Ethernet interface of a namespace: a TAP beside it, and every packet moved between both by traffic control.
+"""Endpoint of any Ethernet interface of a namespace: traffic control redirects packets between it and a new TAP.
 
-As in Kata Containers' tcfilter model. The interface keeps its addresses and routes, but the namespace's own stack
-sees nothing of what arrives. The TAP belongs to QEMU alone: it goes with it, however that ends, and so do its
-queueing discipline and filter; those of the interface are taken away by ``release``.
+This is Kata Containers' tcfilter model. The interface keeps its addresses and routes, but the namespace's own stack
+gets none of the arriving packets. The TAP is deleted when QEMU ends, in whatever way, and with it its queueing
+discipline and filter; ``release`` deletes those of the interface.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from kata_runtime.netlink.transport import Transport
     from kata_runtime.sandbox.record import NicRecord
 
-# Which filter is ours; others have no reason to choose this number.
+# tc preference that marks our filters; others have no reason to choose this number.
 _PREFERENCE = 27506
 
 
 def tap_name(slot: int) -> str:
-    """The TAP in the namespace for the NIC at root port ``slot``; named as Kata Containers does."""
+    """The name of the TAP for the NIC at root port ``slot``, in Kata Containers' style."""
     return f"tap{slot}_kata"
 
 
 class RedirectEndpoint(DescriptorEndpoint):
-    """One queue pair; what ``plug`` makes in the namespace ``release`` takes away."""
+    """A redirected interface, with one queue pair."""
 
     def plug(self) -> None:
         """See ``Endpoint``.
@@ -59,7 +59,7 @@ class RedirectEndpoint(DescriptorEndpoint):
 
     @classmethod
     def release(cls, nic: NicRecord) -> list[str]:
-        """Take away what redirects the packets of the interface; an interface or namespace that is gone is fine.
+        """Delete the interface's redirection; an interface or namespace that is gone is fine.
 
         :raise HostError: the kernel refused.
         """
@@ -70,7 +70,7 @@ class RedirectEndpoint(DescriptorEndpoint):
                 return []
             raise
         with namespace:
-            # The path can have come to mean another namespace.
+            # Another namespace may have been bound to the path meanwhile.
             if namespace.identity == nic.namespace:
                 with namespace.transport() as transport:
                     _clear(transport, nic.interface)
@@ -83,14 +83,14 @@ def _connect(transport: Transport, nic: NicRecord, tap: int) -> None:
     except KernelError as error:
         if error.errno != errno.EEXIST:
             raise
-        # Of a VM that ended without being deleted; its TAP is gone.
+        # It may be left from a VM that ended without being deleted; the TAP of that one is gone.
         if not _clear(transport, nic.interface):
             raise ConflictError(
                 f"interface {nic.device!a} has an ingress qdisc of its own", hint="delete it with 'tc qdisc'"
             ) from error
         call(transport, Family.ROUTE, add_ingress(nic.interface))
     wanted = [
-        # While it is down it makes no addresses; it must never send packets of its own to the guest.
+        # Before it is up, when it has no addresses yet: the host's stack must never send packets to the guest.
         without_own_addresses(tap),
         set_link(tap, up=True),
         redirect_ingress(nic.interface, tap, _PREFERENCE),
@@ -101,7 +101,7 @@ def _connect(transport: Transport, nic: NicRecord, tap: int) -> None:
 
 
 def _clear(transport: Transport, index: int) -> bool:
-    """Delete the ingress qdisc of an interface when all filters in it are ours; whether that is so."""
+    """Delete the ingress qdisc of an interface if all filters in it are ours; returns whether they are."""
     try:
         filters = filters_of(call(transport, Family.ROUTE, dump_ingress_filters(index)))
         if any(found.preference != _PREFERENCE for found in filters):

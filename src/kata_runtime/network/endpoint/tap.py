@@ -1,4 +1,4 @@
-"""A TAP of this host, opened here and handed to QEMU as descriptors."""
+"""Endpoint of an existing TAP of this host, which is opened here and passed to QEMU as descriptors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TapEndpoint(DescriptorEndpoint):
-    """An existing TAP, which stays when the NIC goes."""
+    """An existing TAP, which is kept when the NIC is deleted."""
 
     def __init__(self, session: Session, nic: NicRecord, namespace: Namespace) -> None:
         """See ``Endpoint``.

@@ -1,4 +1,4 @@
-"""A vhost-user back end, for example of DPDK, that listens at a socket of this host."""
+"""Endpoint of a vhost-user back end, for example of DPDK, that listens on a socket of this host."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class VhostUserEndpoint(Endpoint):
-    """Packets go between back end and guest memory; QEMU only introduces them."""
+    """A vhost-user back end. It exchanges packets with the guest through shared memory; QEMU only sets that up."""
 
     def __init__(self, session: Session, nic: NicRecord, namespace: Namespace) -> None:
-        """Make sure that the machine can have such a NIC, and that the back end answers.
+        """Make sure that the VM's memory is shared, and that the back end answers.
 
-        :raise ConflictError: the machine cannot.
-        :raise InputError, HostError, DeadlineError: the back end does not serve.
+        :raise ConflictError: the memory is not shared.
+        :raise InputError, HostError, DeadlineError: the back end cannot be used.
         """
         super().__init__(session, nic, namespace)
         if not session.record.shared_memory:

@@ -1,1 +1,1 @@
-"""NICs whose TAP is made here and plugged into a switch of this host, also for ports of Neutron."""
+"""Ports: NICs with a TAP that kata-network creates and plugs into a switch of this host, also for ports of Neutron."""

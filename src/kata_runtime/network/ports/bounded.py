@@ -1,4 +1,4 @@
-"""Calls of libraries that know no deadline of their own for all that they do."""
+"""Deadlines for calls of libraries that have none of their own."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-# A peer that cost so much in vain is not asked again for a while: a container can have 32 ports to take away.
-_VAIN_SECONDS = 4.0
+# A peer that has not answered for _UNANSWERED_SECONDS is not asked again for _SILENCE_SECONDS: a container can have 32
+# ports to delete, which would each wait for it.
+_UNANSWERED_SECONDS = 4.0
 _SILENCE_SECONDS = 60.0
 _silent_until: dict[str, float] = {}
 
 
 def call_within(seconds: float, peer: str, function: Callable[[], T]) -> T:
-    """What ``function`` returns in a thread that signals do not reach, and that is left behind when it takes longer.
+    """Call ``function`` in a thread with all signals blocked, and return its result.
 
-    ``peer`` names who is asked: one that has just not answered is taken not to answer now.
+    At the deadline the thread is abandoned. ``peer`` names the service that is called: if it has just failed to answer,
+    the call fails at once.
 
-    :raise TimeoutError: it did. All that ``function`` raises passes.
+    :raise TimeoutError: it took longer. Exceptions of ``function`` are passed on.
     """
     begun = time.monotonic()
     if begun < _silent_until.get(peer, 0.0):
@@ -39,7 +41,7 @@ def call_within(seconds: float, peer: str, function: Callable[[], T]) -> T:
         return future.result(seconds)
     except Exception:
         now = time.monotonic()
-        if now - begun > min(seconds, _VAIN_SECONDS):
+        if now - begun > min(seconds, _UNANSWERED_SECONDS):
             _silent_until[peer] = now + _SILENCE_SECONDS
         raise
     finally:

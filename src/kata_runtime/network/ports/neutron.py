@@ -1,6 +1,6 @@
-"""OpenStack Neutron by its API (networking v2), with openstacksdk: what a port is, and where it is bound.
+"""Client of OpenStack Neutron's API (networking v2), with openstacksdk: reads ports and binds them to hosts.
 
-Cloud and credentials come from where all OpenStack clients find them: clouds.yaml, OS_CLOUD and other OS_* variables.
+Cloud and credentials are configured as for all OpenStack clients: clouds.yaml, OS_CLOUD and other OS_* variables.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-# Of one exchange of data, and of all requests that make up a question: with a token of Keystone it is several.
+# Deadlines of one HTTP request, and of one operation, which is several requests with those for a token of Keystone.
 _SOCKET_SECONDS = 10.0
 _ANSWER_SECONDS = 20.0
-# OVN reports a port in 0.4 s; on a large cloud its agents take longer.
+# Until a bound port is ACTIVE: 0.4 s with OVN; agents of a large cloud take longer.
 _ACTIVE_SECONDS = 60.0
 _PAUSE_SECONDS = (0.05, 0.1, 0.2, 0.5)
 _SHOWN_CHARACTERS = 300
@@ -40,14 +40,14 @@ _BINDING_FAILED = "binding_failed"
 
 
 class Cloud(NamedTuple):
-    """How Neutron is found: a cloud of clouds.yaml, and that file where it is at no usual place; both may be empty."""
+    """A cloud by its name in clouds.yaml, and that file's path if it is in no standard place; both may be empty."""
 
     name: str
     file: str
 
 
 class Subnet(NamedTuple):
-    """What a port's fixed IP brings along."""
+    """The settings of a subnet that a NIC needs."""
 
     cidr: str
     gateway: str
@@ -56,7 +56,7 @@ class Subnet(NamedTuple):
 
 
 class Port(NamedTuple):
-    """A port with its fixed IPs, each with its subnet; ``host`` is what it is bound to, empty where it is unbound."""
+    """A port with its fixed IPs, each with its subnet; ``host`` is the host it is bound to, empty if it is unbound."""
 
     identity: str
     name: str
@@ -67,20 +67,20 @@ class Port(NamedTuple):
 
 
 def chosen_cloud(name: str) -> Cloud:
-    """The cloud that is called ``name``, or else what the environment says."""
+    """The cloud called ``name``, or else the one that the environment selects."""
     return Cloud(name or os.environ.get("OS_CLOUD", ""), os.environ.get("OS_CLIENT_CONFIG_FILE", ""))
 
 
 class Neutron:
-    """One cloud's Neutron. Each call has a deadline, and fails with a sentence that names the cloud."""
+    """Connection to the Neutron of one cloud. Each call has a deadline, and errors name the cloud."""
 
     def __init__(self, cloud: Cloud) -> None:
-        """Read the configuration; find the service.
+        """Read the configuration and look up the service's endpoint.
 
-        :raise HostError, DeadlineError: it names no cloud, or that does not answer.
+        :raise HostError, DeadlineError: no cloud is configured, or it does not answer.
         """
         for name in ("openstack", "keystoneauth", "stevedore", "urllib3"):
-            # Without any handler Python prints what they log to standard error; their exceptions say it, too.
+            # Without a handler, Python would print their log to standard error; it only repeats their exceptions.
             getLogger(name).addHandler(NullHandler())
         self._peer = f"{cloud.name} of {cloud.file}"
         self._name = f"Neutron of cloud {cloud.name!a}" if cloud.name else "Neutron"
@@ -93,14 +93,14 @@ class Neutron:
     def find_port(self, text: str) -> Port:
         """The port whose UUID or name is ``text``.
 
-        :raise InputError: there is none, or several. :raise ConflictError: it is no port for a container.
-        :raise HostError, DeadlineError: Neutron does not answer, or does not show what is needed.
+        :raise InputError: there is none, or several. :raise ConflictError: it is Neutron's own, such as a router's.
+        :raise HostError, DeadlineError: Neutron does not answer, or does not show the binding.
         """
         with operation_log.measured("Neutron: read port", port=text):
             return self._bounded(lambda: self._find(text))
 
     def host_of(self, identity: str) -> str | None:
-        """The host that a port is bound to, empty for none; None when there is no such port any more.
+        """The host that a port is bound to, empty if it is unbound; None if the port does not exist any more.
 
         :raise HostError, DeadlineError: Neutron does not answer.
         """
@@ -115,9 +115,9 @@ class Neutron:
             return self._bounded(ask)
 
     def bind(self, identity: str, host: str) -> None:
-        """Bind a port to ``host``; to none where that is empty.
+        """Bind a port to ``host``, or unbind it where that is empty.
 
-        :raise HostError, DeadlineError: Neutron does not answer, or cannot.
+        :raise HostError, DeadlineError: Neutron does not answer, or cannot bind it.
         """
         with operation_log.measured("Neutron: bind port", port=identity, host=host):
             updated = self._bounded(lambda: self._api.update_port(identity, binding_host_id=host))
@@ -128,9 +128,9 @@ class Neutron:
             )
 
     def await_active(self, identity: str) -> None:
-        """Return when Neutron, which has no notifications for its clients, calls the port ACTIVE.
+        """Wait until the port's status is ACTIVE, by polling: Neutron sends its clients no notifications.
 
-        :raise DeadlineError: it does not. :raise HostError: it does not answer.
+        :raise DeadlineError: it does not become ACTIVE. :raise HostError: Neutron does not answer.
         """
         end = time.monotonic() + _ACTIVE_SECONDS
         pauses = list(_PAUSE_SECONDS)
@@ -164,7 +164,7 @@ class Neutron:
 
     def _bounded(self, function: Callable[[], T]) -> T:
         def quietly() -> T:
-            # openstacksdk warns of what will change in itself: users can do nothing about it.
+            # openstacksdk warns of its own deprecations, about which users can do nothing.
             with catch_warnings():
                 simplefilter("ignore")
                 return function()
@@ -176,7 +176,7 @@ class Neutron:
         except exceptions.DuplicateResource as error:
             raise InputError(f"{self._name} has several ports of that name", hint="give the UUID of one") from error
         except (exceptions.SDKException, ClientException, OSError) as error:
-            # What keystoneauth says of version ranges and hacks after that is not of interest to users.
+            # keystoneauth appends details of API version ranges, which do not help users.
             reason = " ".join(str(error).split()).partition(" Required version range")[0][:_SHOWN_CHARACTERS]
             raise HostError(f"{self._name} failed: {reason}") from error
         except (KeyError, TypeError, AttributeError) as error:

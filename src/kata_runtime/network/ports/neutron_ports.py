@@ -1,4 +1,4 @@
-"""NICs that are ports of Neutron: all that they have is what Neutron says of them."""
+"""Adds NICs that are ports of Neutron, with MAC, MTU, addresses and routes from there."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kata_runtime.network.ports.ovs_ports import (
     fit,
     integration_bridge,
     is_of_ovn,
-    noting_mtu,
     refuse_second_use,
     require_bridge,
+    with_mtu_note,
 )
 from kata_runtime.network.ports.port_changes import add_port
 from kata_runtime.network.request_fields import host_address, mac_address, mtu_of, network_of, nic_address
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def host_name(database: Database) -> str:
-    """The name that Neutron and OVN know this host by."""
+    """This host's name in Neutron and OVN."""
     return database.external_ids().get("hostname") or os.uname().nodename
 
 
@@ -53,9 +53,9 @@ def add_neutron_port(
     name: str,
     migrate: bool,
 ) -> AddedNic:
-    """Bind ``port`` to this host and make it NIC ``name`` of the container, or the first free of eth0, eth1, ...
+    """Bind ``port`` to this host and add it as NIC ``name``; without one, as the first free of eth0, eth1, ...
 
-    ``given`` is how the user named it. A port of another host is taken over with ``migrate`` only.
+    ``given`` is how the user named the port. A port that is bound to another host is taken over only with ``migrate``.
 
     :raise KataError: as ``add_port``.
     """
@@ -86,7 +86,7 @@ def add_neutron_port(
         lambda session, nic, namespace: NeutronEndpoint(session, nic, namespace, database, neutron, by_ovn=by_ovn),
         complete,
     )
-    return noting_mtu(added, database, bridge, request.mtu)
+    return with_mtu_note(added, database, bridge, request.mtu)
 
 
 def _request(port: Port, name: str) -> NicRequest:
@@ -113,7 +113,7 @@ def _free_name(session: Session) -> str:
 
 
 def _add_routes(channel: AgentChannel, name: str, port: Port) -> list[str]:
-    """Add the routes of the port's subnets to destinations that have none; what is left out, and the name servers."""
+    """Add the subnets' routes to destinations without one; returns notes on those left out and on DNS servers."""
     table = read_table(channel)
     if name not in table.links:
         raise GuestError(f"NIC {name!a} has left the container meanwhile", hint="try again")
@@ -123,7 +123,7 @@ def _add_routes(channel: AgentChannel, name: str, port: Port) -> list[str]:
     notes = []
     for destination, gateway in _routes_of(port).items():
         if destination in existing:
-            # As with another port of the same network: the container goes on using the route that it has.
+            # For example from another port of the same network: the container keeps the route that it has.
             network, length = destination
             text = f"{format_address(network)}/{length}" if length else "default"
             notes.append(
@@ -139,7 +139,7 @@ def _add_routes(channel: AgentChannel, name: str, port: Port) -> list[str]:
 
 
 def _routes_of(port: Port) -> dict[tuple[bytes, int], bytes]:
-    """Gateways by destination and its prefix length; a subnet's own route to a destination goes before its gateway."""
+    """Gateways by destination and its prefix length; a subnet's host routes take precedence over its gateway."""
     wanted: dict[tuple[bytes, int], bytes] = {}
     for _, subnet in port.fixed_ips:
         for destination, hop in subnet.host_routes:

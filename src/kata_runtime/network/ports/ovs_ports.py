@@ -1,4 +1,4 @@
-"""NICs in a bridge of Open vSwitch, whoever controls it."""
+"""Adds NICs in a bridge of Open vSwitch, whether or not OVN or Neutron's agent controls it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from kata_runtime.network.requests import NicRequest
     from kata_runtime.sandbox.session import Session
 
-# ovs-vswitchd moves the frames itself, and reads them from the TAP by a packet socket: unfinished checksums stay so.
+# ovs-vswitchd reads the frames from the TAP by a packet socket and forwards them with the guest's partial checksums.
 _USER_SPACE = "netdev"
 DEFAULT_BRIDGE = "br-int"
 
 
 def fit(request: NicRequest, bridge: Bridge) -> NicRequest:
-    """``request`` without offload, where ``bridge`` cannot do the guest's work."""
+    """``request``, without offload if ``bridge`` forwards in user space and would not complete checksums."""
     return request._replace(offload=request.offload and bridge.datapath_type != _USER_SPACE)
 
 
@@ -48,7 +48,7 @@ def add_ovs_port(session: Session, request: NicRequest, database: Database, brid
             session, nic, namespace, database, iface_id=iface_id, by_ovn=by_ovn
         ),
     )
-    return noting_mtu(added, database, bridge, request.mtu)
+    return with_mtu_note(added, database, bridge, request.mtu)
 
 
 def require_bridge(database: Database, name: str) -> Bridge:
@@ -66,25 +66,25 @@ def require_bridge(database: Database, name: str) -> Bridge:
 
 
 def integration_bridge(database: Database) -> str:
-    """The name of the bridge whose ports OVN, or Neutron's agent, looks after (ovn-controller(8))."""
+    """The name of the bridge whose ports OVN, or Neutron's agent, manages (ovn-controller(8))."""
     return database.external_ids().get("ovn-bridge", DEFAULT_BRIDGE)
 
 
 def is_of_ovn(database: Database, bridge: str) -> bool:
-    """Whether ovn-controller looks after the ports of ``bridge``."""
+    """Whether ovn-controller manages the ports of ``bridge``."""
     return "ovn-remote" in database.external_ids() and integration_bridge(database) == bridge
 
 
 def refuse_second_use(database: Database, iface_id: str) -> None:
-    """Make sure that no interface of this host has ``iface_id``; what is left of a NIC that is gone is deleted.
+    """Make sure that no interface of this host has ``iface_id``; the leftover of a NIC that is gone is deleted.
 
-    :raise ConflictError: one has.
+    :raise ConflictError: an interface has it.
     """
     found = database.find_interface(iface_id)
     if found is None:
         return
     if found.container and found.is_dead and not _exists(found.name):
-        # Its container was deleted while the database did not answer, or its VM has ended.
+        # A leftover: its container was deleted while the database did not answer, or its VM has ended.
         database.unplug(found.name)
         return
     user = f"of container {found.container}" if found.container else "of another program"
@@ -105,8 +105,8 @@ def _exists(name: str) -> bool:
     return True
 
 
-def noting_mtu(added: AddedNic, database: Database, bridge: Bridge, mtu: int) -> AddedNic:
-    """``added`` with what is wrong with its MTU."""
+def with_mtu_note(added: AddedNic, database: Database, bridge: Bridge, mtu: int) -> AddedNic:
+    """``added``, with a note if its MTU is too large for the path."""
     if is_of_ovn(database, bridge.name):
         with LocalTransport() as transport:
             note = path_mtu.tunnel_note(transport, database.external_ids(), mtu)

@@ -1,6 +1,6 @@
-"""Open vSwitch by its database (RFC 7047, ovs-vswitchd.conf.db(5)), with OpenStack's ovsdbapp.
+"""Client of Open vSwitch's database (RFC 7047, ovs-vswitchd.conf.db(5)), with OpenStack's ovsdbapp.
 
-Everything is bounded: a database that does not answer costs a command seconds, and then has its name.
+Every call has a deadline of seconds, and errors name the database.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _ANSWER_SECONDS = 5.0
-# ovs-vswitchd takes some 10 ms, ovn-controller 25; with 10,000 ports in OVN it has more to compute.
+# Until a port is in use: ovs-vswitchd takes some 10 ms, ovn-controller 25, and longer with 10,000 ports in OVN.
 _TAKEN_UP_SECONDS = 10.0
 _INSTALLED_SECONDS = 30.0
 _COLUMNS = {
@@ -39,7 +39,7 @@ _COLUMNS = {
 
 
 class Bridge(NamedTuple):
-    """A bridge; ``least_mtu`` is that of its ports that are no interfaces of Open vSwitch's own, 0 without any."""
+    """A bridge; ``least_mtu`` is the least MTU of its ports, except Open vSwitch's internal ones, or 0 without any."""
 
     name: str
     datapath_type: str
@@ -47,9 +47,9 @@ class Bridge(NamedTuple):
 
 
 class PluggedInterface(NamedTuple):
-    """An interface of Open vSwitch; ``container`` is whose NIC it is, empty where it is not of this program.
+    """An interface of Open vSwitch; ``container`` is the container of the NIC, empty for other programs' interfaces.
 
-    ``is_dead`` is one that ovs-vswitchd finds no device of.
+    ``is_dead`` is whether ovs-vswitchd finds no device for it.
     """
 
     name: str
@@ -58,7 +58,7 @@ class PluggedInterface(NamedTuple):
 
 
 class _NotifyingIdl(Idl):
-    """A copy of the database that tells of its changes."""
+    """A replica of the database that reports changes to a handler."""
 
     def __init__(self, address: str, helper: Any) -> None:
         super().__init__(address, helper)
@@ -70,24 +70,24 @@ class _NotifyingIdl(Idl):
 
 class _Transaction(OvsVsctlTransaction):
     def post_commit(self, txn: Any) -> None:
-        # Not until ovs-vswitchd has done its part: that is awaited, and its refusal told, by a _Settled.
+        # Does not wait for ovs-vswitchd, as OvsVsctlTransaction would: _InterfaceReady does, and also waits for OVN.
         Transaction.post_commit(self, txn)
 
 
 class _Api(OvsdbIdl):
-    # In place of a property that all connections of a process share.
+    # Overrides a class property, which all connections of a process would share.
     ovsdb_connection: Any = None
 
     def create_transaction(self, *_: object, **__: object) -> Any:
         return _Transaction(self, self.ovsdb_connection, check_error=True, log_errors=False)
 
 
-class _Settled(WaitEvent):
-    """ovs-vswitchd, and OVN where it must, have taken up an interface, or refuse it."""
+class _InterfaceReady(WaitEvent):
+    """The event that ovs-vswitchd, and OVN where required, have an interface in use, or have refused it."""
 
     def __init__(self, name: str, *, by_ovn: bool, seconds: float) -> None:
         super().__init__((self.ROW_CREATE, self.ROW_UPDATE), "Interface", None, timeout=seconds)
-        self.event_name = f"{name} is settled"
+        self.event_name = f"{name} is ready"
         self._name = name
         self._by_ovn = by_ovn
 
@@ -102,7 +102,7 @@ class Database:
     """A connection to the database at ``address`` (ovsdb(7), "Active OVSDB Connection"); a context manager."""
 
     def __init__(self, address: str) -> None:
-        """Connect and read what is there.
+        """Connect and read the tables.
 
         :raise HostError, DeadlineError: it cannot be reached, or does not answer.
         """
@@ -116,7 +116,7 @@ class Database:
         self._api.ovsdb_connection.stop(_ANSWER_SECONDS)
 
     def external_ids(self) -> Mapping[str, str]:
-        """What others have noted of this host, such as ``hostname``, ``ovn-bridge``, ``ovn-encap-ip``."""
+        """The host's settings in table Open_vSwitch, such as ``hostname``, ``ovn-bridge``, ``ovn-encap-ip``."""
         return self._read(lambda: dict(next(iter(self._api.tables["Open_vSwitch"].rows.values())).external_ids))
 
     def find_bridge(self, name: str) -> Bridge | None:
@@ -139,31 +139,31 @@ class Database:
         return self._read(find)
 
     def plug(self, bridge: str, tap: str, external_ids: Mapping[str, str], *, by_ovn: bool) -> None:
-        """Add TAP ``tap`` to ``bridge``; back when ovs-vswitchd, and OVN with ``by_ovn``, have taken it up.
+        """Add TAP ``tap`` to ``bridge`` and wait until ovs-vswitchd, and with ``by_ovn`` OVN, have it in use.
 
-        :raise HostError, DeadlineError: they do not; the port stays.
+        :raise HostError, DeadlineError: they have not; the port stays in the database.
         """
         seconds = _INSTALLED_SECONDS if by_ovn else _TAKEN_UP_SECONDS
-        settled = _Settled(tap, by_ovn=by_ovn, seconds=seconds)
+        ready = _InterfaceReady(tap, by_ovn=by_ovn, seconds=seconds)
         handler = self._api.idl.handler
-        handler.watch_event(settled)
+        handler.watch_event(ready)
         with operation_log.measured("Open vSwitch: add port", bridge=bridge, port=tap, by_ovn=by_ovn):
-            # One of the same name can be left of a container of the same ID that was deleted while this did not answer.
+            # A leftover of this name is from a container of the same ID, deleted while the database did not answer.
             self._commit(
                 self._api.del_port(tap, if_exists=True),
                 self._api.add_port(bridge, tap, may_exist=False),
                 self._api.db_set("Interface", tap, ("external_ids", dict(external_ids))),
             )
-            if not settled.wait():
+            if not ready.wait():
                 raise self._unsettled(tap, seconds, by_ovn=by_ovn)
         error = self._read(lambda: self._interface(tap).error)
         if error:
             raise HostError(f"Open vSwitch cannot use the TAP {tap!a}: {error[0][:200]}")
 
     def unplug(self, tap: str) -> None:
-        """Take the port of TAP ``tap`` out of its bridge, if there is one.
+        """Delete the port of TAP ``tap`` from its bridge, if there is one.
 
-        :raise HostError, DeadlineError: the database does not do it.
+        :raise HostError, DeadlineError: the database failed.
         """
         with operation_log.measured("Open vSwitch: delete port", port=tap):
             self._commit(self._api.del_port(tap, if_exists=True))
@@ -197,7 +197,7 @@ class Database:
         self._bounded(commit)
 
     def _read(self, function: Callable[[], T]) -> T:
-        # The thread of the connection changes the rows under this lock.
+        # The connection's thread holds this lock while it changes rows.
         with self._api.ovsdb_connection.lock:
             return function()
 
@@ -209,7 +209,7 @@ class Database:
                 f"the answer of Open vSwitch's database at {self.address!a}", _ANSWER_SECONDS, hint=_HINT
             ) from error
         except Exception as error:
-            # ovsdbapp has no class of its own for most of its errors.
+            # Most errors of ovsdbapp have no class of their own.
             raise HostError(
                 f"Open vSwitch's database at {self.address!a} failed: {str(error)[:200]}", hint=_HINT
             ) from error
@@ -220,7 +220,7 @@ _HINT = "is ovsdb-server running there? [network] ovsdb in the configuration, or
 
 def _connect(address: str) -> _Api:
     for name in ("ovs", "ovsdbapp"):
-        # Without any handler Python prints what they log to standard error; their exceptions say it, too.
+        # Without a handler, Python would print the libraries' log to standard error; it only repeats their exceptions.
         getLogger(name).addHandler(NullHandler())
     helper = idlutils.get_schema_helper(address, "Open_vSwitch")
     for table, columns in _COLUMNS.items():

@@ -1,4 +1,4 @@
-"""How large a packet may be that a port sends, as far as this host knows."""
+"""Checks of a port's MTU against its bridge and this host's tunnels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from kata_runtime.netlink.transport import Transport
     from kata_runtime.network.ports.ovsdb import Bridge
 
-# Outer Ethernet is not part of an MTU, the inner one is: 14, UDP 8, Geneve 8 with the 8 of OVN's option, or VXLAN 8.
+# Encapsulation without the outer IP header. An MTU excludes the outer Ethernet header, but not the inner one: 14 bytes,
+# with UDP 8, and Geneve 8 with OVN's option 8, or VXLAN 8.
 _OVERHEAD = {"geneve": 38, "vxlan": 30}
 _IP_HEADER = {4: 20, 16: 40}
 
 
 def bridge_note(bridge: Bridge, mtu: int) -> str:
-    """What is wrong with a NIC of this ``mtu`` in a bridge that forwards by itself; empty when nothing is."""
+    """A note if ``mtu`` is too large for other ports of a bridge without OVN; empty otherwise."""
     if not bridge.least_mtu or mtu <= bridge.least_mtu:
         return ""
     return (
@@ -30,9 +31,9 @@ def bridge_note(bridge: Bridge, mtu: int) -> str:
 
 
 def tunnel_note(transport: Transport, external_ids: Mapping[str, str], mtu: int) -> str:
-    """What is wrong with a NIC of this ``mtu`` whose packets OVN carries to other hosts; empty when nothing is.
+    """A note if ``mtu`` is too large for OVN's tunnels to other hosts; empty otherwise.
 
-    Networks that OVN does not carry in tunnels are not told from others here: so this is nothing to refuse for.
+    It is no error, since this host cannot tell whether the port's network uses tunnels at all.
     """
     kinds = [kind.strip() for kind in external_ids.get("ovn-encap-type", "").split(",")]
     overhead = max((_OVERHEAD.get(kind, 0) for kind in kinds), default=0)

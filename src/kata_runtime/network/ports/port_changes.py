@@ -1,4 +1,4 @@
-"""Ports of a running container: added, listed, deleted. What differs by kind is in their endpoints."""
+"""Adds, lists and deletes ports of a running container, of all kinds; their endpoints implement the differences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from kata_runtime.errors import InputError
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.network.interfaces import AddedNic, find_record, place, plug_nic, read_interfaces, remove_nic
+from kata_runtime.network.interfaces import AddedNic, find_record, new_nic, plug_nic, read_interfaces, remove_nic
 from kata_runtime.network.namespace import OwnNamespace
 from kata_runtime.network.pending_nics import begun_nics, finish
 
@@ -26,7 +26,7 @@ _NAME_DIGITS = 10
 
 
 class ListedPort(NamedTuple):
-    """A port, with its NIC as the guest's kernel has it; ``ip`` as ``172.16.0.3/16``."""
+    """A port, with its NIC as the guest's kernel reports it; ``ip`` as ``172.16.0.3/16``."""
 
     port: str
     name: str
@@ -46,30 +46,30 @@ def add_port(
     make: MakeEndpoint,
     complete: Callable[[], list[str]] = list,
 ) -> AddedNic:
-    """Make a TAP, plug it into its switch and into the running VM, or leave everything as it was.
+    """Create a TAP, plug it into its switch and into the running VM, or leave everything as it was.
 
-    A ``port`` without a name of its own has that of its TAP. ``complete`` is as in ``plug_nic``.
+    A ``port`` without a name gets that of its TAP. ``complete`` is as in ``plug_nic``.
 
-    :raise InputError, ConflictError, LimitError: what is asked for is not possible here.
+    :raise InputError, ConflictError, LimitError: the request is not possible in this container.
     :raise HostError, QemuError, GuestError, KernelError, DeadlineError: host, switch, QEMU or guest failed.
     """
     device = tap_name(session.root, session.container_id, request.name)
     request = request._replace(device=device)
     with OwnNamespace() as namespace:
-        nic = place(session, request, kind, namespace.identity)
+        nic = new_nic(session, request, kind, namespace.identity)
         nic = nic._replace(port=port._replace(port=port.port or device))
         return plug_nic(session, request, nic, make(session, nic, namespace), complete)
 
 
 def tap_name(root: str, container_id: str, name: str) -> str:
-    """The TAP's name for NIC ``name`` of a container: always the same, and no other container's."""
+    """The TAP's name for NIC ``name`` of a container: it is the same each time, and differs between containers."""
     return f"kt{sha256(f'{root}/{container_id}/{name}'.encode()).hexdigest()[:_NAME_DIGITS]}"
 
 
 def delete_port(session: Session, text: str) -> None:
-    """Take out the NIC of the port that ``text`` names, and away all that was made for it.
+    """Unplug the NIC of the port that ``text`` names, and delete what was created for it.
 
-    :raise InputError: there is none. :raise DeadlineError, QemuError, HostError: as ``delete_interface``.
+    :raise InputError: there is no such port. :raise DeadlineError, QemuError, HostError: as ``delete_interface``.
     """
     for nic in session.record.nics:
         if _is_named(nic, text):
@@ -89,7 +89,7 @@ def delete_port(session: Session, text: str) -> None:
 
 
 def list_ports(session: Session) -> list[ListedPort]:
-    """The ports in the order they were added, with their NICs as the guest has them now.
+    """The ports in the order they were added, with the guest's current state of their NICs.
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
     """
