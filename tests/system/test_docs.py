@@ -72,7 +72,7 @@ network_config_dir = "{directory}"
 def test_examples_print_what_is_written(
     document: str, runtime: Runtime, namespace: Namespace, tmp_path: Path, rootfs: Path
 ) -> None:
-    """Each command line of the document, typed in its order, prints exactly what the document shows."""
+    """Each command line of a document, in its order, prints what it shows and succeeds, unless ``echo $?`` says not."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/busybox").symlink_to(rootfs / "bin/busybox")
     program = tmp_path / "bin/kata-runtime"
@@ -87,13 +87,21 @@ def test_examples_print_what_is_written(
         "KATA_CONF_FILE": str(runtime.config),
         **_podman_environment(tmp_path, program),
     }
+    status = 0
     try:
         for command, expected in _examples((_ROOT / document).read_text()):
+            if command == "echo $?":
+                assert (status, expected) == (int(expected), f"{status}\n"), document
+                status = 0
+                continue
+            assert status == 0, (document, "the command before failed", command)
             done = subprocess.run(
                 [*namespace.prefix, "sh", "-c", command], cwd=tmp_path, env=environment, text=True, check=False,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180,
             )  # fmt: skip
             assert _matches(expected, done.stdout), (command, expected, done.stdout)
+            status = done.returncode
+        assert status == 0, (document, "the last command failed")
     finally:
         if (tmp_path / "podman").exists():
             subprocess.run(["podman", "rm", "--all", "--force", "--time", "0"], env=environment, check=True)
