@@ -36,6 +36,17 @@ class KataError(Exception):
         return self.message if self.hint is None else f"{self.message}; {self.hint}"
 
 
+class OnlyPlannedError(Exception):
+    """The end of a dry run, where a command would begin to change something: no failure, and so outside the tree.
+
+    ``steps`` say what it would do, in order.
+    """
+
+    def __init__(self, steps: list[str]) -> None:
+        super().__init__(steps)
+        self.steps = steps
+
+
 class UsageError(KataError):
     """The command line does not follow the grammar."""
 

@@ -11,7 +11,7 @@ from tests.quality.trees import ROOT, tree
 _NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 
 
-@pytest.mark.parametrize("document", ["docs/failure-modes.md", "docs/threat-model.md"])
+@pytest.mark.parametrize("document", ["docs/failure-modes.md", "docs/support.md", "docs/threat-model.md"])
 def test_named_tests_exist(document: str) -> None:
     """Each test file and function that the document names exists, and it names some."""
     named = _NAMED.findall((ROOT / document).read_text())

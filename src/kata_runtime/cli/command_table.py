@@ -79,8 +79,15 @@ _PRESERVED = Option("--preserve-fds", "N", "descriptors for it besides the stand
 _LIST_FORMAT = Option(
     "--format", "FORMAT", "json, or a table for people (default: json)", "-f", choices=("json", "table")
 )
+_DRY_RUN = Option("--dry-run", None, "only check, and print what would be done as a list in JSON")
 COMMANDS = (
-    Command(("kata-network", "add-iface"), (_ID, "FILE"), "add a host NIC to a running container", handlers.network),
+    Command(
+        ("kata-network", "add-iface"),
+        (_ID, "FILE"),
+        "add a host NIC to a running container",
+        handlers.network,
+        (_DRY_RUN,),
+    ),
     Command(
         ("kata-network", "list-ifaces"), (_ID,), "list the NICs that were added", handlers.network, (_LIST_FORMAT,)
     ),
@@ -89,11 +96,15 @@ COMMANDS = (
         (_ID, "[FILE]"),
         "remove a NIC that was added",
         handlers.network,
-        (Option("--name", "NIC", "the NIC's name in the container, in place of FILE"),),
+        (Option("--name", "NIC", "the NIC's name in the container, in place of FILE"), _DRY_RUN),
     ),
-    Command(("kata-network", "add-route"), (_ID, "FILE"), "add routes, all or none", handlers.network),
+    Command(("kata-network", "add-route"), (_ID, "FILE"), "add routes, all or none", handlers.network, (_DRY_RUN,)),
     Command(
-        ("kata-network", "del-route"), (_ID, "FILE"), "delete the routes that match, all or none", handlers.network
+        ("kata-network", "del-route"),
+        (_ID, "FILE"),
+        "delete the routes that match, all or none",
+        handlers.network,
+        (_DRY_RUN,),
     ),
     Command(("kata-network", "list-routes"), (_ID,), "list the main routing table", handlers.network, (_LIST_FORMAT,)),
     Command(
@@ -101,6 +112,7 @@ COMMANDS = (
         (_ID, "FILE"),
         "replace all routes that the kernel did not make",
         handlers.network,
+        (_DRY_RUN,),
     ),
     Command(
         ("kata-network", "add-port"),
@@ -158,6 +170,7 @@ COMMANDS = (
                 "text as ipvsadm prints it, or json (default: text)",
                 choices=("text", "json"),
             ),
+            _DRY_RUN,
         ),
     ),
     Command(
@@ -181,7 +194,7 @@ COMMANDS = (
         (_ID,),
         "delete connection-tracking entries",
         handlers.ipvs,
-        (Option("--parameters", "ARGUMENTS", "-d|--orig-dst IP -p|--protonum tcp|udp, quoted as one word"),),
+        (Option("--parameters", "ARGUMENTS", "-d|--orig-dst IP -p|--protonum tcp|udp, quoted as one word"), _DRY_RUN),
     ),
     Command(
         ("image", "build"),

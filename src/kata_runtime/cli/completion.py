@@ -25,6 +25,7 @@ _CANDIDATES_MAX = 500
 _FILE_VALUES = ("FILE", "SOCKET")
 # Whose operand is the ID that a container gets, not that of one.
 _NEW_ID = (("run",), ("create",))
+_NEW_NIC = ("kata-network", "add-port")
 _SIGNALS = ("HUP", "INT", "KILL", "QUIT", "TERM", "USR1", "USR2")
 
 
@@ -158,7 +159,7 @@ def _words(place: _Place, typed: str) -> list[Candidate] | str:
         return _nics(place.root, place.operands[0])
     if wanted == "SIGNAL":
         return [Candidate(name) for name in _SIGNALS]
-    return FILES if wanted == "FILE" else []
+    return FILES if wanted.endswith("FILE") else []
 
 
 def _command_words(place: _Place) -> list[Candidate]:
@@ -175,7 +176,7 @@ def _command_words(place: _Place) -> list[Candidate]:
 def _values(option: Option, place: _Place) -> list[Candidate] | str:
     if option.choices:
         return [Candidate(choice) for choice in option.choices]
-    if option.metavar == "NIC":
+    if option.metavar == "NIC" and place.commands[0].words != _NEW_NIC:
         return _nics(place.root, place.operands[0]) if place.operands else []
     if option.metavar == "ID":
         return _ids(place.root)

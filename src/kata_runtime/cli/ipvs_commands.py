@@ -6,7 +6,7 @@ from kata_runtime.cli.progress_meter import Meter
 from kata_runtime.cli.sessions import session_of
 from kata_runtime.cli.spool import Spool
 from kata_runtime.cli.streams import notify, read_input
-from kata_runtime.errors import UsageError
+from kata_runtime.errors import OnlyPlannedError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,15 @@ _RULES_LIMIT = 64 * 1024 * 1024  # bytes
 
 def run(call: Call) -> int:
     """Do one kata-ipvs command."""
+    try:
+        return _run(call)
+    except OnlyPlannedError as planned:
+        from kata_runtime.cli.dry_run import print_plan
+
+        return print_plan(planned)
+
+
+def _run(call: Call) -> int:
     if call.command.words[1] == "cleanup":
         return _cleanup(call)
     if call.command.words[1] == "top":
@@ -67,13 +76,17 @@ def _restore(call: Call, path: str) -> int:
 
 
 def _cleanup(call: Call) -> int:
-    from kata_runtime.conntrack.cleanup import delete_matching, parse_filter
+    from kata_runtime.conntrack.cleanup import count_matching, delete_matching, parse_filter
 
     parameters = call.value("--parameters")
     if parameters is None:
         raise UsageError("kata-ipvs cleanup lacks --parameters", hint=f"usage: {call.command.usage}")
     selection = parse_filter(parameters)
     with session_of(call, "ipvs") as session:
-        count = delete_matching(session.channel(), selection)
-    notify(f"{count} connection-tracking {'entry' if count == 1 else 'entries'} deleted")
+        act = count_matching if session.dry_run else delete_matching
+        count = act(session.channel(), selection)
+    entries = f"{count} connection-tracking {'entry' if count == 1 else 'entries'}"
+    if session.dry_run:
+        raise OnlyPlannedError([f"conntrack: delete {entries}"])
+    notify(f"{entries} deleted")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kata_runtime.cli.sessions import session_of
 from kata_runtime.cli.streams import AnswerError, AnswerLostError, OutputClosedError, notify, read_input, write_line
-from kata_runtime.errors import HostError, KataError, UsageError
+from kata_runtime.errors import HostError, KataError, OnlyPlannedError, UsageError
 from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -28,7 +28,12 @@ class _Answer(NamedTuple):
 
 def run(call: Call) -> int:
     """Do one kata-network command and print its result, one line of JSON; main prints that of a failure."""
-    answer = _COMMANDS[call.command.words[1]](call)
+    try:
+        answer = _COMMANDS[call.command.words[1]](call)
+    except OnlyPlannedError as planned:
+        from kata_runtime.cli.dry_run import print_plan
+
+        return print_plan(planned)
     try:
         write_line(answer.text)
     except (OutputClosedError, HostError) as exc:
@@ -136,6 +141,8 @@ def _delete_interface(call: Call) -> _Answer:
     with session_of(call, "interface") as session:
         try:
             delete_interface(session, name)
+        except OnlyPlannedError:
+            raise
         except BaseException as exc:
             nic = find_record(session, name)
             if nic is None:

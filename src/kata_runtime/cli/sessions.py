@@ -24,11 +24,16 @@ def session_of(call: Call, subject: str, *, changes: bool = True) -> AbstractCon
     """
     from kata_runtime.sandbox.session import open_session
 
-    def recover(session: Session) -> None:
-        recover_for(session, subject, note, changes=changes)
+    dry_run = call.value("--dry-run") is not None
 
-    opened = open_session(root_of(call), call.operands[0], recover, lock_wait_of(call))
-    return _counted(call, opened) if changes else opened
+    def recover(session: Session) -> None:
+        if dry_run:
+            note("an earlier command was interrupted: what it left would be ended first")
+        else:
+            recover_for(session, subject, note, changes=changes)
+
+    opened = open_session(root_of(call), call.operands[0], recover, lock_wait_of(call), dry_run=dry_run)
+    return _counted(call, opened) if changes and not dry_run else opened
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from kata_runtime.shell_words import split_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kata_runtime.netlink.transport import Transport
 
 # include/uapi/linux/netfilter/nfnetlink.h
@@ -76,14 +78,22 @@ def delete_matching(transport: Transport, which: Filter) -> int:
 
     :raise KernelError: the kernel refused. :raise ProtocolError: it answered in a broken format.
     """
-    families = [AF_INET, AF_INET6]
+    return sum(_delete(transport, _matching(transport, family, which)) for family in _families(which))
+
+
+def count_matching(transport: Transport, which: Filter) -> int:
+    """How many tracked connections match; they stay. :raise KernelError, ProtocolError: as ``delete_matching``."""
+    return sum(len(_matching(transport, family, which)) for family in _families(which))
+
+
+def _families(which: Filter) -> list[int]:
     if which.destination:
-        families = [AF_INET if len(which.destination) == 4 else AF_INET6]
-    return sum(_delete(transport, family, which) for family in families)
+        return [AF_INET if len(which.destination) == 4 else AF_INET6]
+    return [AF_INET, AF_INET6]
 
 
-def _delete(transport: Transport, family: int, which: Filter) -> int:
-    """Those of one family."""
+def _matching(transport: Transport, family: int, which: Filter) -> list[Request]:
+    """The requests that delete those of one family."""
     doomed: list[Request] = []
 
     def decode(payload: bytes) -> None:
@@ -95,6 +105,10 @@ def _delete(transport: Transport, family: int, which: Filter) -> int:
 
     dump = Request("list tracked connections", _GET, NLM_F_DUMP, _HEADER.pack(family, 0, 0))
     decoded(transport, Family.NETFILTER, dump, decode, row_bytes=8)
+    return doomed
+
+
+def _delete(transport: Transport, doomed: Sequence[Request]) -> int:
     deleted = 0
     for start in range(0, len(doomed), _DELETIONS_AT_ONCE):
         part = doomed[start : start + _DELETIONS_AT_ONCE]

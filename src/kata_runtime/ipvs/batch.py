@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 
-from kata_runtime.errors import GuestError, InputError, KataError
+from kata_runtime.errors import GuestError, InputError, KataError, OnlyPlannedError
 from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs import rule_limit
 from kata_runtime.ipvs.batch_journal import Snapshot, packed, unpacked
@@ -63,6 +63,10 @@ def restore(
     else:
         rule_limit.admit(engine, count(after) - count(before), most)
     changes = difference(before, after) if replace else batch.rules
+    if session.dry_run:
+        from kata_runtime.ipvs.planned_rules import step
+
+        raise OnlyPlannedError([step(change) for change in changes])
     if not changes:
         return
     keys = touched(changes) if replace else named

@@ -78,6 +78,10 @@ def open_engine(session: Session) -> Engine:
 def _change(session: Session, engine: Engine, change: Change) -> None:
     if isinstance(change, AddService | AddServer):
         rule_limit.admit(engine, 1, session.record.ipvs_rule_limit)
+    if session.dry_run:
+        from kata_runtime.ipvs.planned_rules import plan_change
+
+        plan_change(engine, change)
     try:
         engine.change(change)
     except KernelError as error:

@@ -214,6 +214,11 @@ def _apply(table: Table, own: set[ServiceKey], rule: Rule) -> str:
     return ""
 
 
+def refusal(before: Table, rule: Rule) -> str:
+    """The reason why the kernel would refuse one rule, or an empty string; ``before`` holds the service it names."""
+    return _apply(dict(before), set(), rule)
+
+
 def _own_servers(table: Table, own: set[ServiceKey], service: ServiceKey) -> Servers:
     spec, servers = table[service]
     if service not in own:

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from _socket import AF_INET6
 
-from kata_runtime.errors import ConflictError, DeadlineError, InputError, KataError, LimitError, QemuError
+from kata_runtime.errors import (
+    ConflictError,
+    DeadlineError,
+    InputError,
+    KataError,
+    LimitError,
+    OnlyPlannedError,
+    QemuError,
+)
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import dump_addresses, format_address, packed_address
 from kata_runtime.netlink.exchange import call_each
@@ -105,7 +113,7 @@ def add_interface(session: Session, request: NicRequest) -> AddedNic:
     :raise InputError, ConflictError, LimitError: the request is not possible in this container.
     :raise HostError, QemuError, GuestError, KernelError, DeadlineError: host, QEMU or guest failed.
     """
-    from kata_runtime.network.endpoint import endpoint_class, kind_of
+    from kata_runtime.network.endpoint import Endpoint, endpoint_class, kind_of
     from kata_runtime.network.namespace import OwnNamespace
     from kata_runtime.sandbox.record import EndpointKind
 
@@ -114,7 +122,11 @@ def add_interface(session: Session, request: NicRequest) -> AddedNic:
     kind = kind_of(request)
     with OwnNamespace() as namespace:
         nic = new_nic(session, request, kind, namespace.identity if kind == EndpointKind.TAP else "")
-        return plug_nic(session, request, nic, endpoint_class(kind)(session, nic, namespace))
+        chosen = endpoint_class(kind)
+        if session.dry_run:
+            chosen.check(session, nic, namespace)
+            chosen = Endpoint
+        return plug_nic(session, request, nic, chosen(session, nic, namespace))
 
 
 def plug_nic(
@@ -141,6 +153,10 @@ def plug_nic(
                 from kata_runtime.network.queues import require_memory
 
                 require_memory(channel, nic.queues)
+            if session.dry_run:
+                from kata_runtime.network.planned_nics import addition_steps
+
+                raise OnlyPlannedError(addition_steps(nic, request, root_port_address(nic.slot)))
             work = _begin_addition(session, nic)
             try:
                 endpoint.plug()
@@ -202,6 +218,8 @@ def delete_interface(session: Session, name: str) -> None:
         return
     for work, begun_nic in begun_nics(session.record):
         if begun_nic.name == name:
+            if session.dry_run:
+                raise OnlyPlannedError([f"qemu: take out NIC {name}, whose addition was interrupted"])
             finish(session, work)
             return
     if any(work.nic_name == name for work in session.recovered):
@@ -219,6 +237,10 @@ def remove_nic(session: Session, nic: NicRecord) -> None:
 
     :raise DeadlineError, QemuError, HostError: as ``delete_interface``.
     """
+    if session.dry_run:
+        from kata_runtime.network.planned_nics import deletion_steps
+
+        raise OnlyPlannedError(deletion_steps(nic))
     work = deletion(session.record, nic.name)
     session.save(begun(ended(session.record, work), work))
     try:

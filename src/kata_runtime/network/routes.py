@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from _socket import AF_INET, AF_INET6, inet_pton
 
-from kata_runtime.errors import ConflictError, InputError, KataError, KernelError
+from kata_runtime.errors import ConflictError, InputError, KataError, KernelError, OnlyPlannedError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.message import NLM_F_CREATE, NLM_F_EXCL
 from kata_runtime.netlink.route import NextHop, Route, RouteKey, add_route, new_route, with_next_hops
@@ -172,6 +172,8 @@ def _carry_out(
     session: Session, steps: Sequence[Step], before: Groups, origin: Mapping[RouteKey, RouteRequest]
 ) -> None:
     """Apply the steps; a refusal is raised as an error about the request that caused it."""
+    if session.dry_run:
+        raise OnlyPlannedError([f"routes: {step.request.operation}" for step in steps])
     refused = apply(session, [step.request for step in steps], before)
     for place, error in refused.items():
         request = origin.get(steps[place].route.key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kata_runtime.errors import ContainerError
+from kata_runtime.errors import ContainerError, HostError
 from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.guest.answer_limits import DEFAULT
 from kata_runtime.guest.channel import AgentChannel
@@ -28,8 +28,9 @@ _PATIENCE = LockWait()
 class Session:
     """The sandbox as one command sees it; nobody else changes it meanwhile."""
 
-    def __init__(self, root: str, record: Record, lock_wait: LockWait = _PATIENCE) -> None:
+    def __init__(self, root: str, record: Record, lock_wait: LockWait = _PATIENCE, *, dry_run: bool = False) -> None:
         self.root = root
+        self.dry_run = dry_run
         self.record = record
         self.lock_wait = lock_wait
         # What earlier commands left pending and the recovery before this one ended.
@@ -79,6 +80,8 @@ class Session:
 
         :raise HostError: it cannot be written.
         """
+        if self.dry_run:
+            raise HostError("a dry run was about to change the record", hint="please report this")
         with held_signals():
             save_record(self._path, record)
             self.record = record
@@ -93,7 +96,12 @@ class Session:
 
 @contextmanager
 def open_session(
-    root: Path | str, container_id: str, recover: Callable[[Session], None], lock_wait: LockWait = _PATIENCE
+    root: Path | str,
+    container_id: str,
+    recover: Callable[[Session], None],
+    lock_wait: LockWait = _PATIENCE,
+    *,
+    dry_run: bool = False,
 ) -> Iterator[Session]:
     """Hold the running sandbox that ``container_id`` means; ``recover`` first ends what another left pending.
 
@@ -106,7 +114,7 @@ def open_session(
     full_id = sandbox_of(root, resolve(root, container_id))
     with locked(root, full_id, lock_wait) as record:
         require_running(record)
-        session = Session(root, record, lock_wait)
+        session = Session(root, record, lock_wait, dry_run=dry_run)
         try:
             if record.pending:
                 recover(session)

@@ -49,10 +49,7 @@ def open_tap(name: str, queues: int) -> list[int]:
     :raise HostError: the kernel refused.
     """
     with LocalTransport() as transport:
-        link, attached = _look_up(transport, name)
-        _check(link, queues)
-        if attached:
-            raise _held(name)
+        link = _free(transport, name, queues)
         opened: list[int] = []
         try:
             while len(opened) < max(queues, 1):
@@ -67,6 +64,17 @@ def open_tap(name: str, queues: int) -> list[int]:
             close_all(opened)
             raise
     return opened
+
+
+def check_tap(name: str, queues: int) -> None:
+    """Check over netlink alone that ``open_tap`` finds a free TAP: opening it would change its queueing discipline.
+
+    :raise InputError, ConflictError, HostError: as ``open_tap``, except what only opening it shows (permission).
+    """
+    with LocalTransport() as transport:
+        # A single queue is not counted, but there is a carrier only while a process is attached (drivers/net/tun.c).
+        if _free(transport, name, queues).carrier:
+            raise _held(name)
 
 
 def create_tap(name: str, queues: int = 0) -> list[int]:
@@ -115,6 +123,15 @@ def close_all(descriptors: list[int]) -> None:
     """Close them all and empty the list."""
     while descriptors:
         os.close(descriptors.pop())
+
+
+def _free(transport: LocalTransport, name: str, queues: int) -> Link:
+    """The TAP, when it has the queues and none is attached that the kernel counts."""
+    link, attached = _look_up(transport, name)
+    _check(link, queues)
+    if attached:
+        raise _held(name)
+    return link
 
 
 def _look_up(transport: LocalTransport, name: str) -> tuple[Link, int]:

@@ -72,6 +72,9 @@ def test_containers_and_nics(root: Path) -> None:
         ("kata-network", "del-iface", "web", "--name", ""): ["eth-test", "eth1"],
         ("kata-network", "del-iface", "web", "--name=eth-"): ["--name=eth-test"],
         ("kata-network", "del-iface", "webshop", "--name", ""): [],
+        ("kata-network", "del-port", "web", "eth1"): ["eth1"],
+        ("kata-network", "add-port", "web", "--name", ""): [],
+        ("kata-network", "add-port", "web", ""): [FILES],
         ("kata-network", "del-iface", "--name", ""): [],
     }.items():
         assert _texts([*before, *words]) == expected, words

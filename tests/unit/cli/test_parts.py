@@ -150,7 +150,7 @@ _CONTRADICTIONS = [
         ["kata-ipvs", "cleanup", "web"],
         (
             "kata-ipvs cleanup lacks --parameters; "
-            "usage: kata-runtime kata-ipvs cleanup [--parameters ARGUMENTS] <container-id>"
+            "usage: kata-runtime kata-ipvs cleanup [--parameters ARGUMENTS] [--dry-run] <container-id>"
         ),
     ),
     (

@@ -24,6 +24,7 @@ class FakeSession:
     """What the routes module needs of a sandbox, with this host's kernel in the guest's place."""
 
     def __init__(self, directory: Path, transport: LocalTransport) -> None:
+        self.dry_run = False
         self.directory = directory
         self.record = Record("fake")
         self.saved: list[object] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kata_runtime.errors import ConflictError, InputError
-from kata_runtime.vmm.tap_device import close_all, create_tap, open_tap
+from kata_runtime.vmm.tap_device import check_tap, close_all, create_tap, open_tap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,9 +95,10 @@ def test_what_is_no_such_tap(
     """Each is refused by name with the remedy, and the namespace is as it was: no interface came to be."""
     make(network)
     before = _links(network)
-    with pytest.raises(InputError) as caught:
-        open_tap("nic", queues)
-    assert (str(caught.value), caught.value.field) == (text, field)
+    for attempt in (open_tap, check_tap):
+        with pytest.raises(InputError) as caught:
+            attempt("nic", queues)
+        assert (str(caught.value), caught.value.field) == (text, field)
     assert _links(network) == before
 
 
@@ -115,14 +116,28 @@ def test_a_tap_that_is_held(options: tuple[str, ...], network: Callable[..., str
     held = open_tap("tap0", 1)
     try:
         before = _links(network)
-        with pytest.raises(ConflictError) as caught:
-            open_tap("tap0", 1)
-        assert str(caught.value) == "the TAP 'tap0' is held by another process"
+        for attempt in (open_tap, check_tap):
+            with pytest.raises(ConflictError) as caught:
+                attempt("tap0", 1)
+            assert str(caught.value) == "the TAP 'tap0' is held by another process"
         assert _links(network) == before
     finally:
         close_all(held)
     again = open_tap("tap0", 1)
     close_all(again)
+
+
+@pytest.mark.parametrize(("options", "queues"), [((), 0), (("multi_queue",), 3)], ids=["single", "multi-queue"])
+def test_a_free_tap_is_checked(options: tuple[str, ...], queues: int, network: Callable[..., str]) -> None:
+    """A TAP that nobody holds is found free, before and after it was held, and nothing of it changes, up or down."""
+    network("tuntap", "add", "tap0", "mode", "tap", *options)
+    for state in ("down", "up"):
+        network("link", "set", "tap0", state)
+        before = _links(network)
+        check_tap("tap0", queues)
+        assert _links(network) == before
+        close_all(open_tap("tap0", queues))
+        check_tap("tap0", queues)
 
 
 @pytest.mark.parametrize("queues", [0, 3])

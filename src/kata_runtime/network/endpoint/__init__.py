@@ -28,6 +28,14 @@ class Endpoint:
         self._nic = nic
         self._namespace = namespace
 
+    @classmethod
+    def check(cls, session: Session, nic: NicRecord, namespace: Namespace) -> None:
+        """Do the checks of the constructor that change nothing anywhere; for dry runs of add-iface.
+
+        :raise InputError, ConflictError, HostError, DeadlineError: it cannot serve.
+        """
+        raise NotImplementedError
+
     def plug(self) -> None:
         """Plug the NIC into the running VM; after a failure QEMU is as it was.
 

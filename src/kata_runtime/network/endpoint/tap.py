@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kata_runtime.network.endpoint.descriptors import DescriptorEndpoint
-from kata_runtime.vmm.tap_device import open_tap
+from kata_runtime.vmm.tap_device import check_tap, open_tap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,3 +21,9 @@ class TapEndpoint(DescriptorEndpoint):
         :raise InputError, ConflictError, HostError: as ``open_tap``.
         """
         super().__init__(session, nic, namespace, namespace.run(lambda: open_tap(nic.device, nic.queues)))
+
+    @classmethod
+    def check(cls, session: Session, nic: NicRecord, namespace: Namespace) -> None:
+        """See ``Endpoint``."""
+        del session
+        namespace.run(lambda: check_tap(nic.device, nic.queues))

@@ -26,6 +26,12 @@ class VhostUserEndpoint(Endpoint):
         :raise InputError, HostError, DeadlineError: the back end cannot be used.
         """
         super().__init__(session, nic, namespace)
+        self.check(session, nic, namespace)
+
+    @classmethod
+    def check(cls, session: Session, nic: NicRecord, namespace: Namespace) -> None:
+        """See ``Endpoint``; the back end is connected to and asked for its features, which it forgets."""
+        del namespace
         if not session.record.shared_memory:
             raise ConflictError(
                 f"container {session.container_id} cannot have a vhost-user NIC: its memory is not shared",
