@@ -72,10 +72,10 @@ GLOBAL_OPTIONS = (
 _ID = "<container-id>"
 _OVSDB = Option("--ovsdb", "ADDRESS", "Open vSwitch's database (default: unix:/run/openvswitch/db.sock)")
 _PROCESS_FILES = (
-    Option("--pid-file", "FILE", "where the pid of the process goes that stands for it on this host"),
-    Option("--console-socket", "SOCKET", "where the terminal's master goes"),
+    Option("--pid-file", "FILE", "write the pid of its process on this host to FILE"),
+    Option("--console-socket", "SOCKET", "send the terminal's master to SOCKET"),
 )
-_PRESERVED = Option("--preserve-fds", "N", "descriptors for it besides the standard ones: only 0 is possible")
+_PRESERVED = Option("--preserve-fds", "N", "number of further descriptors to pass on: only 0 is possible")
 _LIST_FORMAT = Option(
     "--format", "FORMAT", "json, or a table for people (default: json)", "-f", choices=("json", "table")
 )
@@ -142,7 +142,7 @@ COMMANDS = (
     Command(
         ("kata-network", "show"),
         ("[<container-id>]",),
-        "show what is plugged where: NICs, routes, host devices, bridges, traffic; of all containers without an ID",
+        "show NICs, routes, host devices, bridges and traffic; of all containers without an ID",
         handlers.show,
         (
             Option(
@@ -152,7 +152,9 @@ COMMANDS = (
                 "-f",
                 choices=("text", "json", "dot", "svg"),
             ),
-            Option("--interval", "SECONDS", "measure traffic for so long (default: 1; 0: not)", seconds_max=3600),
+            Option(
+                "--interval", "SECONDS", "how long to measure traffic (default: 1; 0: not at all)", seconds_max=3600
+            ),
         ),
     ),
     Command(
@@ -179,8 +181,8 @@ COMMANDS = (
         "show virtual servers with their connections and rates, live",
         handlers.ipvs,
         (
-            Option("--once", None, "print the table once, as it does where output is no terminal"),
-            Option("--interval", "SECONDS", "look anew so often (default: 2)", seconds_max=3600),
+            Option("--once", None, "print the table once, as when the output is not a terminal"),
+            Option("--interval", "SECONDS", "update so often (default: 2)", seconds_max=3600),
             Option(
                 "--sort",
                 "ORDER",
@@ -202,7 +204,7 @@ COMMANDS = (
         "build the guest kernel and initrd",
         handlers.image,
         (
-            Option("--destination", "DIR", "where they go (default: /var/lib/kata-runtime/image)"),
+            Option("--destination", "DIR", "where to put them (default: /var/lib/kata-runtime/image)"),
             Option("--include", "PACKAGE", "add a distribution package to the guest", many=True),
             Option("--kernel", "FILE", "use this kernel"),
             Option("--modules", "DIR", "use these kernel modules"),
@@ -236,17 +238,17 @@ COMMANDS = (
     Command(
         ("create",),
         ("ID",),
-        "make a container of a bundle, which start lets begin",
+        "create a container from a bundle",
         handlers.oci,
         (
-            Option("--bundle", "DIR", "the directory of its config.json (default: this one)", "-b"),
+            Option("--bundle", "DIR", "the directory of its config.json (default: the current one)", "-b"),
             *_PROCESS_FILES,
             _PRESERVED,
             Option("--no-pivot", None, "accepted: its root is entered in the guest"),
             Option("--no-new-keyring", None, "accepted: the guest has keyrings of its own"),
         ),
     ),
-    Command(("start",), ("ID",), "let a created container begin", handlers.oci),
+    Command(("start",), ("ID",), "start a created container", handlers.oci),
     Command(
         ("exec",),
         ("ID", "[CMD]", "[ARG...]"),
@@ -256,11 +258,11 @@ COMMANDS = (
             Option("--process", "FILE", "the command as an OCI process object", "-p"),
             Option("--detach", None, "return when it runs", "-d"),
             Option("--tty", None, "give it a terminal", "-t"),
-            Option("--cwd", "DIR", "where it begins"),
-            Option("--user", "UID[:GID]", "as whom it runs (default: as the container)", "-u"),
-            Option("--additional-gids", "GID", "of what other group it is", "-g", many=True),
-            Option("--cap", "CAP", "a capability that it has besides the container's", "-c", many=True),
-            Option("--no-new-privs", None, "it cannot gain privileges by what it executes"),
+            Option("--cwd", "DIR", "its working directory"),
+            Option("--user", "UID[:GID]", "user that it runs as (default: the container's)", "-u"),
+            Option("--additional-gids", "GID", "further group of it", "-g", many=True),
+            Option("--cap", "CAP", "further capability of it", "-c", many=True),
+            Option("--no-new-privs", None, "it cannot gain privileges by executing programs"),
             Option("--env", "NAME=VALUE", "add to its environment", "-e", many=True),
             *_PROCESS_FILES,
             _PRESERVED,
@@ -288,8 +290,8 @@ COMMANDS = (
             ),
         ),
     ),
-    Command(("pause",), ("ID",), "stop a container's processes for a while", handlers.oci),
-    Command(("resume",), ("ID",), "let them go on", handlers.oci),
+    Command(("pause",), ("ID",), "freeze a container's processes until resume", handlers.oci),
+    Command(("resume",), ("ID",), "resume a paused container's processes", handlers.oci),
     Command(
         ("update",),
         ("ID",),
@@ -300,11 +302,11 @@ COMMANDS = (
     Command(
         ("events",),
         ("ID",),
-        "print what a container uses and what happens to it, a line of JSON each, until it ends",
+        "print a container's resource usage and events, one line of JSON each, until it ends",
         handlers.oci,
         (
-            Option("--stats", None, "what it uses, once"),
-            Option("--interval", "SECONDS", "what it uses so often (default: 5)"),
+            Option("--stats", None, "print its resource usage once"),
+            Option("--interval", "SECONDS", "print its resource usage so often (default: 5)"),
         ),
     ),
     Command(
@@ -321,9 +323,9 @@ COMMANDS = (
     Command(
         ("spec",),
         (),
-        "write a config.json to begin with",
+        "write an example config.json",
         handlers.oci,
-        (Option("--bundle", "DIR", "where it goes (default: this directory)", "-b"),),
+        (Option("--bundle", "DIR", "where to write it (default: the current directory)", "-b"),),
     ),
     Command(
         ("delete",),
@@ -335,18 +337,18 @@ COMMANDS = (
     Command(
         ("kata-check",),
         (),
-        "can this host run sandboxes, or does a container's network work, and if not, what would help",
+        "check whether this host can run sandboxes, or a container's NICs work, with remedies",
         handlers.check,
         (
             Option("--network", "ID", "check the NICs of this container instead of the host"),
             Option("--format", "FORMAT", "table or json (default: table)", "-f", choices=("table", "json")),
-            Option("--renew", None, "forget whether KVM works here: the next sandbox proves it anew"),
+            Option("--renew", None, "forget whether KVM works here: the next sandbox tries it again"),
         ),
     ),
     Command(
         ("kata-env",),
         (),
-        "with what sandboxes run here",
+        "show the programs, image and settings that sandboxes use here",
         handlers.check,
         (Option("--json", None, "as JSON instead of a table"),),
     ),
@@ -356,7 +358,7 @@ COMMANDS = (
     Command(
         ("completion", "candidates"),
         ("[WORD]", "[WORD...]"),
-        "print what the last of the words of a command line can become; the scripts ask it",
+        "print the completions of the last word of a command line, for the scripts",
         handlers.completion,
     ),
 )

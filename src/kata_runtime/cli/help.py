@@ -13,8 +13,8 @@ FILE (- is standard input) holds one JSON object:
    "mtu": 1500,                   68-9600; 1280 or more with IPv6
    "vhostUserSocket": "/run/vhost/socket",    optional
    "queues": 2,                   optional, queue pairs, 0-256
-   "offload": false,              optional: leave no checksum or segmentation to the host, for user-space switches
-   "dhcp": true}                  optional: the container asks for an address of IPv4 itself, and renews it
+   "offload": false,              optional: no checksum or segmentation offload, for user-space switches
+   "dhcp": true}                  optional: the container gets its IPv4 address by DHCP
 
 Prints the NIC with its place, "pciAddr"; null when it fails."""
 _ROUTE = """\
@@ -77,7 +77,7 @@ r reverses, arrows and pages scroll, q quits. It needs Rich.""",
     "metrics": """\
   kata-runtime metrics --listen 9410
   kata-runtime metrics --textfile /var/lib/prometheus/node-exporter/kata.prom
-A container that another command holds is told as busy, and never waited for long. It needs the Prometheus client.""",
+A container that another command holds is reported as busy after half a second. It needs the Prometheus client.""",
     "kata-ipvs ipvsadm": """\
 Give --parameters or --restore:
   kata-runtime kata-ipvs ipvsadm --parameters "-A -t 172.17.0.7:80 -s rr" 6ec7a98
@@ -130,7 +130,7 @@ def help_text(words: tuple[str, ...]) -> str:
     if not words:
         lines += ["", "options:", *_of_options(GLOBAL_OPTIONS), "  --version  the version"]
         lines += ["", "A <container-id> is a full ID or any unambiguous beginning of one."]
-    lines += ["", f"{before} COMMAND --help tells more of one command."]
+    lines += ["", f"{before} COMMAND --help describes one command."]
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ kata-ipvs. Podman, containerd and Docker can call it as their OCI runtime.
 
 A command either does all that it was asked for or leaves everything as it was, also when it is killed half-way.
 
-Standard output carries the result alone, mostly one line of JSON; everything for people goes to standard error.
+Standard output has only the result, mostly one line of JSON. Messages for people go to standard error.
 A <container-id> is a full ID or any unambiguous beginning of one. FILE is a path, or - for standard input."""
 
 EXIT_STATUS = (
