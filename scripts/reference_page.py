@@ -53,11 +53,11 @@ def page() -> str:
 
 
 def _contents() -> list[str]:
-    lines = []
-    for word in dict.fromkeys(command.words[0] for command in COMMANDS):
-        names = [command.name for command in COMMANDS if command.words[0] == word]
-        links = [f"[{name}](#{name.replace(' ', '-')})" for name in names]
-        lines.append(f"- {', '.join(links)}")
+    groups: dict[str, list[str]] = {}
+    for command in COMMANDS:
+        link = f"[{command.name}](#{command.name.replace(' ', '-')})"
+        groups.setdefault(command.words[0] if command.words[0] in GROUPS else "", []).append(link)
+    lines = [f"- {', '.join(links)}" for links in groups.values()]
     others = ("Exit status", "Configuration", "Environment variables", "Files")
     links = [f"[{name}](#{name.lower().replace(' ', '-')})" for name in others]
     return [*lines, f"- {', '.join(links)}", ""]
