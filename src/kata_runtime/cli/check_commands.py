@@ -212,7 +212,7 @@ def _root(root: Path) -> Finding:
 
 
 def _cgroups() -> Finding:
-    joined = cgroup.places("kata-check")
+    joined = cgroup.group_directories("kata-check")
     refused = [place for place in joined if not cgroup.writable(place)]
     if joined and not refused:
         return Finding("cgroups", Verdict.OK, ", ".join(map(os.path.dirname, joined)))

@@ -38,30 +38,30 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.config import Config
     from kata_runtime.sandbox.template import Template
 
-    class Keep(Protocol):
-        """Keeps a machine that stands still: its memory (a descriptor) and what its monitor gives."""
+    class StoreTemplate(Protocol):
+        """Stores a paused VM as a template: its memory (a descriptor) and the device state from its monitor."""
 
         def __call__(self, memory: int, monitor: Monitor, /) -> None: ...
 
-    class Save(Protocol):
-        """Puts a QEMU on record."""
+    class SaveProcess(Protocol):
+        """Writes QEMU's pid and start time to the record; ``ready``: the agent has answered."""
 
         def __call__(self, pid: int, start_time: int, *, ready: bool) -> None: ...
 
 
-# Under TCG on two busy cores; 4 s are usual.
+# Deadline of a boot under TCG on two busy cores; 4 s are usual.
 BOOT_SECONDS = 120.0
-# A guest under a KVM that works is up in one; one that does not hangs or ends.
+# Deadline of the first boot with KVM: where KVM works the guest boots in 1 s, otherwise it hangs or QEMU ends.
 PROOF_SECONDS = 15.0
 
 _READY = b"1"
-# QEMU opens its monitor last of all, on a busy host after seconds.
+# QEMU opens its monitor at the end of its start, on a busy host after seconds.
 _MONITOR_SECONDS = 20.0
 _HOST_NAME_CHARACTERS = 12
 
 
 def find_qemu(path: str) -> str:
-    """The program that ``path`` names, absolute.
+    """The absolute path of the QEMU program that ``path`` names.
 
     :raise HostError: there is none.
     """
@@ -73,7 +73,7 @@ def find_qemu(path: str) -> str:
 
 
 def check_image(config: Config) -> str:
-    """What identifies the image's kernel and initrd, without reading them.
+    """Path, size and modification time of the image's kernel and initrd, which identify the image.
 
     :raise HostError: one is missing.
     """
@@ -95,7 +95,7 @@ def kernel_parameters(config: Config) -> str:
 
 
 def kvm_question(config: Config) -> Machine:
-    """What a verdict on KVM is asked and remembered for.
+    """The settings for which the result of trying KVM is remembered.
 
     :raise HostError: QEMU or the image is missing.
     """
@@ -114,16 +114,16 @@ def boot(
     accelerator: str,
     seconds: float,
     cgroups: Sequence[str],
-    save: Save,
+    save: SaveProcess,
     counted: bool = False,
     template: Template | None = None,
-    keep: Keep | None = None,
+    keep: StoreTemplate | None = None,
 ) -> None:
-    """Start QEMU and wait until the agent answers; after a failure nothing of it runs.
+    """Start QEMU and wait until the agent answers; after a failure no process of it runs.
 
-    ``save`` is called before QEMU begins, and when the agent has answered (``ready``). With ``template`` the machine
-    goes on from there instead of booting; ``keep`` is called while the booted machine stands still. ``counted`` is as
-    in ``cgroup.join``.
+    ``save`` is called before QEMU begins, and when the agent has answered (``ready``). With ``template`` the VM is
+    restored from it instead of booted; ``keep`` is called while the booted VM is paused. ``counted`` is as in
+    ``cgroup.join``.
 
     :raise BootError: QEMU ended, or the agent did not answer within ``seconds``.
     :raise HostError: QEMU cannot be started.
@@ -134,7 +134,7 @@ def boot(
         vm = _Vm(config, container_id, accelerator, memory, from_snapshot=template is not None)
         qemu, log = _start(vm, directory, guard_out, undo)
         save(qemu.pid, qemu.start_time, ready=False)
-        # Each is in its groups before its program begins.
+        # Each process joins its groups before it executes its program.
         for child in (qemu, log):
             cgroup.join(cgroups, child.pid, config.default_vcpus + THREADS, counted=counted)
         log.release()
@@ -157,7 +157,7 @@ def boot(
 
 
 def machine_arguments(config: Config, accelerator: str) -> list[str]:
-    """QEMU's arguments without what differs between the sandboxes of one configuration: what a template is made for.
+    """QEMU's arguments that are the same for all sandboxes of a configuration; a part of the template's key.
 
     :raise HostError: QEMU is missing.
     """
@@ -175,9 +175,9 @@ def _memory(config: Config, ours: ExitStack) -> int:
 
 
 def _load(template: Template, memory: int, directory: str) -> None:
-    """Give QEMU, which is starting meanwhile, the template's memory and devices.
+    """Copy the template's memory while QEMU starts, and then load the state of its devices into QEMU.
 
-    :raise HostError: the memory cannot be copied. :raise QemuError, DeadlineError: QEMU does not take the devices.
+    :raise HostError: the memory cannot be copied. :raise QemuError, DeadlineError: QEMU cannot load the devices.
     """
     try:
         load_memory(template.memory, memory)
@@ -192,7 +192,7 @@ def _monitor(directory: str) -> Monitor:
 
 
 def _renew(directory: str, container_id: str) -> None:
-    """Make the guest one of its own; nothing else has been asked of it."""
+    """Send the guest its first request: a new host name and, after a template, new random numbers and clock."""
     channel = AgentChannel(SandboxPaths(directory).control, "")
     try:
         channel.renew(container_id[:_HOST_NAME_CHARACTERS])
@@ -208,7 +208,7 @@ def _pipe(ours: ExitStack) -> tuple[int, int]:
 
 
 class _Vm(NamedTuple):
-    """What QEMU is started for; ``memory`` is a descriptor, or -1."""
+    """The parameters of a VM; ``memory`` is a descriptor, or -1 for memory that is not shared."""
 
     config: Config
     container_id: str
@@ -218,9 +218,9 @@ class _Vm(NamedTuple):
 
 
 def _start(vm: _Vm, directory: str, guard: int, undo: ExitStack) -> tuple[Child, Child]:
-    """QEMU and the keeper of its output, not released; our copies of their descriptors are closed.
+    """Fork QEMU and the output log, which wait to be released; this process's copies of their descriptors are closed.
 
-    QEMU's sockets listen already, so that their end is QEMU's.
+    QEMU inherits listening sockets: connections to them fail when QEMU ends.
     """
     user = user_of(directory)
     shared = user == NOBODY
@@ -231,7 +231,7 @@ def _start(vm: _Vm, directory: str, guard: int, undo: ExitStack) -> tuple[Child,
         inherited.callback(console.close)
         inherited.callback(console_end.close)
         output, output_end = _pipe(inherited)
-        # What QEMU prints while nobody reads is lost: it must never wait for the one who keeps it.
+        # QEMU must never block on the output log: what it prints while the pipe is full is lost.
         os.set_blocking(output_end, False)
         sockets = {path: item.fileno() for path, item in listening.items()}
         argv = qemu_arguments(_machine(vm, directory, sockets, console_end.fileno()))
@@ -256,7 +256,7 @@ def _start(vm: _Vm, directory: str, guard: int, undo: ExitStack) -> tuple[Child,
 
 
 def _script(inherited: ExitStack) -> int:
-    """The program that keeps the output, as a descriptor: its file may lie where only root can search."""
+    """A descriptor of a copy of output_log.py: the installed file may be in a directory that only root can search."""
     copied = os.memfd_create("output_log")
     inherited.callback(os.close, copied)
     os.write(copied, Path(__file__).with_name("output_log.py").read_bytes())

@@ -1,4 +1,4 @@
-"""Why a guest did not come up: from how QEMU ended, what it printed, and what the guest printed."""
+"""Finds the cause of a failed boot: how QEMU ended, what it printed, and what the guest printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.sandbox.process import Child
 
-# QEMU closes its sockets some moments before its process has ended, and the rest of its output is kept after that.
+# QEMU closes its sockets some moments before its process ends, and its last output is logged after that.
 _END_SECONDS = 2.0
 _TAIL_BYTES = 64 * 1024
 _CONSOLE_LINES = 20
@@ -22,9 +22,9 @@ _PANIC = "Kernel panic - not syncing"  # kernel/panic.c
 
 
 class BootError(GuestError):
-    """A guest did not come up.
+    """A guest did not boot.
 
-    ``console`` holds the last lines it printed, ``printed`` what QEMU itself did; ``timed_out`` tells that QEMU ran on.
+    ``console`` is the guest's last lines, ``printed`` QEMU's; ``timed_out`` is whether QEMU was still running.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class BootError(GuestError):
 
 
 def boot_error(error: KataError, directory: str, qemu: Child, log: Child, seconds: float) -> BootError:
-    """What ``error``, met while waiting for the agent, comes from; ends QEMU."""
+    """End QEMU, and find the cause of ``error``, which was raised while waiting for the agent."""
     timed_out = isinstance(error, DeadlineError)
     ended = not timed_out and _has_ended(qemu)
     qemu.end()
@@ -74,7 +74,7 @@ def _ending(status: int) -> str:
 
 
 def _lines(path: str) -> list[str]:
-    """The last lines of a file that a guest may have filled, without empty ones, each of bounded length."""
+    """The last non-empty lines of a file with untrusted content, each of bounded length."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))

@@ -1,8 +1,8 @@
-"""Control groups of a sandbox's own, below the caller's (cgroups(7)).
+"""Control groups for each sandbox, below the caller's (cgroups(7)).
 
-The caller's limits go on to hold for the sandbox; what it uses can be seen, and all of it frozen or killed. The unified
-hierarchy is joined where it is mounted, and ``pids`` of version 1. Others of version 1 are left alone: their limits
-and accounting are the caller's, and a group of its own would change neither.
+The caller's limits still apply to the sandbox; its usage can be read, and it can be frozen or killed as a whole. It
+joins the unified hierarchy, if mounted, and ``pids`` of version 1. Other controllers of version 1 are not used: the
+caller's group limits and accounts for the sandbox already.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _END_SECONDS = 2.0
 _RETRY_MILLISECONDS = 5
 
 
-def places(name: str) -> tuple[str, ...]:
-    """The directories of control groups called ``name``, whether they exist or can be made, or not."""
+def group_directories(name: str) -> tuple[str, ...]:
+    """The directories of control groups called ``name``; they need not exist, nor be creatable."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
         own = {controllers: path for _, controllers, path in (line.rstrip("\n").split(":", 2) for line in lines)}
     found = []
@@ -40,34 +40,34 @@ def places(name: str) -> tuple[str, ...]:
 
 
 def writable(directory: str) -> bool:
-    """Whether a control group can be made at ``directory``."""
+    """Whether a control group can be created at ``directory``."""
     return os.access(os.path.dirname(directory), os.W_OK)
 
 
 def join(directories: Iterable[str], pid: int, processes_max: int, *, counted: bool = False) -> None:
-    """Make the groups and move a process there; where the host does not let us, it stays where it is.
+    """Create the groups and move a process into them; if the host refuses, it stays in its group.
 
-    Groups of version 2 that an engine asks for are to be ``counted``: they get every controller that is above them.
+    With ``counted``, as for groups that an engine reserves, groups of version 2 get every available controller.
     """
     for directory in directories:
         try:
             os.makedirs(directory, mode=0o755, exist_ok=True)
             if counted:
                 _hand_on_controllers(directory)
-            # Version 2 has it only where the parent group hands it on.
+            # In version 2 the file exists only if the parent group enables the controller.
             limit = os.path.join(directory, "pids.max")
             if os.path.exists(limit):
                 _write(limit, processes_max)
             _write(os.path.join(directory, "cgroup.procs"), pid)
         except OSError:
-            # Read-only in many containers; kata-check tells.
+            # cgroupfs is read-only in many containers; kata-check reports that.
             continue
 
 
 def _hand_on_controllers(directory: str) -> None:
-    """Let each group above ``directory`` hand its controllers on (cgroups(7), "cgroup.subtree_control").
+    """Enable in each group above ``directory`` all controllers for its children (cgroups(7), "cgroup.subtree_control").
 
-    Nothing of the kind is in version 1. A group that has processes itself refuses.
+    Version 1 has no such file. A group that contains processes itself refuses.
     """
     above = []
     group = os.path.dirname(directory)
@@ -97,8 +97,8 @@ def remove(directories: Sequence[str]) -> None:
             except FileNotFoundError:
                 break
             except OSError as error:
-                # A process leaves its groups a moment after its end is told (Linux 6.18, cgroup_task_dead), and version
-                # 1 has no event for that.
+                # A process leaves its groups a moment after its end is reported (Linux 6.18, cgroup_task_dead), and
+                # version 1 has no event for that.
                 if error.errno != errno.EBUSY or time.monotonic() > end:
                     raise HostError.of(f"cannot remove {directory}", error) from error
                 select.poll().poll(_RETRY_MILLISECONDS)

@@ -1,4 +1,4 @@
-"""configuration.toml, with the names of Kata Containers' own where these mean the same."""
+"""The configuration file; its keys have Kata Containers' names where the meaning is the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "/etc/kata-runtime/configuration.toml"
 
-_MEMORY_MIN = 128  # MiB; with less the guest cannot unpack its initrd
+_MEMORY_MIN = 128  # MiB; a guest with less cannot unpack its initrd
 _MEMORY_MAX = 16 * 1024 * 1024
 _VCPUS_MAX = 255
 _RULES_MAX = 10_000_000
@@ -25,7 +25,7 @@ _SHOWN_CHARACTERS = 80
 
 
 class Config(NamedTuple):
-    """How sandboxes are made; memory in MiB."""
+    """The settings of new sandboxes; memory is in MiB."""
 
     path: str = ARCHITECTURE.qemu
     kernel: str = str(DEFAULT_DESTINATION / KERNEL_NAME)
@@ -46,7 +46,7 @@ class Config(NamedTuple):
     ovsdb: str = "unix:/run/openvswitch/db.sock"
 
 
-# What a value must be besides of the type of its default.
+# Constraints on values, besides the type of the default.
 RANGES = {
     "default_vcpus": (-1, _VCPUS_MAX),
     "default_memory": (_MEMORY_MIN, _MEMORY_MAX),
@@ -68,9 +68,9 @@ SECTIONS = {
 
 
 def load_config(path: str | None, warn: Callable[[str], None]) -> Config:
-    """The configuration in ``path``, or in the default place if it is there; ``warn`` hears of unknown keys.
+    """Read the configuration in ``path``, or in the default file if that exists; ``warn`` is called for unknown keys.
 
-    :raise HostError: the file cannot be read. :raise InputError: it is wrong.
+    :raise HostError: the file cannot be read. :raise InputError: it is invalid.
     """
     chosen = path or DEFAULT_PATH
     try:
@@ -82,12 +82,12 @@ def load_config(path: str | None, warn: Callable[[str], None]) -> Config:
         raise HostError.of(f"cannot read the configuration {path!r}", error) from error
     except OSError as error:
         raise HostError.of(f"cannot read the configuration {chosen!r}", error) from error
-    import tomllib  # only here: most commands need no configuration
+    import tomllib  # imported here, since most commands need no configuration
 
     try:
         document = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:
-        # Also a number of more digits than Python reads, and lists within lists without end.
+        # TOMLDecodeError; ValueError also for too many digits of a number, RecursionError for deeply nested lists.
         raise InputError(f"{chosen}: not TOML: {error}") from error
     return _with_counted_processors(_read(chosen, document, warn))
 
@@ -113,7 +113,7 @@ def _read(path: str, document: Mapping[str, Any], warn: Callable[[str], None]) -
 
 
 def _tables(document: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """The sections that hold keys, two levels deep."""
+    """The sections, which are two levels deep, such as hypervisor.qemu."""
     found: list[tuple[tuple[str, ...], Mapping[str, Any]]] = []
     loose = {key: value for key, value in document.items() if not isinstance(value, dict)}
     if loose:
@@ -148,12 +148,12 @@ def _shown(value: object) -> str:
     try:
         text = ascii(value)
     except ValueError:
-        return "a number of thousands of digits"  # which Python does not convert to text
+        return "a number of thousands of digits"  # too large for Python to convert to text
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 def _with_counted_processors(config: Config) -> Config:
-    # As in Kata: 0 is the default of one, a negative number all that the host has.
+    # As in Kata: 0 means the default, 1; a negative number means as many as the host has.
     vcpus = config.default_vcpus
     if vcpus < 0:
         vcpus = min(len(os.sched_getaffinity(0)), _VCPUS_MAX)

@@ -1,4 +1,4 @@
-"""What a process of a sandbox may still do: no capabilities, no network, bounded resources, a user of its own."""
+"""Confinement of a sandbox's processes: no capabilities, no network, limited resources, a user of their own."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _CLONE_NEWNET = 0x40000000
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
 
-# Every NIC of 32 may have 256 queue pairs with two descriptors each; sockets and the rest take fewer than 100.
+# Open files: 32 NICs of 256 queue pairs with two descriptors each; everything else takes fewer than 100.
 _OPEN_FILES = 32 * 256 * 2 + 1024
-# QEMU locks no memory of its own; io_uring(7) of kernels before 5.12 counted its rings here.
+# Locked memory: QEMU locks none itself, but kernels before 5.12 count the rings of io_uring(7) as locked.
 _LOCKED_BYTES = 8 * 1024 * 1024
-# Besides a thread for each vCPU: QEMU's thread pool has up to 64, and vhost-net one for each queue pair.
+# Threads besides one for each vCPU: QEMU's thread pool has up to 64, and vhost-net one for each queue pair.
 THREADS = 1024
 
 
 class Confinement(NamedTuple):
-    """``groups`` include the first one; ``limits`` are soft and hard limits of setrlimit(2) at once."""
+    """User, groups and limits of a process. ``groups[0]`` is its primary group; soft and hard limits are the same."""
 
     user: int
     groups: Sequence[int]
@@ -36,7 +36,7 @@ class Confinement(NamedTuple):
 
 
 def confinement_of(user: int, groups: Sequence[int], *, vcpus: int, user_is_shared: bool) -> Confinement:
-    """What QEMU gets; a limit of processes counts by user, so there is none for a user that others have, too."""
+    """The confinement of QEMU. RLIMIT_NPROC counts all processes of a user, and so is not set for a shared user."""
     limits = [
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
@@ -48,19 +48,19 @@ def confinement_of(user: int, groups: Sequence[int], *, vcpus: int, user_is_shar
 
 
 def load_libc() -> CDLL:
-    """The C library, for what Python 3.11 does not offer; loaded before a fork, since ctypes takes 10 ms."""
+    """The C library, for functions that Python 3.11 lacks; loaded before a fork, since importing ctypes takes 10 ms."""
     import ctypes
 
     return ctypes.CDLL(None, use_errno=True)
 
 
 def confine(confinement: Confinement, libc: CDLL) -> None:
-    """Give up everything else, in a process that is about to execute a program.
+    """Drop all other rights of the calling process, which is about to execute a program.
 
-    :raise OSError: the kernel refused; its third argument says what.
+    :raise OSError: the kernel refused; its third argument names the step.
     """
-    # A TAP or a socket that comes as a descriptor stays in its own namespace, and so works as before; sockets at
-    # paths belong to the file system. What is left of QEMU's own spec to speak to a network leads nowhere.
+    # An empty network namespace. A TAP or socket that is passed as a descriptor stays in its own namespace and so
+    # still works, and Unix sockets are reached by the file system.
     _check(libc.unshare(_CLONE_NEWNET), "an empty network namespace")
     for kind, value in confinement.limits:
         _, hard = resource.getrlimit(kind)
@@ -78,7 +78,7 @@ def confine(confinement: Confinement, libc: CDLL) -> None:
 
 
 def _drop_capabilities(libc: CDLL) -> None:
-    # The change of user clears the effective and permitted set (capabilities(7)), not the inheritable one.
+    # Changing the user clears the effective and permitted sets (capabilities(7)), but not the inheritable one.
     import ctypes
 
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)

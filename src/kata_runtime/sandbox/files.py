@@ -1,8 +1,8 @@
-"""Files that are replaced whole.
+"""Atomic replacement of files.
 
-What they record, processes and interfaces and a running guest, ends with the host. So after a crash of the host the
-file must be whole, but may be the previous one as well as the new: the directory is not synchronised, which would take
-as long again as synchronising the content.
+The state that these files record (processes, interfaces, a running guest) does not survive a crash of the host. So
+after a crash a file must be complete, but may be the previous version: the directory is not synchronised, which would
+double the time.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from kata_runtime.fast_contextlib import suppress
 
 
 def replace_whole(path: str, content: bytes) -> None:
-    """Make ``content`` what is in the file ``path`` (mode 0600), in one step.
+    """Replace the content of the file ``path`` (mode 0600) atomically.
 
-    :raise OSError: the file system refused; the previous content is there.
+    :raise OSError: the file system refused; the file is unchanged.
     """
     temporary = f"{path}.new"
     try:
         _write(temporary, content)
         os.replace(temporary, path)
     except BaseException:
-        # On a full disk what was written of it would stay in others' way.
+        # Otherwise the partial file would occupy space on a full disk.
         with suppress(OSError):
             os.unlink(temporary)
         raise

@@ -1,4 +1,4 @@
-"""A command in the container, with this process's standard streams and signals."""
+"""Runs a command in the container, with this process's standard streams and signals."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _forward(relay: Relay, wakeup: int) -> None:
 
 @contextmanager
 def free_port(directory: str, container_id: str) -> Iterator[int]:
-    """Hold an exec port of the sandbox; its number.
+    """Reserve an exec port of the sandbox until the block ends; returns its number.
 
     :raise LimitError: every port is in use. :raise ContainerError: the sandbox was deleted.
     """
@@ -89,5 +89,5 @@ def forwarded_signals() -> Iterator[int]:
 
 
 def _ignore(number: int, frame: object) -> None:
-    # Its number arrives through the wake-up descriptor.
+    # The handler does nothing: the number is read from the wake-up descriptor.
     del number, frame

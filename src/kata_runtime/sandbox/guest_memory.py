@@ -1,7 +1,6 @@
-"""A guest's memory as a file of this host that its QEMU maps: made, written to a template, filled from one.
+"""Guest memory as a memfd that QEMU maps: creating it, storing it in a template, loading it from one.
 
-Only pages that hold something are copied, so that a template is as small as what its guest wrote, and a fresh guest
-occupies no more than that.
+Only non-empty pages are copied, so that template and new guest occupy only what the template's guest has written.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ _PAGE_BYTES = 4096
 _EMPTY_PAGE = bytes(_PAGE_BYTES)
 _CHUNK_BYTES = 1024 * 1024
 
-# include/uapi/linux/fcntl.h: nobody who gets the descriptor, such as a vhost-user back end, may change its size.
+# Seals (include/uapi/linux/fcntl.h): holders of the descriptor, such as vhost-user back ends, cannot resize the file.
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 def create_memory(size: int) -> int:
-    """A descriptor of ``size`` bytes of memory (memfd_create(2)) that take up nothing yet.
+    """Create ``size`` bytes of memory (memfd_create(2)), none of which is allocated yet; returns the descriptor.
 
     :raise HostError: the kernel refused.
     """
@@ -43,7 +42,7 @@ def create_memory(size: int) -> int:
 
 
 def store_memory(memory: int, file: int) -> None:
-    """Write the pages of ``memory`` that are not empty to the same places of ``file``, which becomes as long.
+    """Write the non-empty pages of ``memory`` to the same offsets of ``file``, which gets the same length.
 
     :raise OSError: the file system refused.
     """
@@ -53,7 +52,7 @@ def store_memory(memory: int, file: int) -> None:
 
 
 def load_memory(file: int, memory: int) -> None:
-    """Copy what ``store_memory`` wrote to the same places of fresh ``memory``.
+    """Copy the pages that ``store_memory`` wrote to the same offsets of new ``memory``.
 
     :raise OSError: the file cannot be read, or no memory is left.
     """
@@ -68,13 +67,13 @@ def load_memory(file: int, memory: int) -> None:
 
 
 def occupied_pages(file: int) -> Iterator[tuple[int, memoryview]]:
-    """Runs of pages that are not empty, of at most 1 MiB, each with its place.
+    """The non-empty pages of a file in runs of at most 1 MiB, each with its offset.
 
     :raise OSError: the file cannot be read.
     """
     following = 0
     for start, end in _occupied(file):
-        # Whole chunks, so that the runs are the same on every file system, wherever its holes begin.
+        # Read in aligned chunks, so that the runs do not depend on where a file system's holes begin.
         for place in range(max(start - start % _CHUNK_BYTES, following), end, _CHUNK_BYTES):
             data = memoryview(os.pread(file, _CHUNK_BYTES, place))
             following = place + _CHUNK_BYTES
@@ -83,14 +82,14 @@ def occupied_pages(file: int) -> Iterator[tuple[int, memoryview]]:
 
 
 def _occupied(file: int) -> Iterator[tuple[int, int]]:
-    """Where the file has data (lseek(2), SEEK_DATA and SEEK_HOLE)."""
+    """The ranges of the file that contain data (lseek(2), SEEK_DATA and SEEK_HOLE)."""
     size = os.fstat(file).st_size
     end = 0
     while end < size:
         try:
             start = os.lseek(file, end, os.SEEK_DATA)
         except OSError as error:
-            # ENXIO: a hole up to the end.
+            # ENXIO: there is no data up to the end.
             if error.errno == errno.ENXIO:
                 return
             raise
@@ -99,7 +98,7 @@ def _occupied(file: int) -> Iterator[tuple[int, int]]:
 
 
 def _filled(data: memoryview) -> Iterator[tuple[int, int]]:
-    """Runs of pages of ``data`` that hold something else than zeros."""
+    """The runs of pages of ``data`` that are not all zeros."""
     first = -1
     for place in range(0, len(data), _PAGE_BYTES):
         page = data[place : place + _PAGE_BYTES]

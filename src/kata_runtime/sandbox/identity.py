@@ -1,4 +1,4 @@
-"""Container IDs, which sandbox of a root one means, and the user that it runs as."""
+"""Container IDs: checking them, resolving prefixes, and the user that a sandbox's QEMU runs as."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import stat
 from kata_runtime.errors import ContainerError, HostError, InputError
 from kata_runtime.sandbox.paths import SandboxPaths
 
-_ID_LENGTH = 64  # hexadecimal digits, as container engines make them
+_ID_LENGTH = 64  # hexadecimal digits, as container engines generate them
 _ID_MAX = 128
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _REST = _FIRST | frozenset("_+.-")
 
-# The range between what systemd and container engines give away (systemd's "Users, Groups, UIDs and GIDs").
+# A range that neither systemd nor container engines assign (systemd's "Users, Groups, UIDs and GIDs").
 _USER_BASE = 0x70000000
 _USER_COUNT = 0x0F000000
 NOBODY = 65534
 
 
 def new_id() -> str:
-    """A fresh random ID."""
+    """Generate a random ID."""
     return os.urandom(_ID_LENGTH // 2).hex()
 
 
 def check_id(text: str) -> str:
-    """``text``, when a container can be called that.
+    """Check that ``text`` is a valid container ID, and return it.
 
-    :raise InputError: it cannot.
+    :raise InputError: it is not.
     """
     if text and len(text) <= _ID_MAX and text[0] in _FIRST and _REST.issuperset(text):
         return text
@@ -38,7 +38,7 @@ def check_id(text: str) -> str:
 
 
 def check_root(root: str) -> None:
-    """Refuse a directory in which others could have put records: what these name is killed and removed.
+    """Refuse a directory to which other users can write: processes and files that records name are killed and removed.
 
     :raise HostError: ``root`` is another user's, or others may write to it, or it is no directory.
     """
@@ -62,7 +62,7 @@ def check_root(root: str) -> None:
 
 
 def sandbox_ids(root: str) -> list[str]:
-    """IDs of all sandboxes below ``root``, sorted.
+    """The IDs of all sandboxes below ``root``, sorted.
 
     :raise HostError: the directory cannot be read, or is not to be trusted.
     """
@@ -81,7 +81,7 @@ def sandbox_ids(root: str) -> list[str]:
 
 
 def resolve(root: str, text: str) -> str:
-    """The ID that ``text`` is or unambiguously begins.
+    """The ID that is ``text``, or that begins with it unambiguously.
 
     :raise ContainerError: there is none, or there are several.
     :raise HostError: the directory cannot be read, or is not to be trusted.
@@ -107,18 +107,18 @@ def resolve(root: str, text: str) -> str:
 
 
 def user_of(directory: str) -> int:
-    """The unprivileged user and group that the QEMU of a sandbox runs as: none other has it."""
+    """The unprivileged user and group that the QEMU of a sandbox runs as; each sandbox has its own."""
     from hashlib import sha256
 
     user = _USER_BASE + int.from_bytes(sha256(directory.encode()).digest()[:4], "big") % _USER_COUNT
     with open("/proc/self/uid_map", encoding="ascii") as lines:
         ranges = [(int(inside), int(count)) for inside, _, count in map(str.split, lines)]
-    # In a user namespace of its own the runtime may have few users to give.
+    # In a user namespace there may be too few users for one each.
     return user if any(first <= user < first + count for first, count in ranges) else NOBODY
 
 
 def sandbox_of(root: str, full_id: str) -> str:
-    """The sandbox in which a container runs: another's of its pod, or the one of its own ID."""
+    """The ID of the sandbox in which a container runs: that of its pod's first container, which can be itself."""
     try:
         return os.path.basename(os.readlink(SandboxPaths(os.path.join(root, full_id)).sandbox_link))
     except OSError:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.config import Config
     from kata_runtime.vmm.accelerator import Machine
 
-OCI_VERSION = "1.0.2"  # of the runtime specification whose state document this is
+OCI_VERSION = "1.0.2"  # version of the OCI runtime specification that the state document follows
 _SHUTDOWN_SECONDS = 15.0
 _GRACEFUL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -52,8 +52,8 @@ def run(
 ) -> None:
     """Boot a sandbox and ``announce`` its ID once its agent answers; after a failure nothing of it is left.
 
-    Also a failure of ``announce`` is one: nobody would know the ID. ``progress`` hears what is worth knowing, and of a
-    guest that did not boot the last it printed.
+    A failure of ``announce`` counts, too, since the user would not know the ID. ``progress`` gets messages for the
+    user, and the last lines of a guest that did not boot.
 
     :raise InputError: an impossible ID. :raise ConflictError: it exists already.
     :raise HostError, BootError: the host or the guest failed.
@@ -63,7 +63,7 @@ def run(
         with ExitStack() as undo:
             with ExitStack() as locks:
                 make(config, container_id, root, progress, locks, undo)
-            # Without the lock: whoever reads the output may be slow.
+            # Without the lock, as the reader of the output may be slow.
             announce(container_id)
             undo.pop_all()
     except BootError as error:
@@ -71,7 +71,7 @@ def run(
             progress(f"guest: {line}")
         raise
     except OSError as error:
-        # No descriptors, no memory, no room: what it was for matters less than that the host is short of it.
+        # The host is out of descriptors, memory or disk space.
         raise HostError.of(f"cannot make container {container_id}", error) from error
 
 
@@ -79,9 +79,9 @@ def make(
     config: Config, container_id: str, root: Path, progress: Callable[[str], None], locks: ExitStack, undo: ExitStack,
     *, pod_cgroups: Sequence[str] | None = None,
 ) -> None:  # fmt: skip
-    """Boot a sandbox, hold its lock by ``locks``, and register its removal with ``undo``.
+    """Boot a sandbox. ``locks`` gets its lock, ``undo`` its removal.
 
-    ``pod_cgroups`` are those that an engine reserves for a pod, and make the sandbox one.
+    ``pod_cgroups`` are the control groups that an engine reserves for a pod; None for a sandbox that is no pod.
 
     :raise ConflictError: it exists already. :raise HostError, BootError: the host or the guest failed.
     """
@@ -107,12 +107,12 @@ def make(
         pod=pod_cgroups is not None,
     )
     with _boot_counted(str(root), directory):
-        _boot_somehow(config, directory, record, question, progress)
+        _boot_with_fallback(config, directory, record, question, progress)
 
 
 @contextmanager
 def _boot_counted(root: str, directory: str) -> Iterator[None]:
-    """Count a boot for whoever monitors the sandbox, and for all of the root, as a failed one leaves no sandbox."""
+    """Count a boot for the sandbox's metrics, and for those of the root, since a failed boot leaves no sandbox."""
     began = time.monotonic()
     is_failure = True
     try:
@@ -125,10 +125,10 @@ def _boot_counted(root: str, directory: str) -> Iterator[None]:
             operation_counters.count_for_root(root, BOOT, seconds, is_failure=is_failure)
 
 
-def _boot_somehow(
+def _boot_with_fallback(
     config: Config, directory: str, record: Record, question: Machine, progress: Callable[[str], None]
 ) -> None:
-    """Boot with the accelerator asked for; a boot that proves KVM is the boot."""
+    """Boot with the configured accelerator; ``auto`` tries KVM first and falls back to TCG."""
 
     def attempt(accelerator: str, seconds: float) -> None:
         attempted = record._replace(accelerator=accelerator)
@@ -167,9 +167,9 @@ def _boot_somehow(
     if certain:
         remember(question, works=False)
     begun = time.monotonic()
-    # Where this fails, too, the reason is another one, and nothing is learnt about KVM.
+    # If this fails, too, the cause is not KVM, and nothing is remembered.
     attempt(Accelerator.TCG, BOOT_SECONDS)
-    # Nor is it on a host that is too busy even for TCG within the time that KVM had, or short of something.
+    # The failure also proves nothing if the host was short of something, or so busy that TCG took longer, too.
     busy = failure.timed_out and time.monotonic() - begun > seconds
     if certain or not (busy or is_shortage(failure.printed)):
         remember(question, works=False)
@@ -177,9 +177,9 @@ def _boot_somehow(
 
 
 def _undo_run(directory: str, container_id: str) -> None:
-    """Remove what ``run`` made; where a process of it does not end, the directory stays to name it.
+    """Remove everything that ``run`` created; if a process does not end, the directory with its record is kept.
 
-    :raise DeadlineError: one does not.
+    :raise DeadlineError: a process does not end.
     """
     end_processes(directory, container_id)
     with suppress(HostError):
@@ -203,9 +203,9 @@ def _make_directory(root: Path, directory: str) -> None:
 def list_sandboxes(
     root: Path, warn: Callable[[str], None], state_of: Callable[[Path, str], dict[str, object]]
 ) -> list[dict[str, object]]:
-    """The states, by ``state_of``, of all sandboxes and containers, by ID.
+    """The states of all sandboxes and containers, as ``state_of`` gives them, sorted by ID.
 
-    One whose record cannot be read has the status "unreadable", and ``warn`` hears why.
+    If a record cannot be read, the status is "unreadable", and ``warn`` gets the reason.
 
     :raise HostError: the directory cannot be read.
     """
@@ -263,9 +263,9 @@ def _is_held(directory: str, container_id: str) -> bool:
 
 
 def execute(root: Path, text: str, argv: Sequence[str]) -> int:
-    """Run a command in the container with this process's streams; its exit status.
+    """Run a command in the container with this process's streams; returns its exit status.
 
-    It takes no lock of the sandbox: however long it runs, others are served.
+    It does not hold the sandbox's lock, so that other commands are not blocked.
 
     :raise ContainerError: no such running container. :raise GuestError: it cannot be started.
     """
@@ -276,10 +276,10 @@ def execute(root: Path, text: str, argv: Sequence[str]) -> int:
 
 
 def kill(root: Path, text: str, number: int, lock_wait: LockWait) -> None:
-    """End the container: by its own shutdown for TERM, INT, HUP and QUIT, at once for KILL.
+    """End the container: TERM, INT, HUP and QUIT make the guest shut down, KILL kills its VM.
 
-    :raise InputError: another signal, which a VM cannot take.
-    :raise DeadlineError: it does not end, or others held it too long.
+    :raise InputError: another signal, which has no meaning for a VM.
+    :raise DeadlineError: it does not end, or another command held its lock too long.
     :raise ContainerError: no such running container.
     """
     if number not in (*_GRACEFUL, signal.SIGKILL):
@@ -290,7 +290,7 @@ def kill(root: Path, text: str, number: int, lock_wait: LockWait) -> None:
     container_id = resolve(str(root), text)
     directory = os.path.join(root, container_id)
     if number == signal.SIGKILL:
-        # Without the lock: whoever holds it may be waiting for this very VM.
+        # Without the lock: the command that holds it may be waiting for this VM.
         _kill_at_once(directory, container_id)
         return
     require_running(_loaded(directory, container_id))
@@ -323,7 +323,7 @@ def _kill_at_once(directory: str, container_id: str) -> None:
 def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool, release: Callable[[Record], None]) -> None:
     """Remove every trace of a stopped container; with ``force`` of a running one, too.
 
-    ``release`` takes away what the host holds for it outside its directory, once its VM has ended.
+    ``release`` is called when its VM has ended, and deletes what was created for it outside its directory.
 
     :raise ConflictError: it runs. :raise ContainerError: there is none.
     :raise HostError: a file cannot be removed.
@@ -331,7 +331,7 @@ def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool, release: 
     container_id = resolve(str(root), text)
     directory = os.path.join(root, container_id)
     if force:
-        # Before the lock is taken: a command that holds it fails at once instead of at its deadline.
+        # Before the lock is taken: so a command that holds it fails now instead of at its deadline.
         end_processes(directory, container_id)
     with held(str(root), container_id, lock_wait):
         if not force:
@@ -346,16 +346,16 @@ def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool, release: 
 
 
 def remove(root: str, container_id: str, release: Callable[[Record], None]) -> None:
-    """End what runs of a sandbox and remove every trace of it, by whoever holds its lock; ``release`` as in ``delete``.
+    """End a sandbox's processes and remove every trace of it; ``release`` as in ``delete``. The caller holds its lock.
 
-    :raise HostError, DeadlineError: something stays; the directory then still names it.
+    :raise HostError, DeadlineError: something could not be removed; the directory is kept, to try again.
     """
     directory = os.path.join(root, container_id)
     end_processes(directory, container_id)
     record = _believable(directory, container_id)
     release(record)
     cgroup.remove(record.cgroups)
-    # First: behind a mount that stayed would lie a container's files.
+    # Unmount first: rmtree would delete a container's files behind a mount.
     remove_mounts(directory)
     try:
         shutil.rmtree(directory)
@@ -364,7 +364,7 @@ def remove(root: str, container_id: str, release: Callable[[Record], None]) -> N
 
 
 def _believable(directory: str, container_id: str) -> Record:
-    """The record; in place of a damaged or missing one what can be known without it."""
+    """The record; if it is damaged or missing, one with the values that can be known without it."""
     try:
         return load_record(directory)
     except (FileNotFoundError, HostError):
@@ -372,12 +372,12 @@ def _believable(directory: str, container_id: str) -> Record:
 
 
 def _cgroups(directory: str, container_id: str) -> tuple[str, ...]:
-    return cgroup.places(f"kata-runtime-{container_id}-{user_of(directory):x}")
+    return cgroup.group_directories(f"kata-runtime-{container_id}-{user_of(directory):x}")
 
 
 def _loaded(directory: str, container_id: str) -> Record:
     try:
         return load_record(directory)
     except FileNotFoundError:
-        # The command that was making it ended before it wrote anything.
+        # The command that was creating it ended before it wrote a record.
         return Record(container_id, ready=False)

@@ -17,8 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Longer than any command holds a lock: 200,000 rules take 15 s without KVM, a boot and a NIC that comes or goes less.
-# Shorter than for ever: a process that was stopped (SIGSTOP) keeps its lock.
+# Default deadline. It is longer than any command holds a lock: 200,000 rules take 15 s without KVM, and boots and NICs
+# less. A process that was stopped (SIGSTOP) keeps its lock for ever.
 DEFAULT_SECONDS = 120.0
 _NOTICE_SECONDS = 1.0
 
@@ -28,7 +28,7 @@ def _no_notice(_message: str) -> None:
 
 
 class LockWait(NamedTuple):
-    """How long to wait for a lock; ``notify`` hears in one line of a wait that lasts longer than a second.
+    """How long to wait for a lock; ``notify`` is called with one line if it takes longer than a second.
 
     ``notify`` must not block: another lock may be held.
     """
@@ -41,7 +41,7 @@ class LockFile:
     """An open lock file; closing it releases the lock."""
 
     def __init__(self, path: str) -> None:
-        """Open the file, making it where it is missing.
+        """Open the file; it is created if it is missing.
 
         :raise FileNotFoundError: its directory is missing.
         :raise HostError: the file system refused.
@@ -55,9 +55,9 @@ class LockFile:
             raise HostError.of(f"cannot open {path}", error) from error
 
     def acquire(self, lock_wait: LockWait, what: str) -> bool:
-        """Wait for the lock; False when the file was removed meanwhile, as by the deletion of its sandbox.
+        """Wait for the lock; False if the file was removed meanwhile, because its sandbox was deleted.
 
-        :raise DeadlineError: others kept it too long; ``what`` is what they work on.
+        :raise DeadlineError: another process held it too long; ``what`` names its subject in the message.
         """
         with operation_log.measured("lock", path=self._path):
             if not self._lock_now():
@@ -65,7 +65,7 @@ class LockFile:
         return self._is_current()
 
     def try_acquire(self) -> bool:
-        """Take the lock when nobody holds it."""
+        """Take the lock if it is free; returns whether it was."""
         return self._lock_now() and self._is_current()
 
     def close(self) -> None:
@@ -82,10 +82,10 @@ class LockFile:
         return True
 
     def _wait(self, lock_wait: LockWait, what: str) -> None:
-        """Have a thread wait in flock(2), which knows no deadline.
+        """Wait for flock(2), which has no deadline, in a thread.
 
-        After the deadline or a signal the thread stays behind; a lock that it is granted then ends at once, as the
-        caller has closed the file.
+        At the deadline or after a signal the thread is abandoned; if it is granted the lock later, that is released at
+        once, as the caller has closed the file.
         """
         poller = select.poll()
         with self._granted() as (granted, failure):
@@ -105,14 +105,14 @@ class LockFile:
 
     @contextmanager
     def _granted(self) -> Iterator[tuple[int, list[OSError]]]:
-        """A descriptor that hangs up when flock(2) has returned, and its error if it failed."""
+        """A descriptor that hangs up when flock(2) has returned; if that failed, its errno can be read from it."""
         granted, held = os.pipe2(os.O_CLOEXEC)
-        # The lock belongs to the open file that both descriptors mean: it ends when both are closed.
+        # The lock belongs to the open file description of both descriptors: it is released when both are closed.
         copy = os.dup(self._fd)
         failure: list[OSError] = []
 
         def take() -> None:
-            # All signals are the main thread's, which they interrupt.
+            # The thread blocks all signals, so that they interrupt the main thread.
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             try:
                 fcntl.flock(copy, fcntl.LOCK_EX)
@@ -134,7 +134,7 @@ class LockFile:
             os.close(granted)
 
     def _holder(self) -> str:
-        """Who holds the lock, as far as /proc/locks tells (proc(5))."""
+        """The process that holds the lock, if /proc/locks shows it (proc(5)), as messages name it."""
         mine = os.fstat(self._fd)
         place = f"{os.major(mine.st_dev):02x}:{os.minor(mine.st_dev):02x}:{mine.st_ino}"
         try:
@@ -168,11 +168,11 @@ def _stopped(pid: str) -> str:
 
 @contextmanager
 def global_lock(root: str, lock_wait: LockWait) -> Iterator[None]:
-    """Keep other commands from looking at or changing what must be unique among all sandboxes of ``root``.
+    """Hold the lock on what must be unique among all sandboxes of ``root``, such as the use of a device.
 
-    It is taken after the lock of a sandbox, never before one, and held for moments.
+    It is taken after the lock of a sandbox, never before one, and held for milliseconds.
 
-    :raise DeadlineError: others kept it too long.
+    :raise DeadlineError: another process held it too long.
     """
     lock = LockFile(os.path.join(root, ".lock"))
     try:
@@ -184,15 +184,15 @@ def global_lock(root: str, lock_wait: LockWait) -> Iterator[None]:
 
 @contextmanager
 def stops_deferred() -> Iterator[None]:
-    """Let Ctrl-Z (SIGTSTP) stop the process only at the end: a stopped process would keep the locks that it holds.
+    """Defer Ctrl-Z (SIGTSTP) to the end of the block: a stopped process would keep its locks.
 
-    A handler, not a mask: programs started meanwhile do not inherit it.
+    It sets a handler, which programs started meanwhile do not inherit, unlike a mask.
     """
     asked: list[int] = []
     try:
         before = signal.signal(signal.SIGTSTP, lambda number, _frame: asked.append(number))
     except ValueError:
-        # Handlers are the main thread's business.
+        # Only the main thread may set handlers.
         yield
         return
     try:

@@ -1,4 +1,4 @@
-"""Bind mounts of this host: mount(2) and umount2(2), for which Python has no names, and what is mounted where."""
+"""Bind mounts of this host: mount(2) and umount2(2), which Python lacks, and a list of existing mounts."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _ATTR = struct.Struct("=QQQQ")  # struct mount_attr: set, clear, propagation, us
 
 
 def bind(source: str, target: str, options: Sequence[str] = (), *, recursive: bool = True) -> None:
-    """Bind ``source`` at ``target``; of ``options`` ro, nosuid, nodev and noexec hold for the mount.
+    """Bind ``source`` at ``target``; of ``options``, ro, nosuid, nodev and noexec are applied to the mount.
 
-    The flags are set before the mount is attached: copies of it, as the guest is served them, would not get them later.
+    The flags are set before the mount is attached: later ones would not propagate to its copy that the guest is served.
 
     :raise HostError: the kernel refused; it must be Linux 5.12 or later.
     """
@@ -46,20 +46,20 @@ def bind(source: str, target: str, options: Sequence[str] = (), *, recursive: bo
 
 
 def make_shared(target: str) -> None:
-    """Let mounts below ``target`` appear wherever it is bound from now on. :raise HostError: refused."""
-    # First private: a copy of a shared mount would go on sharing with that one (mount_namespaces(7)).
+    """Make the mount at ``target`` shared (mount_namespaces(7)). :raise HostError: the kernel refused."""
+    # Private first: a bind mount of a shared mount would otherwise stay in that one's peer group.
     _propagate(target, _MS_PRIVATE)
     _propagate(target, _MS_SHARED)
 
 
 def detach(target: str) -> None:
-    """Take away what is mounted at ``target`` and below, though it be in use. :raise HostError: refused."""
+    """Unmount ``target`` and everything below it, even if it is in use. :raise HostError: the kernel refused."""
     if _libc().umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW):
         raise _refused(f"unmount {target}")
 
 
 def mounts_below(directory: str) -> list[str]:
-    """Where something is mounted at or below ``directory``, in the order of mounting (proc(5), mountinfo)."""
+    """The mount points at and below ``directory``, in the order of mounting (proc(5), mountinfo)."""
     found = []
     with open("/proc/self/mountinfo", "rb") as lines:
         for line in lines:
@@ -93,7 +93,7 @@ def _call(what: str, number: int, *arguments: int | bytes) -> int:
 
 
 def _libc() -> CDLL:
-    import ctypes  # 10 ms that commands without mounts need not spend
+    import ctypes  # takes 10 ms, and most commands mount nothing
 
     return ctypes.CDLL(None, use_errno=True)
 
@@ -106,11 +106,11 @@ def _refused(what: str) -> HostError:
 
 
 def remove_mounts(directory: str) -> None:
-    """Take away all that is mounted at and below ``directory``.
+    """Unmount everything at and below ``directory``.
 
-    :raise HostError: something stays.
+    :raise HostError: a mount remains.
     """
     directory = os.path.realpath(directory)
     while found := mounts_below(directory):
-        # The last one may lie over others.
+        # In reverse order: later mounts can cover earlier ones.
         detach(found[-1])

@@ -1,4 +1,4 @@
-"""What other sandboxes of the same root use of this host."""
+"""The use of host devices by other sandboxes of the same root."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def user_of_device(root: str, container_id: str, namespace: str, device: str) -> str | None:
-    """The other running container with a NIC on ``device`` of ``namespace``, begun ones included."""
+    """The other running container with a NIC on ``device`` of ``namespace``; NICs that are being added count."""
     for other in sandbox_ids(root):
         if other == container_id:
             continue
         try:
             record = load_record(os.path.join(root, other))
         except (FileNotFoundError, HostError):
-            # Being made, being deleted, or damaged: commands on it say so, others need not fail.
+            # It is being created or deleted, or is damaged: commands on that sandbox report it, others need not fail.
             continue
         if (namespace, device) in _devices(record) and is_alive(record.pid, record.start_time):
             return other

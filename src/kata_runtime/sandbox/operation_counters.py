@@ -1,10 +1,10 @@
-"""How often commands changed a sandbox, how long that took and how often it failed, for whoever monitors it.
+"""Counters for metrics: how often commands changed a sandbox, how long that took and how often it failed.
 
-One file of fixed size in the sandbox's directory, a slot of 128 bytes for each kind of command: a command reads and
-writes its slot, which costs four system calls and no fsync. A slot lies within one page, so that a command that is
-killed leaves it as it was or as it should be. A crash of the host can lose counts, and a slot that makes no sense
-counts from 0 again: no command ever fails for it. Rejected: the record (it is written with fsync, and before the
-work), and a file that commands append to (somebody has to shorten it, and the reader to read all of it).
+A file of fixed size in the sandbox's directory has a slot of 128 bytes for each kind of command. A command reads and
+writes its slot, which costs four system calls and no fsync. A slot is within one page, so that a command that is
+killed leaves it either unchanged or updated. A crash of the host can lose counts, and an invalid slot counts from 0
+again: no command ever fails for it. Rejected: the record (it is written with fsync, and before the work), and a file
+that commands append to (it would have to be truncated, and readers would have to read all of it).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Of all sandboxes of a root: those that did not boot leave no directory. It is there once somebody monitors the root;
-# a command that fails leaves nothing behind.
+# Counters of a root, since sandboxes that did not boot leave no directory. The file is created when metrics are first
+# read, so that a failed command leaves nothing behind where they are not used.
 _ROOT_NAME = ".operations"
 _LOCK_SECONDS = 1.0
 
@@ -31,16 +31,18 @@ OPERATIONS = (
     BOOT, "add-iface", "del-iface", "add-route", "del-route", "update-routes", "ipvsadm", "restore", "cleanup",
     "add-port", "del-port",
 )  # fmt: skip
-# Upper bounds in seconds; the last bucket has none.
+# Upper bounds of the buckets in seconds; the last bucket has none.
 BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 _SLOT_BYTES = 128
-_SLOT = struct.Struct(f"=QQd{len(BOUNDS) + 1}Q")  # magic, failures, seconds of the successes, successes by bucket
+_SLOT = struct.Struct(
+    f"=QQd{len(BOUNDS) + 1}Q"
+)  # a slot: magic number, failures, total seconds of the successes, successes by bucket
 _MAGIC = int.from_bytes(b"ktops\0\0\1", "little")
 
 
 class Counts(NamedTuple):
-    """``buckets``: successes by duration, each up to its bound of ``BOUNDS`` (the last: longer); ``seconds`` of all."""
+    """``buckets`` are successes by duration, up to each of ``BOUNDS`` and longer; ``seconds`` is their total."""
 
     failures: int = 0
     seconds: float = 0.0
@@ -51,7 +53,7 @@ class Counts(NamedTuple):
 def counted(path: str, operation: str) -> Iterator[None]:
     """Count the block as ``operation`` in the file ``path``, a failure when an exception ends it.
 
-    Whoever calls it holds the lock of what the file is about. Another operation than those known is not counted.
+    The caller holds the lock of the sandbox or root. Unknown operations are not counted.
     """
     began = time.monotonic()
     is_failure = True
@@ -63,7 +65,7 @@ def counted(path: str, operation: str) -> Iterator[None]:
 
 
 def count(path: str, operation: str, seconds: float, *, is_failure: bool) -> None:
-    """Add one to the counts of an operation; where the file cannot be written, nothing happens."""
+    """Add one to the counts of an operation; failures to write the file are ignored."""
     if operation not in OPERATIONS:
         return
     place = OPERATIONS.index(operation) * _SLOT_BYTES
@@ -79,7 +81,7 @@ def count(path: str, operation: str, seconds: float, *, is_failure: bool) -> Non
 
 
 def count_for_root(root: str, operation: str, seconds: float, *, is_failure: bool) -> None:
-    """Count an operation for all of a root, if somebody monitors that.
+    """Count an operation for a root, if its metrics have ever been read.
 
     :raise HostError, DeadlineError: its counts cannot be locked.
     """
@@ -95,7 +97,7 @@ def count_for_root(root: str, operation: str, seconds: float, *, is_failure: boo
 
 
 def read_root_counts(root: str) -> dict[str, Counts]:
-    """The counts for all of a root, which from now on are kept; a root that is not there has none."""
+    """The counts of a root, whose file is created if it is missing; none if the root does not exist."""
     path = os.path.join(root, _ROOT_NAME)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -105,7 +107,7 @@ def read_root_counts(root: str) -> dict[str, Counts]:
 
 
 def read_counts(path: str) -> dict[str, Counts]:
-    """The counts of each operation that was counted at all; none where there is no such file."""
+    """The counts of each operation that has any; none if the file does not exist."""
     try:
         with open(path, "rb") as file:
             data = file.read(len(OPERATIONS) * _SLOT_BYTES)
@@ -132,7 +134,7 @@ def _unpack(slot: bytes) -> Counts:
     if len(slot) != _SLOT.size:
         return Counts()
     magic, failures, seconds, *buckets = _SLOT.unpack(slot)
-    # Also of no number (NaN) neither comparison holds.
+    # False for NaN, too.
     if magic != _MAGIC or not 0 <= seconds < 1e12 or max(failures, *buckets) >= 1 << 53:
         return Counts()
     return Counts(failures, seconds, tuple(buckets))

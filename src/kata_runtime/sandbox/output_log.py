@@ -1,10 +1,10 @@
-"""A program of its own: keeps the last of what a guest's console and QEMU print, in files that never grow large.
+"""A program that logs the latest output of a guest's console and of QEMU to files of bounded size.
 
-Run by ``boot`` as the sandbox's user, with ``python3 -I -S`` and nothing of this package, for the life of QEMU. The
-console is read all the time, or QEMU would make the guest wait. Rejected: QEMU's ring buffer (``-chardev ringbuf``) is
-gone with QEMU, and so with every panic; its ``logfile=`` and a plain file grow as the guest likes.
+``boot`` runs it as the sandbox's user, with ``python3 -I -S`` and nothing of this package, for the life of QEMU. It
+reads the console all the time, as QEMU would block the guest otherwise. Rejected: QEMU's ring buffer (``-chardev
+ringbuf``) is lost when QEMU ends, as after a panic; ``logfile=`` and a plain file grow without bound.
 
-It also ends QEMU when the command that starts it is killed before the guest was up: nobody would know of that machine.
+It also kills QEMU if the command that starts it is killed before the guest is up: no record might name that QEMU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import sys
 
 KEPT_BYTES = 64 * 1024
-# The file is begun anew with what is kept when it would grow beyond this: each byte is written twice on average.
+# At this size the file is rewritten with the bytes to keep: so each byte is written twice on average.
 FILE_BYTES = 2 * KEPT_BYTES
 _READ_BYTES = 16 * 1024
 _KILL_MILLISECONDS = 20
@@ -23,7 +23,7 @@ _READY = b"1"
 
 
 class CappedFile:
-    """A file that holds the last of what was added."""
+    """A file of bounded size with the bytes that were added last."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -31,7 +31,7 @@ class CappedFile:
         self._kept = bytearray()
 
     def add(self, data: bytes) -> None:
-        """Keep ``data``; what a full disk does not take is lost."""
+        """Append ``data``; what does not fit on a full disk is lost."""
         self._kept += data
         del self._kept[:-KEPT_BYTES]
         try:
@@ -45,9 +45,9 @@ class CappedFile:
 
 
 def keep(sources: dict[int, CappedFile], process: int, guard: int) -> None:
-    """Copy each source to its file until ``process``, a pidfd, has ended and all it wrote is kept.
+    """Copy each source to its file until ``process``, a pidfd, has ended and all its output is written.
 
-    When ``guard`` ends without a byte the process is killed.
+    If ``guard`` is closed without a byte having been sent, the process is killed.
     """
     for fd in sources:
         os.set_blocking(fd, False)
@@ -71,13 +71,13 @@ def keep(sources: dict[int, CappedFile], process: int, guard: int) -> None:
 
 
 def _copy(fd: int, file: CappedFile, *, once: bool = False) -> bool:
-    """Take what is there; False at the end, and with ``once`` also when there is nothing now."""
+    """Copy the available bytes; False at the end of the source, and with ``once`` also if there are none now."""
     try:
         data = os.read(fd, _READ_BYTES)
     except BlockingIOError:
         return not once
     except OSError:
-        return False  # QEMU closed its console with bytes of ours unread
+        return False  # QEMU closed its end with unread bytes from this process
     file.add(data)
     return bool(data)
 
@@ -91,14 +91,14 @@ def _kill(process: int) -> None:
         except ProcessLookupError:
             return
         except PermissionError:
-            # It is still about to become QEMU and has another user's rights.
+            # EPERM: it has not executed QEMU yet and still runs as another user.
             pass
         if poller.poll(_KILL_MILLISECONDS):
             return
 
 
 def main(argv: list[str]) -> None:
-    """Descriptors: the console and its file, QEMU's output and its file, QEMU's pidfd, the guard."""
+    """Run with these descriptors: the console and its file, QEMU's output and its file, QEMU's pidfd, the guard."""
     console, console_file, output, output_file, process, guard = map(int, argv)
     keep({console: CappedFile(console_file), output: CappedFile(output_file)}, process, guard)
 

@@ -1,14 +1,13 @@
-"""Where the files and sockets of a sandbox are: the only place that knows.
+"""The paths of a sandbox's files and sockets. No other module builds them.
 
-Everything else asks ``SandboxPaths``, so that a sandbox which another program started can be adopted by giving its
-sockets other names here.
+So a sandbox that another program started could be adopted by returning the names of its sockets here.
 """
 
 from __future__ import annotations
 
 from kata_runtime.named_tuple import NamedTuple
 
-# The last one is kept for short commands of the runtime itself, so that long ones of users never block it.
+# The last one is reserved for short commands of the runtime itself, which long ones of users thus never block.
 # At boot each port takes one of the 32 buffers for control messages, and one that connects another; QEMU drops what
 # finds none (7.2, hw/char/virtio-serial-bus.c: send_control_msg): with 31 the agent waited for a port's name for ever.
 EXEC_PORTS = 24
@@ -18,19 +17,19 @@ RUNTIME_EXEC_PORT = EXEC_PORTS - 1
 class SandboxPaths(NamedTuple):
     """The paths of one sandbox; ``directory`` has mode 0700 and belongs to root.
 
-    A container that joined the pod of another has a directory of its own, with ``container`` and ``sandbox_link`` only.
+    A container that joined another's pod has its own directory, with only ``container`` and ``sandbox_link``.
     """
 
     directory: str
 
     @property
     def record(self) -> str:
-        """What the runtime knows of the sandbox (``record.Record``)."""
+        """The sandbox's record (``record.Record``)."""
         return f"{self.directory}/record.json"
 
     @property
     def lock(self) -> str:
-        """Held by whoever works on the sandbox."""
+        """The lock of the command that works on the sandbox."""
         return f"{self.directory}/lock"
 
     @property
@@ -80,7 +79,7 @@ class SandboxPaths(NamedTuple):
 
     @property
     def network_log(self) -> str:
-        """What could not be mirrored from the network namespace."""
+        """Errors of mirroring the network namespace."""
         return f"{self.directory}/network.log"
 
     @property
@@ -94,7 +93,7 @@ class SandboxPaths(NamedTuple):
         return f"{self.directory}/sandbox"
 
     def undo_file(self, kind: str) -> str:
-        """What pending work of a kind is undone to."""
+        """The snapshot to which pending work of a kind is undone."""
         return f"{self.directory}/{kind}-undo.json"
 
     def exec_socket(self, number: int) -> str:
@@ -102,5 +101,5 @@ class SandboxPaths(NamedTuple):
         return f"{self.directory}/exec-{number}.sock"
 
     def exec_lock(self, number: int) -> str:
-        """Held by whoever uses exec port ``number``."""
+        """The lock of the process that uses exec port ``number``."""
         return f"{self.directory}/exec-{number}.lock"

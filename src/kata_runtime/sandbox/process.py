@@ -1,4 +1,4 @@
-"""A sandbox's processes: started detached and confined, held by pidfd, and known by more than a pid."""
+"""Processes of a sandbox: starting them detached and confined; identifying them by pid and start time, or by pidfd."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ ENDING_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 def start_time_of(pid: int) -> int | None:
-    """When a process began, in clock ticks since boot (proc(5), stat, field 22); None when it has ended."""
+    """The start time of a process in clock ticks since boot (proc(5), stat, field 22); None if it has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The second field is the program's name in parentheses and may hold anything.
+    # The second field is the program's name in parentheses, which may contain anything.
     fields = text[text.rindex(b")") + 2 :].split()
-    # The first thread is a zombie while others of a killed QEMU still close what it had open (field 20 counts them).
+    # A zombie's other threads may still be closing the files of a killed QEMU (field 20 is the number of threads).
     ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
     return None if ended else int(fields[19])
 
 
 def is_alive(pid: int, start_time: int) -> bool:
-    """Whether this very process still runs."""
+    """Whether the process with this pid and start time is running."""
     return pid > 0 and start_time_of(pid) == start_time
 
 
 def kill_process(pid: int, start_time: int) -> None:
-    """End this very process at once and wait for it; one that has ended is fine.
+    """Kill the process with this pid and start time, if it is running, and wait for its end.
 
     :raise DeadlineError: it does not end.
     """
@@ -61,7 +61,7 @@ def kill_process(pid: int, start_time: int) -> None:
 
 
 def await_end(pid: int, start_time: int, seconds: float) -> None:
-    """Wait until this very process has ended.
+    """Wait until the process with this pid and start time has ended.
 
     :raise DeadlineError: it has not within ``seconds``.
     """
@@ -76,7 +76,7 @@ def await_end(pid: int, start_time: int, seconds: float) -> None:
 
 @contextmanager
 def process_descriptor(pid: int, start_time: int) -> Iterator[int]:
-    """A pidfd of this very process.
+    """A pidfd of the process with this pid and start time.
 
     :raise HostError: it has ended.
     """
@@ -92,7 +92,7 @@ def process_descriptor(pid: int, start_time: int) -> Iterator[int]:
 def processes_of(user: int, argument: bytes) -> list[tuple[int, int]]:
     """Pid and start time of the processes of ``user`` that have ``argument`` on their command line.
 
-    It finds the processes of a sandbox whose record cannot be read: their user is the sandbox's own.
+    It finds the processes of a sandbox whose record cannot be read, by the user that only they run as.
     """
     found = []
     for name in os.listdir("/proc"):
@@ -113,7 +113,7 @@ def processes_of(user: int, argument: bytes) -> list[tuple[int, int]]:
 
 
 def _user_of_process(pid: int) -> int | None:
-    # The owner of /proc/PID is root for a process that may not be dumped.
+    # /proc/PID of a process that is not dumpable belongs to root: its status file has the user.
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             for line in file:
@@ -126,10 +126,10 @@ def _user_of_process(pid: int) -> int | None:
 
 @contextmanager
 def held_signals() -> Iterator[None]:
-    """Keep SIGINT, SIGTERM and SIGHUP waiting: for the moment between an act and the registration of its undoing."""
+    """Block SIGINT, SIGTERM and SIGHUP between a change and the registration of its undoing."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        # It raises what a signal that came before it has caused, then with the new mask in place.
+        # A handler for an earlier signal can raise from this call, when the new mask is already set.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         yield
     finally:
@@ -137,7 +137,7 @@ def held_signals() -> Iterator[None]:
 
 
 class Program(NamedTuple):
-    """What to run: ``output`` becomes its standard output and error, ``keep`` stay open under their numbers.
+    """A program to execute: ``output`` becomes its standard output and error, the descriptors ``keep`` stay open.
 
     A program without ``confinement`` confines itself.
     """
@@ -149,14 +149,14 @@ class Program(NamedTuple):
 
 
 class Child:
-    """A process of ours that waits to become its program; killed when the ``ExitStack`` it was made with unwinds."""
+    """A forked process that waits to execute its program; the ``ExitStack`` it was created with kills it."""
 
     def __init__(self, program: Program, undo: ExitStack) -> None:
         """Fork, and register the killing with ``undo``.
 
-        The program begins with ``release``. Should this process end before that, however, the program never begins.
+        The program is executed by ``release``, and never if this process ends before that, in whatever way.
 
-        :raise HostError: no process can be made.
+        :raise HostError: no process can be created.
         """
         self._name = program.argv[0]
         self._ended = False
@@ -174,12 +174,12 @@ class Child:
         libc = load_libc()
         gate_out, self._gate = os.pipe2(os.O_CLOEXEC)
         self._failure, failure_in = os.pipe2(os.O_CLOEXEC)
-        # No signal comes between the fork and the registration of its undoing, and the child runs no handler of ours.
+        # No signal arrives between fork and registration, and the child runs none of our handlers.
         with held_signals():
             self.pid = os.fork()
             if self.pid == 0:
                 _become(program, libc, gate_out, failure_in)
-            # Not reaped yet, so the number cannot have come to mean another process.
+            # It is not reaped yet, so no other process can have its pid.
             self.fd = os.pidfd_open(self.pid)
             undo.callback(self.end)
             self.start_time = start_time_of(self.pid) or 0
@@ -187,7 +187,7 @@ class Child:
         os.close(failure_in)
 
     def release(self) -> None:
-        """Let the program begin.
+        """Let the child execute its program.
 
         :raise HostError: it cannot be started.
         """
@@ -196,13 +196,13 @@ class Child:
         except BrokenPipeError:
             raise HostError(f"cannot start {self._name}: its process was killed") from None
         self._close_gate()
-        # The other end is closed by the execution of the program.
+        # execve closes the child's end of the pipe; before that it can only contain an error message.
         failure = b"".join(iter(lambda: os.read(self._failure, 4096), b""))
         if failure:
             raise HostError(f"cannot start {self._name}: {failure.decode(errors='replace')}")
 
     def end(self) -> None:
-        """Kill it, wait for it and forget it; twice is fine.
+        """Kill the process, wait for it and release its descriptor; can be called twice.
 
         :raise DeadlineError: it does not end.
         """
@@ -212,7 +212,7 @@ class Child:
         self.await_end(END_SECONDS)
 
     def await_end(self, seconds: float) -> int:
-        """Wait for its end; its exit status, negative for a signal.
+        """Wait for the end of the process; returns its exit status, negative for a signal.
 
         :raise DeadlineError: it does not end within ``seconds``.
         """
@@ -224,7 +224,7 @@ class Child:
         return self.exit_status
 
     def forget(self) -> None:
-        """Close what is held of it: from now on it lives for itself."""
+        """Close the descriptors of the process: from now on it runs independently."""
         self._ended = True
         os.close(self.fd)
         os.close(self._failure)
@@ -236,15 +236,15 @@ class Child:
 
 
 def _become(program: Program, libc: CDLL, gate: int, failure: int) -> NoReturn:
-    """In the child: wait for the gate, drop everything, be the program."""
+    """In the child: wait for ``release``, close inherited descriptors, drop rights and execute the program."""
     try:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             if signal.getsignal(number) != signal.SIG_DFL:
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
-        # What the caller of the command left open is not for the program, and our end of the gate must be closed for
-        # the death of this process's parent to be seen.
+        # The program must not inherit descriptors of the command's caller; and the child's copy of the gate's write
+        # end must be closed, so that the parent's death is seen as the end of the pipe.
         _close_all_but({0, 1, 2, gate, failure, program.output, *program.keep})
         if not os.read(gate, 1):
             os._exit(1)
@@ -272,7 +272,7 @@ def _close_all_but(kept: set[int]) -> None:
     following = 0
     for fd in [*sorted(kept), 1 << 30]:
         if fd > following:
-            os.closerange(following, fd)  # close_range(2) where the kernel has it
+            os.closerange(following, fd)  # uses close_range(2) if the kernel has it
         following = fd + 1
 
 
@@ -283,7 +283,7 @@ def _open_process(pid: int, start_time: int) -> int | None:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
-    # Asked after opening: from here on the descriptor cannot come to mean another process.
+    # Checked after opening: the descriptor refers to the same process from then on.
     if start_time_of(pid) != start_time:
         os.close(process)
         return None

@@ -1,4 +1,4 @@
-"""What the runtime knows of a sandbox, on disk: read whole, replaced whole."""
+"""The record of a sandbox, a JSON file that is read and replaced as a whole."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _PID_MAX = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 
 
 class EndpointKind(StrEnum):
-    """What a NIC's packets come from and go to on the host."""
+    """The kind of a NIC's back end on the host."""
 
     TAP = "tap"
     VHOST_USER = "vhost-user"
-    # An interface of any Ethernet kind: a TAP beside it, and traffic control that moves the packets between both.
+    # Any Ethernet interface; traffic control redirects its packets to and from a TAP.
     REDIRECT = "redirect"
     MACVTAP = "macvtap"
-    # TAPs that add-port made and plugged into a Linux bridge, into Open vSwitch, and there for a port of Neutron.
+    # TAPs that add-port creates in a Linux bridge, in Open vSwitch, and in Open vSwitch for a port of Neutron.
     BRIDGE = "bridge"
     OVS = "ovs"
     NEUTRON = "neutron"
 
 
 class PortRecord(NamedTuple):
-    """Where a TAP is plugged in that add-port made.
+    """The switch port of a TAP that add-port created.
 
-    ``port`` is Neutron's UUID, an iface-id of Open vSwitch or, where there is neither, the name of the TAP, ``ovsdb``
-    the address of the database. Of a port of Neutron ``given`` is how the user named it, ``cloud`` and ``clouds_file``
-    say how Neutron is found, ``host`` is what it is bound to, ``previous_host`` what it is to be bound to afterwards.
+    ``port`` is Neutron's UUID, an iface-id of Open vSwitch or, where there is neither, the name of the TAP; ``ovsdb``
+    is the address of the database. For a port of Neutron, ``given`` is how the user named it, ``cloud`` and
+    ``clouds_file`` select the cloud, ``host`` is the host it is bound to, ``previous_host`` the one to restore.
     """
 
     port: str
@@ -52,11 +52,11 @@ class PortRecord(NamedTuple):
 class NicRecord(NamedTuple):
     """A NIC of the machine; ``addresses`` as ``172.16.0.3/16``, ``slot`` the root port from 0 on.
 
-    ``queues`` is as asked for (0: a single pair), ``vhost_user_socket`` empty for a TAP. ``device`` is an
+    ``queues`` is as requested (0: a single pair), ``vhost_user_socket`` empty for a TAP. ``device`` is an
     interface of the network namespace ``namespace`` (device and inode number of its file, ``4:4026531840``; a
     vhost-user NIC has none). ``carried_from`` is empty for a NIC that add-iface added; otherwise the path of
     that namespace, of which the NIC mirrors the interface with the index ``interface``. With ``dhcp`` a client in the
-    guest renews its address. ``port`` is there for a NIC that add-port added.
+    guest renews its address. ``port`` is set for a NIC that add-port added.
     """
 
     name: str
@@ -82,7 +82,7 @@ class NicRecord(NamedTuple):
 
 
 class WorkKind(StrEnum):
-    """What a command can leave unfinished."""
+    """The kinds of work that an interrupted command can leave pending."""
 
     ADD_NIC = "interface.add"
     DELETE_NIC = "interface.delete"
@@ -92,16 +92,16 @@ class WorkKind(StrEnum):
 
     @property
     def subject(self) -> str:
-        """What a command is about that leaves it, and needs it ended: ``interface`` of ``interface.add``."""
+        """The subject of commands that leave such work and must recover it: ``interface`` for ``interface.add``."""
         return self.value.partition(".")[0]
 
 
 class Work(NamedTuple):
-    """Work that a command began, named in the record until it is done or undone.
+    """Work that a command began, named in the record until it is finished or undone.
 
-    ``nic`` is the NIC that is added, ``name`` that of the one that is deleted; ``refused``: the guest has not let go of
-    it. ``facts`` are what the guest is to have of its network namespace (``network.namespace_facts``). The routes or
-    virtual servers that are to be put back are in a file of their own (``undo_file``).
+    ``nic`` is a NIC being added, ``name`` that of one being deleted; ``refused``: the guest has failed to release it.
+    ``facts`` are those of the network namespace that are to be mirrored (``network.namespace_facts``). Routes or
+    virtual servers to be restored are in a separate file (``undo_file``).
     """
 
     kind: WorkKind
@@ -112,7 +112,7 @@ class Work(NamedTuple):
 
     @property
     def nic_name(self) -> str:
-        """The name of the NIC that it is about; empty for other work."""
+        """The name of the NIC that is added or deleted; empty for other work."""
         return self.name if self.nic is None else self.nic.name
 
 
@@ -121,8 +121,8 @@ class Record(NamedTuple):
 
     ``pid`` is QEMU's, 0 before it was started; with ``start_time`` (proc(5), /proc/PID/stat, field 22) it names one
     process of the host's boot ``boot_id``. ``pending`` is work that commands began and have not finished.
-    ``mirrored`` is what the guest has of its network namespace, a line each (``network.facts``).
-    ``pod`` is one made for containers of an engine, whose files ``virtiofsd`` serves.
+    ``mirrored`` are the mirrored facts of the network namespace (``network.namespace_facts``).
+    ``pod`` is whether it was created for containers of an engine, whose files ``virtiofsd`` serves.
     ``ready`` is False from the start of QEMU until its agent has answered. ``cgroups`` are directories of its own.
     """
 
@@ -149,12 +149,12 @@ class Record(NamedTuple):
 
     @property
     def has_kvm(self) -> bool:
-        """Whether KVM runs the guest's code."""
+        """Whether the guest runs with KVM."""
         return self.accelerator == "kvm"
 
 
 def boot_id() -> str:
-    """What names this boot of the host (proc_sys_kernel(5))."""
+    """The ID of this boot of the host (proc_sys_kernel(5))."""
     with open("/proc/sys/kernel/random/boot_id", "rb") as file:
         return file.read().decode("ascii").strip()
 
@@ -172,7 +172,7 @@ def load_record(directory: str) -> Record:
         version = document.pop("version")
         if version == VERSION:
             record = _record_of(document)
-            # Pid and start time, in ticks since the boot, can be another process's in the next one.
+            # After a reboot of the host, another process can have the same pid and start time (ticks since boot).
             return record if record.boot_id in ("", boot_id()) else record._replace(pid=0, start_time=0, virtiofsd=0)
     except FileNotFoundError:
         raise
@@ -187,7 +187,7 @@ def load_record(directory: str) -> Record:
 
 
 def save_record(directory: str, record: Record) -> None:
-    """Replace the record in one step that survives a crash of the host.
+    """Replace the record atomically; after a crash of the host it is either the previous or the new one.
 
     :raise HostError: the file system refused.
     """
@@ -203,14 +203,14 @@ def save_record(directory: str, record: Record) -> None:
 
 
 def document_of(nic: NicRecord) -> dict[str, object]:
-    """A NIC as it lies in a record or in pending work."""
+    """A NIC as JSON object for the record."""
     return {**nic._asdict(), "port": None if nic.port is None else nic.port._asdict()}
 
 
 def nic_of(document: Any) -> NicRecord:
-    """The NIC that ``document_of`` made this of.
+    """The NIC of a JSON object from ``document_of``.
 
-    :raise TypeError, KeyError, ValueError: it is none.
+    :raise TypeError, KeyError, ValueError: it is no NIC.
     """
     fields = dict(document)
     fields["addresses"] = tuple(fields["addresses"])
@@ -232,7 +232,7 @@ def _record_of(document: dict[str, Any]) -> Record:
         value = getattr(record, name)
         if default is not None and type(value) is not type(default):
             raise TypeError(f"{name} is {value!a}")
-    # What a kill or a removal would trust.
+    # These values decide what is killed or removed.
     if not (0 <= record.pid <= _PID_MAX and 0 <= record.virtiofsd <= _PID_MAX and isinstance(record.container_id, str)):
         raise ValueError(f"pid is {record.pid}")
     if not all(isinstance(path, str) for path in record.cgroups):
@@ -254,7 +254,7 @@ def _work_of(document: Any) -> Work:
 
 
 def _work_document(work: Work) -> dict[str, object]:
-    """Only what differs from the defaults."""
+    """Work as JSON object, with only the fields that differ from the defaults."""
     document = {name: value for name, value in work._asdict().items() if value != Work._field_defaults.get(name)}
     if work.nic is not None:
         document["nic"] = document_of(work.nic)

@@ -1,4 +1,4 @@
-"""What runs of a sandbox, found by its record and, where that cannot be read, by the user that is its own."""
+"""Finds and ends the processes of a sandbox: by its record, or by their user where that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kata_runtime.sandbox.record import load_record
 
 
 def sandbox_processes(directory: str, container_id: str) -> list[tuple[int, int]]:
-    """Pid and start time of QEMU (first, when the record names it) and of the processes beside it."""
+    """Pid and start time of QEMU (first, if the record names it) and of the sandbox's other processes."""
     found = []
     try:
         record = load_record(directory)
@@ -19,14 +19,14 @@ def sandbox_processes(directory: str, container_id: str) -> list[tuple[int, int]
         known = ((record.pid, record.start_time), (record.virtiofsd, record.virtiofsd_start_time))
         found += [process for process in known if is_alive(*process)]
     user = user_of(directory)
-    # A user namespace may have no user to spare. Then a process of that name may be one of another root's sandbox.
+    # In a user namespace sandboxes may share a user: the process may belong to a sandbox of another root.
     if user != NOBODY:
         found += [each for each in processes_of(user, f"guest={container_id}".encode()) if each not in found]
     return found
 
 
 def end_processes(directory: str, container_id: str) -> None:
-    """End whatever runs of the sandbox at once, and wait for it.
+    """Kill all processes of the sandbox, and wait for their end.
 
     :raise DeadlineError: a process does not end.
     """

@@ -1,4 +1,4 @@
-"""A command's hold on one running sandbox: locked, recovered, with its connections."""
+"""Sessions: a running sandbox that a command has locked and recovered, with connections to its QEMU and agent."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _PATIENCE = LockWait()
 
 
 class Session:
-    """The sandbox as one command sees it; nobody else changes it meanwhile."""
+    """A sandbox whose lock this command holds."""
 
     def __init__(self, root: str, record: Record, lock_wait: LockWait = _PATIENCE, *, dry_run: bool = False) -> None:
         self.root = root
         self.dry_run = dry_run
         self.record = record
         self.lock_wait = lock_wait
-        # What earlier commands left pending and the recovery before this one ended.
+        # Work of interrupted commands that was recovered when this session was opened.
         self.recovered: list[Work] = []
         # Set it before the first use of the channel.
         self.limits = DEFAULT
@@ -48,13 +48,13 @@ class Session:
 
     @property
     def directory(self) -> str:
-        """Where files about this sandbox may be put; mode 0700."""
+        """The sandbox's directory; mode 0700."""
         return self._path
 
     def channel(self) -> AgentChannel:
-        """The connection to the guest's agent, made on first use.
+        """The connection to the guest's agent, opened on first use.
 
-        :raise ContainerError, DeadlineError, GuestError: it cannot be made.
+        :raise ContainerError, DeadlineError, GuestError: it cannot be opened.
         """
         if self._channel is None:
             self._channel = AgentChannel(
@@ -65,9 +65,9 @@ class Session:
         return self._channel
 
     def monitor(self) -> Monitor:
-        """The connection to QEMU's monitor, made on first use.
+        """The connection to QEMU's monitor, opened on first use.
 
-        :raise QemuError, DeadlineError: it cannot be made.
+        :raise QemuError, DeadlineError: it cannot be opened.
         """
         if self._monitor is None:
             from kata_runtime.vmm.monitor import Monitor
@@ -76,7 +76,7 @@ class Session:
         return self._monitor
 
     def save(self, record: Record) -> None:
-        """Make ``record`` what is known of the sandbox, on disk first; a signal waits until both agree.
+        """Replace the record on disk and then in memory; signals are blocked meanwhile.
 
         :raise HostError: it cannot be written.
         """
@@ -103,12 +103,12 @@ def open_session(
     *,
     dry_run: bool = False,
 ) -> Iterator[Session]:
-    """Hold the running sandbox that ``container_id`` means; ``recover`` first ends what another left pending.
+    """Lock the running sandbox that ``container_id`` means; ``recover`` is called first, for pending work.
 
-    Whatever could wait for somebody outside, such as who reads the output, is done when it is closed.
+    Anything that can block, such as output to a slow reader, belongs after the end of the block.
 
-    :raise ContainerError: there is none, or several, or it is not running.
-    :raise DeadlineError: others held it too long.
+    :raise ContainerError: there is no such sandbox, or several, or it is not running.
+    :raise DeadlineError: another command held its lock too long.
     """
     root = str(root)
     full_id = sandbox_of(root, resolve(root, container_id))
@@ -125,17 +125,17 @@ def open_session(
 
 @contextmanager
 def locked(root: str, full_id: str, lock_wait: LockWait = _PATIENCE) -> Iterator[Record]:
-    """Hold the lock of a sandbox and give its record.
+    """Hold the lock of a sandbox, and read its record.
 
-    :raise ContainerError: it was deleted meanwhile, or is being made.
-    :raise DeadlineError: others held it too long.
+    :raise ContainerError: it was deleted meanwhile, or is being created.
+    :raise DeadlineError: another command held its lock too long.
     """
     directory = os.path.join(root, full_id)
     with held(root, full_id, lock_wait):
         try:
             record = load_record(directory)
         except FileNotFoundError:
-            # The command that was making it ended before it wrote anything.
+            # The command that was creating it ended before it wrote a record.
             record = Record(full_id, ready=False)
         yield record
 
@@ -145,7 +145,7 @@ def held(root: str, full_id: str, lock_wait: LockWait = _PATIENCE) -> Iterator[N
     """Hold the lock of a sandbox without reading its record, which may be damaged.
 
     :raise ContainerError: it was deleted meanwhile.
-    :raise DeadlineError: others held it too long.
+    :raise DeadlineError: another command held its lock too long.
     """
     try:
         lock = LockFile(SandboxPaths(os.path.join(root, full_id)).lock)
@@ -163,7 +163,7 @@ def held(root: str, full_id: str, lock_wait: LockWait = _PATIENCE) -> Iterator[N
 def require_running(record: Record) -> None:
     """Refuse a sandbox whose VM has ended, or whose guest is not up.
 
-    :raise ContainerError: so it is.
+    :raise ContainerError: its VM has ended or its guest is not up.
     """
     if not is_alive(record.pid, record.start_time):
         raise ContainerError(

@@ -1,4 +1,4 @@
-"""Standard streams between descriptors of this process and a command or container behind an exec port."""
+"""Relays standard streams between descriptors of this process and a command or container behind an exec port."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from kata_runtime.guest.host_port import GuestPort
 
-# poll(2) promises that a pipe takes PIPE_BUF bytes without blocking, not more.
+# A pipe that poll(2) reports as writable takes PIPE_BUF bytes without blocking, but not necessarily more.
 _WRITE_BYTES = select.PIPE_BUF
 _READ_BYTES = 32 * 1024
-# While this much waits for a slow reader of ours, nothing more is taken from the guest.
+# While this much output is queued for a slow reader, nothing more is read from the guest.
 _BACKLOG_BYTES = 256 * 1024
-# crun takes 0.6 s under emulation; a guest that swaps or is being attacked takes longer.
+# Deadline for the start of a process. crun takes 0.6 s under TCG; a guest that is out of memory takes longer.
 START_SECONDS = 60.0
 _REQUEST = 1
 _EXIT_MAX, _SIGNAL_MAX, _ERRNO_MAX = 255, 64, 4095
@@ -29,7 +29,7 @@ _REASON_LENGTH = 4096
 
 
 class RefusedError(GuestError):
-    """The guest could not start what was asked for: ``errno``, and its reason in ``message``."""
+    """The guest could not start the process: ``errno``, and the reason in ``message``."""
 
     def __init__(self, errno: int, text: str) -> None:
         shown = "".join(letter if letter.isprintable() else " " for letter in text[:_REASON_LENGTH])
@@ -38,7 +38,7 @@ class RefusedError(GuestError):
 
 
 class Streams(NamedTuple):
-    """Descriptors to read standard input from, and to write output and errors to; all can be the same terminal."""
+    """Descriptors of standard input, output and error; they can be one terminal."""
 
     stdin: int
     stdout: int
@@ -46,16 +46,16 @@ class Streams(NamedTuple):
 
 
 class Relay:
-    """Serves one request on a port until its process has ended.
+    """Relays the streams of one process on an exec port until it has ended.
 
-    The owner's other descriptors (signals, notifications) are served in the same loop: see ``watch``.
+    The caller's other descriptors (signals, notifications) are served in the same loop: see ``watch``.
     """
 
     def __init__(self, port: GuestPort, streams: Streams, *, owned: bool) -> None:
-        """``owned``: outputs are closed as they end, so that who reads them sees the end before the process's."""
+        """``owned``: outputs are closed at their end, so that their readers see it before the process ends."""
         self._port = port
         self._streams = streams
-        # A terminal is one descriptor for all, and the end of one output does not end it.
+        # A terminal is one descriptor for all streams: it must not be closed at the end of one.
         self._owned = owned and len(set(streams)) == len(streams)
         self._deadline = 0.0
         self._watched: dict[int, Callable[[], None]] = {}
@@ -67,30 +67,30 @@ class Relay:
         self._status: int | None = None
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
-        """Call ``ready`` from within ``run`` whenever ``fd`` can be read (or has hung up)."""
+        """Call ``ready`` from within ``run`` whenever ``fd`` is readable or has hung up."""
         self._watched[fd] = ready
 
     def forget(self, fd: int) -> None:
-        """Stop watching."""
+        """Stop watching ``fd``."""
         self._watched.pop(fd, None)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process, if it runs."""
+        """Send a signal to the process, if it is running."""
         if self._is_running:
             self._port.send(wire.SIGNAL, _REQUEST, bytes([number]))
 
     def resize(self, rows: int, columns: int) -> None:
-        """Set the size of the process's terminal, if it runs and has one."""
+        """Set the size of the process's terminal, if it is running and has one."""
         if self._is_running:
             self._port.send(wire.RESIZE, _REQUEST, wire.pack_size(rows, columns))
 
     def run(self, kind: int, payload: bytes, started: Callable[[int], None] | None = None) -> int:
-        """Send the request and relay; returns when the process has ended and all that it wrote is written.
+        """Send the request and relay; returns the exit status when the process has ended and its output is written.
 
-        The exit status is as a shell has it: 128 + N when signal N ended the process. ``started`` gets the pid in the
+        The status is as in a shell: 128 + N when signal N ended the process. ``started`` is called with the pid in the
         guest. Closing the port without waiting for the end kills a container.
 
-        :raise RefusedError: it never started; the text is the guest's reason.
+        :raise RefusedError: the guest could not start the process.
         :raise DeadlineError: it neither started nor failed in time.
         :raise GuestError: the VM or its agent ended. :raise ProtocolError: the agent does not keep to the protocol.
         """
@@ -117,7 +117,7 @@ class Relay:
         return self._is_running and self._stdin_open and self._window > 0
 
     def _wait(self) -> dict[int, int]:
-        """The events of each descriptor that is ready."""
+        """Wait until a descriptor is ready; returns the events by descriptor."""
         events = dict.fromkeys(self._watched, int(select.POLLIN))
         if self._status is None:
             full = sum(len(output.waiting) for output in self._output.values()) > _BACKLOG_BYTES
@@ -144,13 +144,13 @@ class Relay:
         except BlockingIOError:
             return
         except OSError:
-            data = b""  # a directory, or a terminal that went away: as good as its end
+            data = b""  # a directory, or a terminal that was hung up: treated as the end of input
         self._window -= len(data)
         self._stdin_open = bool(data)
         self._port.send(wire.STDIN, _REQUEST, data)
 
     def _lost(self, stream: int, output: _Output) -> None:
-        """Nobody reads any more: the process learns it when it writes, as in a pipe."""
+        """Report to the guest that the output has no reader: the process gets EPIPE or SIGPIPE when it writes."""
         output.drop()
         if self._is_running:
             self._port.send(stream, _REQUEST)
@@ -197,7 +197,7 @@ def _status(payload: bytes) -> int:
 
 
 class _Output:
-    """What waits to be written to a descriptor."""
+    """A queue of output for one descriptor."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -207,12 +207,12 @@ class _Output:
         self._is_closing = False
 
     def add(self, data: bytes) -> None:
-        """Queue ``data``, unless nobody reads."""
+        """Queue ``data``, unless the output has been dropped."""
         if not self._is_lost:
             self.waiting += data
 
     def write(self) -> bool:
-        """Write what the descriptor takes at once; False when nobody reads any more."""
+        """Write as much as the descriptor takes without blocking; False if it has no reader any more."""
         try:
             del self.waiting[: os.write(self.fd, self.waiting[:_WRITE_BYTES])]
         except BlockingIOError:
@@ -223,14 +223,14 @@ class _Output:
         return True
 
     def end(self, *, close: bool) -> None:
-        """Nothing more comes; close the descriptor, where wanted, when all is written."""
+        """Mark the end of the output; an owned descriptor is closed when the queue is written."""
         if not self._has_ended:
             self._has_ended = self._is_lost = True
             self._is_closing = close
             self._close_if_done()
 
     def drop(self) -> None:
-        """Forget what waits, and all that comes."""
+        """Discard the queue and all further output."""
         self._is_lost = True
         self.waiting.clear()
         self._close_if_done()

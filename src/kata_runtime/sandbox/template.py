@@ -1,7 +1,7 @@
-"""Templates: booted machines kept on disk, from which later sandboxes of the same machine and image start.
+"""Templates: booted VMs on disk, from which later sandboxes of the same configuration and image start.
 
-A template is a directory, named by a key of everything that goes into the machine, with the guest's memory, the state
-of QEMU's devices and a description with the digests of both. It is made beside its place and moved there whole.
+A template is a directory, named by a hash of everything that its state depends on, with the guest's memory, the state
+of QEMU's devices and a description with the digests of both. It is written under a temporary name and then renamed.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ MEMORY, DEVICES = "memory", "devices"
 _DESCRIPTION = "template.json"
 _VERIFIED = "verified.json"
 _SCRATCH = ".new-"
-# Each has about 90 MB; a host usually has one or two kinds of machines.
+# How many are kept. Each has about 90 MB; a host usually has one or two configurations.
 _KEPT_MAX = 8
 _READ_BYTES = 1024 * 1024
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Template(NamedTuple):
-    """An opened template: descriptors of its memory and of its devices' state."""
+    """An open template: descriptors of its memory and of its devices' state."""
 
     memory: int
     devices: int
 
 
 class TemplateStore:
-    """The templates in one directory, which only its owner may enter."""
+    """The templates in one directory, which only its owner can access."""
 
     def __init__(self, directory: Path = TEMPLATE_DIRECTORY) -> None:
         self._directory = directory
 
     @contextmanager
     def opened(self, key: str) -> Iterator[Template | None]:
-        """The template of ``key``, None where there is none that can be used; a damaged one is removed.
+        """Open the template of ``key``; None if there is no usable one. A damaged one is removed.
 
-        Its content is compared with its digests once for each boot of the host, and again when the files changed.
+        The digests are verified once for each boot of the host, and again when the files have changed.
         """
         with ExitStack() as stack:
             place = self._directory / key
@@ -66,18 +66,18 @@ class TemplateStore:
                 _remove(place)
             if template is not None:
                 with suppress(OSError):
-                    os.utime(place)  # what is used is kept longest
+                    os.utime(place)  # the least recently used template is removed first
             yield template
 
     def drop(self, key: str) -> None:
-        """Remove one that turned out not to load."""
+        """Remove the template of ``key``, which could not be loaded."""
         _remove(self._directory / key)
 
     @contextmanager
     def making(self, key: str) -> Iterator[bool]:
-        """Whether it is this process that makes the template of ``key`` meanwhile: one does, others need not wait.
+        """Try to reserve the creation of the template of ``key``; True if this process is to create it in the block.
 
-        :raise HostError: the directory cannot be made.
+        :raise HostError: the directory cannot be created.
         """
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,10 +91,9 @@ class TemplateStore:
             lock.close()
 
     def save(self, key: str, memory: int, save_devices: Callable[[int], None]) -> None:
-        """Keep the machine that stands still: its ``memory``, and what ``save_devices`` writes to a descriptor.
+        """Store a paused VM: its ``memory``, and what ``save_devices`` writes to a descriptor.
 
-        :raise HostError: the file system refused; nothing is left then.
-        :raise KataError: ``save_devices`` failed; likewise.
+        :raise HostError: the file system refused. :raise KataError: ``save_devices`` failed. Nothing is left then.
         """
         import tempfile
 
@@ -110,7 +109,7 @@ class TemplateStore:
             raise HostError.of(f"cannot keep a template in {self._directory}", error) from error
 
     def clean(self) -> int:
-        """Remove all templates; how many there were.
+        """Remove all templates; returns their number.
 
         :raise HostError: the file system refused.
         """
@@ -128,7 +127,7 @@ class TemplateStore:
         return sum(not entry.name.startswith(".") for entry in entries)
 
     def _prune(self, key: str) -> None:
-        """Remove the templates that were not used for longest, and what a killed command left."""
+        """Remove the least recently used templates, and temporary directories of killed commands."""
         places = sorted(self._directory.iterdir(), key=lambda place: place.stat().st_mtime, reverse=True)
         kept = [place for place in places if not place.name.startswith(".")]
         for place in kept[_KEPT_MAX:]:
@@ -146,7 +145,7 @@ def _remove(directory: Path, *, ignore_errors: bool = True) -> None:
 
 
 def _is_abandoned(scratch: Path) -> bool:
-    """Whether whoever wrote there has ended: it holds a lock as long as it lives."""
+    """Whether the process that wrote to a temporary directory has ended: it would hold a lock on the description."""
     try:
         lock = LockFile(str(scratch / _DESCRIPTION))
     except FileNotFoundError:
@@ -159,7 +158,7 @@ def _is_abandoned(scratch: Path) -> bool:
 
 def _write(scratch: Path, memory: int, save_devices: Callable[[int], None]) -> None:
     with ExitStack() as stack:
-        # Held until the directory has its name: see _is_abandoned.
+        # Held while the directory is written: see _is_abandoned.
         lock = LockFile(str(scratch / _DESCRIPTION))
         stack.callback(lock.close)
         lock.try_acquire()
@@ -192,7 +191,7 @@ def _opened(path: Path, flags: int, stack: ExitStack) -> int:
 
 def _is_whole(place: Path, template: Template) -> bool:
     files = template._asdict()
-    # Content cannot change without the time of the inode's last change, which nobody can set (inode(7), ctime).
+    # ctime changes with the content and cannot be set by programs (inode(7)).
     with suppress(OSError, ValueError):
         if fast_json.loads((place / _VERIFIED).read_text(encoding="ascii")) == _marks(files):
             return True
@@ -219,7 +218,7 @@ def _marks(files: dict[str, int]) -> dict[str, object]:
 
 
 def _digest(file: int) -> str:
-    """SHA-256 of the file's length and of its pages that are not empty, each run with its place."""
+    """SHA-256 of the file's length and of its non-empty pages, each run with its offset."""
     from hashlib import sha256
 
     digest = sha256(str(os.fstat(file).st_size).encode())

@@ -1,4 +1,4 @@
-"""Booting from a template where there is one, and keeping one where there is none."""
+"""Booting from a template where there is one, and storing one where there is none."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Protocol
 
-    from kata_runtime.sandbox.boot import Keep
+    from kata_runtime.sandbox.boot import StoreTemplate
     from kata_runtime.sandbox.config import Config
     from kata_runtime.sandbox.template import Template
     from kata_runtime.vmm.accelerator import Machine
     from kata_runtime.vmm.monitor import Monitor
 
     class Start(Protocol):
-        """``boot`` of one sandbox with one accelerator."""
+        """``boot`` with the arguments for one sandbox and accelerator."""
 
-        def __call__(self, *, seconds: float, template: Template | None = None, keep: Keep | None = None) -> None: ...
+        def __call__(
+            self, *, seconds: float, template: Template | None = None, keep: StoreTemplate | None = None
+        ) -> None: ...
 
 
-# From starting QEMU to the agent's answer: 0.2 s on an idle host.
+# Deadline from starting QEMU to the agent's answer: 0.2 s on an idle host.
 _LOAD_SECONDS = 20.0
 
 
 def template_key(machine: Machine, arguments: Sequence[str]) -> str:
-    """The name of the template of a machine: a hash of all that goes into it.
+    """The name of a VM's template: a hash of everything that its state depends on.
 
-    That is the host's kernel and processor, QEMU, kernel and initrd (path, size, time of change), QEMU's ``arguments``,
-    and the version of the agent's protocol.
+    That is the host's kernel and processor, QEMU, kernel and initrd (path, size, modification time), QEMU's
+    ``arguments``, and the version of the agent's protocol.
     """
     from hashlib import sha256
 
@@ -46,13 +48,13 @@ def template_key(machine: Machine, arguments: Sequence[str]) -> str:
 
 
 def boot_with_template(config: Config, key: str, start: Start, seconds: float, progress: Callable[[str], None]) -> None:
-    """Start from the template of ``key``; without one boot within ``seconds``, and keep the machine as it has booted.
+    """Start from the template of ``key``; if there is none, boot within ``seconds`` and store the booted VM as one.
 
-    A template that does not load is removed, and ``progress`` hears of it.
+    A template that cannot be loaded is removed, and reported to ``progress``.
 
     :raise BootError, HostError: as ``boot``.
     """
-    # QEMU leaves memory out of the saved state only where that is shared with others.
+    # QEMU leaves memory out of the saved state only if it is shared memory.
     if config.template == "off" or not config.shared_memory:
         start(seconds=seconds)
         return
@@ -62,7 +64,7 @@ def boot_with_template(config: Config, key: str, start: Start, seconds: float, p
             try:
                 start(seconds=_LOAD_SECONDS, template=template)
             except BootError as error:
-                # What the host is short of at the moment is not the template's fault.
+                # A shortage of the host is no reason to remove the template.
                 if not is_shortage(error.printed):
                     store.drop(key)
                 progress(f"the sandbox is booted anew, as its template did not load: {error.message}")

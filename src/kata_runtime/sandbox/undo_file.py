@@ -1,6 +1,6 @@
-"""What pending work is undone to, in a file beside the record.
+"""Undo files: the snapshot to which pending work is undone.
 
-It can be megabytes, and every command reads the record.
+It is not in the record, since it can be megabytes and every command reads the record.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class UndoFile:
-    """The file of one kind of work: written before the record names the work, removed when it no longer does."""
+    """The undo file of one kind of work: written before the record names the work, removed afterwards."""
 
     def __init__(self, session: Session, kind: WorkKind) -> None:
         self._session = session
@@ -37,11 +37,11 @@ class UndoFile:
 
     @property
     def is_begun(self) -> bool:
-        """Whether the record names the work."""
+        """Whether the work is pending in the record."""
         return self._work in self._session.record.pending
 
     def begin(self, document: object) -> None:
-        """Write ``document``, which JSON must be able to hold, and begin the work.
+        """Write ``document``, a JSON value, and add the work to the record.
 
         :raise HostError: the file system refused.
         """
@@ -49,7 +49,7 @@ class UndoFile:
         self._session.save(begun(self._session.record, self._work))
 
     def replace(self, document: object) -> None:
-        """Write another document, whole or not at all.
+        """Replace the document atomically.
 
         :raise HostError: the file system refused.
         """
@@ -60,7 +60,7 @@ class UndoFile:
             raise HostError.of(f"cannot write {self._path}", error) from error
 
     def read(self, decode: Callable[[Any], T]) -> T:
-        """What ``decode`` makes of the document; it may raise what wrong values make it raise.
+        """Read the document and return the result of ``decode``, which may raise ValueError, TypeError or KataError.
 
         :raise HostError: the file cannot be read, or is damaged.
         """
@@ -73,7 +73,7 @@ class UndoFile:
             raise HostError(f"{self._path} is damaged: {error}", hint="delete --force the container") from error
 
     def end(self) -> None:
-        """The work is done, or undone.
+        """Remove the work, which is finished or undone, from the record, and then the file.
 
         :raise HostError: the record cannot be written.
         """
@@ -81,5 +81,5 @@ class UndoFile:
             # Even when the record in memory has no such work: writing it may have failed, and the one on disk has it.
             self._session.save(ended(self._session.record, self._work))
             with suppress(OSError):
-                # A file that no record asks for does no harm, and the next such work replaces it.
+                # A leftover file does no harm: without pending work it is not read, and the next work replaces it.
                 os.unlink(self._path)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kata_runtime.guest import wire
-from kata_runtime.sandbox.cgroup import places
+from kata_runtime.sandbox.cgroup import group_directories
 from kata_runtime.sandbox.identity import user_of
 from kata_runtime.sandbox.process import processes_of
 
@@ -95,7 +95,7 @@ class Fake:
     def cgroups(self, name: str) -> list[str]:
         """The control groups there are of a sandbox."""
         user = user_of(str(self.root / name))
-        return [place for place in places(f"kata-runtime-{name}-{user:x}") if os.path.exists(place)]
+        return [place for place in group_directories(f"kata-runtime-{name}-{user:x}") if os.path.exists(place)]
 
     def left(self, name: str) -> tuple[list[str], list[int], list[str]]:
         """All that there is of a sandbox: directories of the root, processes, control groups."""

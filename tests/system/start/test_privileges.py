@@ -137,7 +137,7 @@ def test_control_groups(sandbox: Sandbox) -> None:
     """Where the host lets us, both are in groups of the sandbox's own that the record names."""
     record = load_record(str(sandbox.directory))
     name = f"kata-runtime-{sandbox.id}-{user_of(str(sandbox.directory)):x}"
-    assert record.cgroups == cgroup.places(name)
+    assert record.cgroups == cgroup.group_directories(name)
     for directory in record.cgroups:
         if cgroup.writable(directory):
             assert Path(directory, "cgroup.procs").read_text().split() == sorted(map(str, _pids(sandbox)), key=int)

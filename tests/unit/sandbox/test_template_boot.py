@@ -16,7 +16,7 @@ from kata_runtime.sandbox.template_boot import boot_with_template
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kata_runtime.sandbox.boot import Keep
+    from kata_runtime.sandbox.boot import StoreTemplate
     from kata_runtime.sandbox.template import Template
 
 _KEY = "key"
@@ -29,7 +29,7 @@ class _Starts:
         self.calls: list[tuple[float, bool, bool]] = []
         self._failure = failure
 
-    def __call__(self, *, seconds: float, template: Template | None = None, keep: Keep | None = None) -> None:
+    def __call__(self, *, seconds: float, template: Template | None = None, keep: StoreTemplate | None = None) -> None:
         self.calls.append((seconds, template is not None, keep is not None))
         if template is not None and self._failure is not None:
             raise self._failure
