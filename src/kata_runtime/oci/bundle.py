@@ -1,6 +1,6 @@
-"""A bundle's config.json (OCI runtime specification, "Configuration"), as far as this host must understand it.
+"""Parses a bundle's config.json (OCI runtime specification, "Configuration"), as far as the host needs it.
 
-What crun in the guest understands by itself stays in ``document``; what no VM can do is refused here, by name.
+The rest is passed to crun in the guest by ``document``; properties that a VM cannot have are refused here.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 _VERSION = re.compile(r"1\.\d+\.\d+([-+].*)?")
-# Hooks that the runtime runs on the host; crun runs startContainer, which lies in the container's own files.
+# Hooks that run on the host. crun runs startContainer in the guest, since its program is in the container's files.
 HOST_HOOKS = ("prestart", "createRuntime", "poststart", "poststop")
 _NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup")
 # Namespaces that only the containers of one pod can share, since they are inside its VM.
 _JOINABLE = ("pid", "network", "ipc", "uts")
-# As ipc_namespaces(7) has them.
+# The sysctls of ipc_namespaces(7).
 _IPC_SYSCTL = re.compile(r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\..*")
-# What the guest's own kernel has; all other devices are the host's.
+# Devices that the guest's kernel has, too.
 GUEST_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0),
                  "fuse": (10, 229)}  # fmt: skip
 
@@ -44,7 +44,7 @@ class Mount(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """A program that the engine wants run; ``timeout`` in seconds, 0 for none."""
+    """A program that the engine requests to be run; ``timeout`` in seconds, 0 for none."""
 
     path: str
     argv: tuple[str, ...]
@@ -53,7 +53,7 @@ class Hook(NamedTuple):
 
 
 class Bundle(NamedTuple):
-    """A bundle; ``namespaces`` maps kinds to paths, ``""`` for a new one."""
+    """A parsed bundle; ``namespaces`` maps kinds to paths, ``""`` for a new one."""
 
     directory: str
     root: str
@@ -74,7 +74,7 @@ def read_bundle(directory: str) -> Bundle:
     """The bundle in ``directory``.
 
     :raise HostError: its config.json cannot be read.
-    :raise InputError: it is wrong, or asks for what a VM cannot do.
+    :raise InputError: it is invalid, or requests what a VM cannot do.
     """
     directory = os.path.abspath(directory)
     return bundle_of(directory, read_document(os.path.join(directory, CONFIG), CONFIG))
@@ -183,7 +183,7 @@ def _mount(directory: str, place: Place) -> Mount:
     if not mount.destination:
         raise InputError(f"{place.where}: destination is missing")
     if mount.is_bind:
-        # A relative source lies in the bundle.
+        # A relative source is relative to the bundle.
         mount = mount._replace(source=os.path.join(directory, mount.source))
     mapped = any(option.partition("=")[0] in ("idmap", "ridmap") for option in options)
     if mapped or place.has("uidMappings") or place.has("gidMappings"):

@@ -1,4 +1,4 @@
-"""What the runtime knows of one container of an engine, on disk in its own directory."""
+"""The record of an engine's container, a JSON file in the container's own directory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", 
 
 
 class Container(NamedTuple):
-    """A container; the one that its pod began with bears the sandbox's ID.
+    """A container; the first one of a pod has the sandbox's ID.
 
-    ``shim`` with ``shim_start_time`` names the process that stands for it in the host's boot ``boot_id``; ``cgroups``
-    are the directories where it is counted. ``poststop`` hooks lie here since engines may remove the bundle first.
+    ``shim`` and ``shim_start_time`` identify its shim process in the host's boot ``boot_id``; ``cgroups`` are the
+    directories where it is counted. ``poststop`` hooks are stored since engines may remove the bundle before they run.
     """
 
     container_id: str
@@ -42,18 +42,18 @@ class Container(NamedTuple):
 
     @property
     def owns_pod(self) -> bool:
-        """Whether the sandbox was made for this container."""
+        """Whether the sandbox was created for this container."""
         return self.container_id == self.sandbox_id
 
     def current_status(self) -> str:
-        """As the runtime specification calls it: a container lives as long as its shim."""
+        """The status in the runtime specification's terms; a container is stopped when its shim has ended."""
         if is_alive(self.shim, self.shim_start_time):
             return self.status
         return self.status if self.status == CREATING and not self.shim else STOPPED
 
 
 def load_container(root: str, container_id: str) -> Container | None:
-    """What is known of a container; None where there is none of an engine.
+    """Read a container's record; None if there is no such container of an engine.
 
     :raise HostError: its record cannot be read or is damaged.
     """
@@ -72,7 +72,7 @@ def load_container(root: str, container_id: str) -> Container | None:
 
 
 def save_container(root: str, container: Container) -> None:
-    """Replace what is known of a container. :raise HostError: it cannot be written."""
+    """Replace a container's record. :raise HostError: it cannot be written."""
     document: dict[str, Any] = {"version": VERSION, **container._asdict()}
     document["poststop"] = [hook._asdict() for hook in container.poststop]
     path = SandboxPaths(os.path.join(root, container.container_id)).container

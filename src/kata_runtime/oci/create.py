@@ -1,4 +1,4 @@
-"""Making a container: its pod's VM where it is the first, its files, its network, and its waiting process."""
+"""Creates a container: the pod's VM for the first one, its files, its network, and its process, which waits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _CREATE_HOOKS = ("prestart", "createRuntime")
 
 
 class CreateRequest(NamedTuple):
-    """What an engine asks for; ``pid_file`` and ``console_socket`` are paths or empty."""
+    """The parameters of an engine's create command; ``pid_file`` and ``console_socket`` are paths or empty."""
 
     container_id: str
     bundle: str
@@ -57,7 +57,7 @@ class CreateRequest(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """Where containers live, how their VMs are made, and who hears of progress."""
+    """The root directory of containers, the configuration of new VMs, and a callback for progress messages."""
 
     root: str
     config: Callable[[], Config]
@@ -65,10 +65,10 @@ class Surroundings(NamedTuple):
 
 
 def create(request: CreateRequest, around: Surroundings) -> Container:
-    """Make a container whose process waits for ``start``; after a failure nothing of it is left.
+    """Create a container whose process waits for ``start``; after a failure nothing of it is left.
 
-    :raise InputError: the bundle asks for what a VM cannot do. :raise ConflictError: the container exists already.
-    :raise HostError, QemuError, GuestError, DeadlineError: one of them did not do its part.
+    :raise InputError: the bundle requests what a VM cannot do. :raise ConflictError: the container exists already.
+    :raise HostError, QemuError, GuestError, DeadlineError: host, QEMU or guest failed.
     """
     try:
         return _create(request, around)
@@ -77,7 +77,7 @@ def create(request: CreateRequest, around: Surroundings) -> Container:
             around.progress(f"guest: {line}")
         raise
     except OSError as error:
-        # No descriptors, no memory, no room.
+        # The host is out of descriptors, memory or disk space.
         raise HostError.of(f"cannot make container {request.container_id}", error) from error
 
 
@@ -95,7 +95,7 @@ def _create(request: CreateRequest, around: Surroundings) -> Container:
         created=datetime.now(UTC).isoformat(timespec="microseconds"), annotations=bundle.annotations,
         boot_id=boot_id(), cgroups=tuple(directories), poststop=bundle.hooks.get("poststop", ()),
     )  # fmt: skip
-    # Before anything is made: what a VM cannot do is refused at once.
+    # Before anything is created, so that impossible requests are refused at once.
     guest = guest_config(
         bundle,
         request.container_id,
@@ -115,10 +115,11 @@ def _create(request: CreateRequest, around: Surroundings) -> Container:
         else:
             session = _join_pod(container, around, locks, undo)
         locks.callback(session.close)
-        made = _Making(container, bundle, request, session, guest, undo).make(follows=follows)
-        write_pid_file(request.pid_file, made.shim)
+        creation = _Creation(container, bundle, request, session, guest, undo)
+        created = creation.run(follows=follows)
+        write_pid_file(request.pid_file, created.shim)
         undo.pop_all()
-    return made
+        return created
 
 
 def _check_terminal(bundle: Bundle, request: CreateRequest) -> None:
@@ -184,8 +185,8 @@ def _remove_member_directory(directory: str) -> None:
     os.rmdir(directory)
 
 
-class _Making:
-    """A container being made in a sandbox that runs, by whoever holds its lock."""
+class _Creation:
+    """The creation of a container in a running sandbox, whose lock the caller holds."""
 
     def __init__(
         self, container: Container, bundle: Bundle, request: CreateRequest, session: Session, config: GuestConfig,
@@ -199,8 +200,8 @@ class _Making:
         self._undo = undo
         self._directory = os.path.join(session.root, container.sandbox_id)
 
-    def make(self, *, follows: bool) -> Container:
-        """The container, created; its shim ``follows`` the network namespace."""
+    def run(self, *, follows: bool) -> Container:
+        """Create the container; with ``follows`` its shim mirrors changes of the network namespace."""
         container_id = self._container.container_id
         config = self._config
         shim = Shim(self._undo, self._bundle.namespaces["network"])
@@ -255,7 +256,7 @@ class _Making:
         return shim.start(order, record)
 
     def _forget_in_guest(self) -> None:
-        with suppress(KataError):  # with the VM goes its container
+        with suppress(KataError):  # if the VM has ended, so has the container
             guest_mounts.forget_container(
                 FreePort(self._directory, self._container.sandbox_id), self._container.container_id
             )

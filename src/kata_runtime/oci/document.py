@@ -1,4 +1,4 @@
-"""Typed access to a JSON document: every value that is not of its type is an error that names its place."""
+"""Typed access to a JSON document; errors about values of a wrong type name their path in the document."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or fal
 
 
 class Place(NamedTuple):
-    """An object in a document and where it stands, as ``config.json: linux.resources``."""
+    """An object in a document, and its path there, such as ``config.json: linux.resources``."""
 
     where: str
     fields: dict[str, object]
 
     def has(self, key: str) -> bool:
-        """Whether the field is there and not null."""
+        """Whether the field is present and not null."""
         return self.fields.get(key) is not None
 
     def text(self, key: str, default: str = "") -> str:
-        """A string; ``default`` where it is absent or null, as in all of these. :raise InputError: another type."""
+        """A string; ``default`` if it is absent or null. :raise InputError: another type."""
         value = self._value(key, str)
         return default if value is None else str(value)
 
     def flag(self, key: str) -> bool:
-        """A truth value, false by default. :raise InputError: another type."""
+        """A boolean, false by default. :raise InputError: another type."""
         return bool(self._value(key, bool))
 
     def number(self, key: str, default: int = 0) -> int:
@@ -69,7 +69,7 @@ class Place(NamedTuple):
 
 
 def read_document(path: str, name: str) -> Place:
-    """The object in a JSON file, which messages call ``name``.
+    """Read a JSON file with one object; ``name`` is its name in messages.
 
     :raise HostError: it cannot be read. :raise InputError: it is no JSON object.
     """
@@ -82,7 +82,7 @@ def read_document(path: str, name: str) -> Place:
 
 
 def parse_document(data: bytes, name: str) -> Place:
-    """The object in ``data``. :raise InputError: there is none."""
+    """Decode a JSON object. :raise InputError: ``data`` is none."""
     if len(data) > SIZE_LIMIT:
         raise InputError(f"{name} is larger than {SIZE_LIMIT >> 20} MiB")
     try:
@@ -93,7 +93,7 @@ def parse_document(data: bytes, name: str) -> Place:
 
 
 def _checked(where: str, value: object, wanted: type[T]) -> T:
-    # bool is a subclass of int in Python, and no number in JSON.
+    # In Python bool is a subclass of int, but in JSON true is not a number.
     if type(value) is wanted:
         return value
     raise InputError(f"{where} is {str(value)[:64]!a}", field=where, hint=f"it must be {_NAMES[wanted]}")

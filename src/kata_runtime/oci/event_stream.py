@@ -1,4 +1,4 @@
-"""What happens to a container while it runs, in the words of ``runc events``: stats, oom; and exit at its end."""
+"""The events of a running container, in the format of ``runc events``: stats, oom; and exit at its end."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def events(root: str, container: Container, interval: float) -> Iterator[dict[str, object]]:
-    """Stats now and every ``interval`` seconds, oom when processes were killed for want of memory, exit at the end.
+    """Stats now and every ``interval`` seconds, oom when the OOM killer has killed processes, exit at the end.
 
     :raise ContainerError: it does not run. :raise GuestError, DeadlineError: its guest does not answer.
     """
     killed = _killed(usage(root, container))
-    # ContainerError, HostError: it ended between two looks.
+    # ContainerError, HostError: it ended between two readings.
     with (
         suppress(ContainerError, HostError),
         process_descriptor(container.shim, container.shim_start_time) as ended,
@@ -38,7 +38,7 @@ def events(root: str, container: Container, interval: float) -> Iterator[dict[st
             yield statistics(container.container_id, found)
             if poller.poll(interval * 1000):
                 break
-    # The container's group is there until it is deleted, and tells whether want of memory ended it.
+    # The container's cgroup exists until it is deleted, and has the count of OOM kills.
     with suppress(KataError):
         yield from _oom(container, killed, last_usage(root, container))
     yield {"type": "exit", "id": container.container_id}

@@ -1,4 +1,4 @@
-"""Commands in a running container of an engine: in this process's place, or with a shim of their own."""
+"""Runs commands in an engine's running container: attached to this process, or detached with a shim of their own."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from kata_runtime.oci.container import Container
 
-_ID_MAX = (1 << 32) - 2  # uid_t and gid_t; the last number means none (chown(2))
+_ID_MAX = (1 << 32) - 2  # the largest uid_t and gid_t; the number above means none (chown(2))
 
 
 class ExecRequest(NamedTuple):
-    """A command: an OCI process object in the file ``process``, or ``argv`` with what else the options say."""
+    """A command: an OCI process object in the file ``process``, or ``argv`` and the other options."""
 
     process: str = ""
     argv: Sequence[str] = ()
@@ -50,10 +50,10 @@ class ExecRequest(NamedTuple):
 
 
 def execute(root: str, container: Container, request: ExecRequest) -> int:
-    """Run a command in a container; its exit status, or 0 at once when it is detached.
+    """Run a command in a container; returns its exit status, or 0 at once when it is detached.
 
-    :raise ContainerError: the container does not run. :raise InputError: the process is wrong.
-    :raise GuestError: crun refused, in its own words.
+    :raise ContainerError: the container does not run. :raise InputError: the process is invalid.
+    :raise GuestError: crun refused, with crun's message.
     """
     status = container.current_status()
     if status not in (status_of.RUNNING, status_of.CREATED):
@@ -66,7 +66,7 @@ def execute(root: str, container: Container, request: ExecRequest) -> int:
         raise InputError("there is a --console-socket and the process has no terminal")
     if request.detach or request.console_socket:
         return _detached(root, container, request, process, terminal=terminal)
-    # The engine's idea of the command is this process.
+    # The engine identifies the command with this process.
     write_pid_file(request.pid_file, os.getpid())
     return _attached(root, container, process, terminal=terminal)
 
@@ -77,7 +77,7 @@ def _process(container: Container, request: ExecRequest) -> dict[str, object]:
         if request.tty:
             process["terminal"] = True
         return process
-    # What the container's own process has, which engines leave in the bundle while it runs.
+    # The defaults are those of the container's own process; engines keep the bundle while it runs.
     config = read_document(os.path.join(container.bundle, CONFIG), CONFIG)
     process = guest_process(config.place("process").fields)
     environment = [*config.place("process").texts("env"), *request.environment]
@@ -94,7 +94,7 @@ def _process(container: Container, request: ExecRequest) -> dict[str, object]:
 
 
 def _user(request: ExecRequest, user: Place) -> dict[str, object]:
-    """What the options change of the container's user."""
+    """The container's user with the changes by the options."""
     changed: dict[str, object] = {}
     if request.user:
         uid, colon, gid = request.user.partition(":")
@@ -115,7 +115,7 @@ def _id_number(option: str, text: str) -> int:
 
 
 def _capabilities(of_container: Place, added: Sequence[str]) -> dict[str, object]:
-    """The container's and ``added``; not inheritable, by which they would outlast an execve (CVE-2022-24769)."""
+    """The container's capabilities and ``added``; not inheritable, as they would survive execve (CVE-2022-24769)."""
     sets: dict[str, object] = {kind: list(of_container.texts(kind)) for kind in of_container.fields}
     for kind in ("bounding", "effective", "permitted"):
         sets[kind] = list(dict.fromkeys([*of_container.texts(kind), *added]))
@@ -160,7 +160,7 @@ def _attached(root: str, container: Container, process: dict[str, object], *, te
             return relay.run(kind, payload)
         except RefusedError as error:
             raise GuestError(error.message) from None
-    raise AssertionError  # an ExitStack without callbacks that swallow
+    raise AssertionError  # unreachable: no callback of the ExitStack suppresses exceptions
 
 
 def _size(process: dict[str, object]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What this runtime tells of itself: its features document, and a config.json to begin with."""
+"""The runtime's features document, and the default config.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The terminal of a container that runs in the foreground, without an engine: relayed to this process's own."""
+"""Relays the terminal of a container in the foreground to this process's own terminal."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _READ_BYTES = 32 * 1024
 
 
 class ForegroundTerminal:
-    """Takes the master of a container's terminal as an engine would, and relays it to descriptors 0 and 1."""
+    """Receives the master of a container's terminal as an engine would, and relays it to descriptors 0 and 1."""
 
     def __init__(self, undo: ExitStack) -> None:
-        """``undo`` closes it, and gives this process's terminal back as it was. :raise OSError: it cannot be made."""
+        """``undo`` closes it and restores this process's terminal. :raise OSError: it cannot be created."""
         self._undo = undo
         directory = undo.enter_context(tempfile.TemporaryDirectory(prefix="kata-runtime-"))
         self.console_socket = os.path.join(directory, "console")
@@ -35,7 +35,7 @@ class ForegroundTerminal:
         self._reads_input = True
 
     def take(self) -> None:
-        """Take the master, which has been sent by now. :raise HostError: it has not."""
+        """Receive the master, which must have been sent already. :raise HostError: it has not."""
         self._listener.setblocking(False)
         try:
             connection, _ = self._listener.accept()
@@ -50,20 +50,20 @@ class ForegroundTerminal:
         self.resize()
 
     def resize(self) -> None:
-        """Give the container's terminal the size of ours; its shim gets SIGWINCH from the kernel."""
+        """Set the container's terminal to the size of ours; the kernel sends SIGWINCH to its shim."""
         size = terminal_size(0) or terminal_size(1)
         if size is not None:
             fcntl.ioctl(self._master, termios.TIOCSWINSZ, window_size(*size))
 
     def events(self) -> dict[int, int]:
-        """What to wait for."""
+        """The poll(2) events to wait for, by descriptor."""
         wanted = {self._master: select.POLLIN | (select.POLLOUT if self._typed else 0)}
         if self._reads_input and not self._typed:
             wanted[0] = select.POLLIN
         return wanted
 
     def serve(self, ready: dict[int, int]) -> None:
-        """Relay what can be relayed."""
+        """Relay as much as possible without blocking."""
         if 0 in ready:
             self._typed = _read(0)
             self._reads_input = bool(self._typed)
@@ -72,22 +72,22 @@ class ForegroundTerminal:
                 self._typed = self._typed[os.write(self._master, self._typed) :]
             except BlockingIOError:
                 pass
-            except OSError:  # EIO: nobody has the terminal any more
+            except OSError:  # EIO: no process has the terminal open any more
                 self._typed, self._reads_input = b"", False
         if ready.get(self._master, 0) & ~select.POLLOUT:
             _write(_read(self._master))
 
     def drain(self) -> None:
-        """What the container wrote before it ended."""
+        """Relay the rest of the output after the container has ended."""
         while data := _read(self._master):
             _write(data)
 
 
 def _read(fd: int) -> bytes:
-    """What is there; nothing at the end."""
+    """The bytes that can be read now; none at the end."""
     try:
         return os.read(fd, _READ_BYTES)
-    except OSError:  # EIO at the end of a master, EAGAIN before
+    except OSError:  # EIO: the end of a master; EAGAIN: no data yet
         return b""
 
 

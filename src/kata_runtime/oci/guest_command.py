@@ -1,4 +1,4 @@
-"""Short commands in a sandbox's guest, on whichever exec port is free: none waits for a lock that another holds."""
+"""Runs short commands in a sandbox's guest, on any free exec port, without waiting for locks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class FreePort(NamedTuple):
-    """The guest of the sandbox in ``directory``."""
+    """Runs commands in the guest of the sandbox in ``directory``."""
 
     directory: str
     sandbox_id: str
@@ -23,7 +23,7 @@ class FreePort(NamedTuple):
         """Run a short command.
 
         :raise GuestError: it cannot be started. :raise DeadlineError: it ran longer than ``seconds``.
-        :raise ContainerError, LimitError: there is no port for it.
+        :raise ContainerError, LimitError: no port is free.
         """
         with free_port(self.directory, self.sandbox_id) as number:
             path = SandboxPaths(self.directory).exec_socket(number)

@@ -1,4 +1,4 @@
-"""From a bundle's config.json to the one that crun reads in the guest: a pure function."""
+"""Translates a bundle's config.json to the one that crun reads in the guest, without side effects."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from kata_runtime.oci.bundle import Bundle, Mount
 
-# Where the guest sees the pod's shared directory, and the memory file systems that its containers share.
+# Mount points in the guest of the pod's shared directory, and of the memory file systems that its containers share.
 GUEST_SHARED = "/run/kata-runtime/shared"
 GUEST_MEMORY = "/run/kata-runtime/memory"
 
 _VERSION = "1.0.2"
 _ROOT = "rootfs"
 _SHARED_MEMORY = "/dev/shm"
-# Below these a source means the machine's own, and the container's machine is the VM.
+# Sources below these are not shared by the host: they are taken from the VM.
 _GUEST_TREES = ("/proc", "/sys", "/dev")
 # crun(1), "EXTENSIONS TO OCI"; podman run --group-add keep-groups
 _KEEP_GROUPS = "run.oci.keep_original_groups"
@@ -30,7 +30,7 @@ _PROCESS_NAMESPACE = re.compile(r"/proc/(\d+)/ns/[a-z]+")
 
 
 class Source(NamedTuple):
-    """A bind mount's source: ``kind`` as file, directory or what else it is; the size of its file system in bytes."""
+    """A bind mount's source: its ``kind``, such as file or directory, and the size of its file system in bytes."""
 
     kind: str
     device: int = 0
@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A path of the host that the guest sees as ``name`` in the container's shared directory."""
+    """A path of the host that is shared as ``name`` in the container's directory in the guest."""
 
     name: str
     source: str
@@ -55,9 +55,9 @@ class MemoryFiles(NamedTuple):
 
 
 class GuestConfig(NamedTuple):
-    """The guest's config.json, and what must be there before crun reads it.
+    """The guest's config.json, and what must be set up before crun reads it.
 
-    ``hostname`` and ``sysctls`` are the VM's own, since its namespaces are the pod's.
+    ``hostname`` and ``sysctls`` are set for the VM itself, since its namespaces are the pod's.
     """
 
     document: dict[str, object]
@@ -68,7 +68,7 @@ class GuestConfig(NamedTuple):
 
 
 def guest_bundle(container_id: str) -> str:
-    """Where the guest finds the bundle of a container."""
+    """The path of a container's bundle in the guest."""
     return f"{GUEST_SHARED}/{container_id}"
 
 
@@ -86,10 +86,10 @@ def guest_config(
     guest_pid: Callable[[int], int],
     groups: Sequence[int] = (),
 ) -> GuestConfig:
-    """What the guest gets for ``bundle``; the first container of a pod ``owns_pod``.
+    """Translate ``bundle``; the first container of a pod ``owns_pod``.
 
-    ``inspect`` tells of a path of the host, ``guest_pid`` which process of the guest a shim stands for; ``groups`` are
-    the caller's, which an annotation of crun's asks to keep.
+    ``inspect`` describes a path of the host, ``guest_pid`` maps a shim's pid to that in the guest; ``groups`` are the
+    caller's, which an annotation of crun requests to keep.
 
     :raise InputError: a mount or namespace cannot reach into a VM.
     """
@@ -118,7 +118,7 @@ def guest_config(
     process = guest_process(_object(bundle.document, "process"))
     if process and bundle.annotations.get(_KEEP_GROUPS) == "1":
         process["user"] = _with_groups(_object(process, "user"), groups)
-        # crun would keep those of the agent.
+        # crun itself would keep the agent's groups.
         _set(document, "annotations", {key: value for key, value in bundle.annotations.items() if key != _KEEP_GROUPS})
     _set(document, "process", process)
     kept, sysctls = _split_sysctls(bundle.sysctl, private)
@@ -132,9 +132,9 @@ def guest_process(process: dict[str, object]) -> dict[str, object]:
 
 
 def _guest_mount(mount: Mount, *, own_users: bool) -> tuple[str, str, list[str]]:
-    """Type, source and options of a mount for a container that may have users of its own."""
+    """A mount's type, source and options in the guest, for a container with or without a user namespace."""
     if mount.kind == "sysfs" and own_users:
-        # A new one may only be mounted by who owns the network namespace (fs/sysfs/mount.c), and that is the VM's.
+        # sysfs can be mounted only in the user namespace that owns the network namespace (fs/sysfs/mount.c): the VM's.
         return "bind", "/sys", ["rbind", *mount.options]
     return mount.kind, mount.source, list(mount.options)
 
@@ -148,7 +148,8 @@ def _guest_source(
     mount: Mount, container_id: str, source: Source, shares: list[Share], memory_files: list[MemoryFiles]
 ) -> str:
     if os.path.normpath(mount.destination) == _SHARED_MEMORY:
-        # A host's tmpfs is no memory that processes of a VM can map together; named by it, it is the same for the pod.
+        # Processes in the VM could not share mappings of a host's tmpfs. The pod's containers that mount the same
+        # source get one tmpfs in the guest.
         files = MemoryFiles(f"{GUEST_MEMORY}/{source.device}-{source.inode}", source.size)
         memory_files.append(files)
         return files.path
@@ -167,9 +168,9 @@ def _guest_source(
 
 
 def _namespaces(bundle: Bundle, guest_pid: Callable[[int], int], *, owns_pod: bool) -> list[dict[str, str]]:
-    """The VM's own network, ipc and uts namespaces are the pod's: those that its containers share are left out."""
+    """The namespaces for crun, without those that the pod's containers share: the VM's own network, ipc and uts."""
     found = []
-    # A new user namespace may not set up file systems of an ipc namespace that belongs to another.
+    # A new user namespace may not mount file systems of an ipc namespace that another one owns.
     shares_with_vm = owns_pod and "user" not in bundle.namespaces
     for kind, path in bundle.namespaces.items():
         if kind == "network" or (kind in ("ipc", "uts") and (path or shares_with_vm)):
@@ -182,20 +183,20 @@ def _namespaces(bundle: Bundle, guest_pid: Callable[[int], int], *, owns_pod: bo
             entry["path"] = f"/proc/{guest_pid(int(process[1]))}/ns/pid"
         found.append(entry)
     if "cgroup" not in bundle.namespaces:
-        # Engines on a host with cgroups of version 1 leave it out; the guest has version 2, where it is of use.
+        # Engines on a host with cgroups of version 1 leave it out; the guest has version 2, where it is useful.
         found.append({"type": "cgroup"})
     return found
 
 
 def _split_sysctls(sysctl: dict[str, str], private: set[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Those for crun, and those for the VM."""
+    """The sysctls for crun, and those for the VM itself."""
     kept, outside = {}, {}
     for name, value in sysctl.items():
         namespace = "network" if name.startswith("net.") else "uts" if name in _UTS_SYSCTLS else "ipc"
         if namespace in private:
             kept[name] = value
         else:
-            # sysctl(8): dots and slashes change places, as in net.ipv4.conf.eth0/100.forwarding.
+            # sysctl(8): dots and slashes are exchanged, as in net.ipv4.conf.eth0/100.forwarding.
             outside[name.translate(_DOTS_AND_SLASHES)] = value
     return kept, outside
 
@@ -211,7 +212,7 @@ def _linux(
 
 
 def _guest_hooks(bundle: Bundle) -> dict[str, object] | None:
-    """startContainer lies in the container's own files; the host runs the others."""
+    """The hooks for the guest: only startContainer, whose program is in the container; the host runs the others."""
     hooks = _object(bundle.document, "hooks").get("startContainer")
     return {"startContainer": hooks} if hooks else None
 

@@ -1,10 +1,10 @@
-"""What a container needs mounted in its guest besides its own mount namespace.
+"""Mounts in the guest that a container needs outside its own mount namespace.
 
-Each file system of the host is a mount of its own in the guest, which the kernel makes when a path first leads into it.
-One that a container makes in its mount namespace ends with its last process, while virtiofsd may not yet have closed
-the files that this had open: the guest's kernel then stops with "Busy inodes after unmount" (a BUG in fs/super.c, Linux
-6.1), and the process never ends. So they are made here, before the container, and unmounted when its files are
-closed.
+Each file system of the host is a separate mount in the guest, which the kernel creates when a path is first followed
+into it. If that happens in a container's mount namespace, it is unmounted with the last process, while virtiofsd may
+still have that process's files open: the guest's kernel then reports "Busy inodes after unmount" (a BUG in fs/super.c,
+Linux 6.1), and the process never ends. So these mounts are created here, before the container, and unmounted when its
+files are closed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from kata_runtime.guest.crun import Runner
     from kata_runtime.oci.guest_config import MemoryFiles
 
-# What the guest knows of names is valid for a second (virtiofsd, cache=auto), and a container of this ID may just have
-# been deleted: "2" drops that (Documentation/admin-guide/sysctl/vm.rst, drop_caches).
-# Arguments: pairs of a tmpfs, which containers of the pod share, and its size. Input: paths of mounts to make.
+# The guest caches names for a second (virtiofsd, cache=auto), and a container of this ID may just have been deleted:
+# "2" drops that cache (Documentation/admin-guide/sysctl/vm.rst, drop_caches).
+# Arguments: pairs of a tmpfs, which containers of the pod share, and its size. Input: paths to mount.
 _PREPARE = """\
 echo 2 > /proc/sys/vm/drop_caches
 while [ $# -gt 0 ]; do
@@ -35,8 +35,8 @@ while IFS= read -r path; do
     [ -d "$path/." ] || :
 done
 """
-# Arguments: the shared directory and the bundle in it. virtiofsd serves one request after the other, so that all that
-# were sent before are answered when statfs(2) is, which no cache answers.
+# Arguments: the shared directory and the bundle in it. virtiofsd serves requests in order: when it has answered
+# statfs(2), which is never cached, it has served all earlier ones.
 _UNMOUNT = """\
 while read -r _ path _; do
     case "$path" in
@@ -48,7 +48,7 @@ done < /proc/mounts
 
 
 def prepare(runner: Runner, container_id: str, mounts: Sequence[str], memory_files: Sequence[MemoryFiles]) -> None:
-    """Mount what the host has mounted in a container's shared directory, and the memory that it shares with its pod.
+    """Mount the host's file systems in a container's shared directory, and the tmpfs that it shares with its pod.
 
     :raise GuestError: the guest cannot.
     """
@@ -62,9 +62,9 @@ def prepare(runner: Runner, container_id: str, mounts: Sequence[str], memory_fil
 
 
 def forget_container(runner: Runner, container_id: str) -> None:
-    """Kill a container in a guest that goes on, and unmount what it had; there need be none.
+    """Kill a container, if it exists, in a guest that keeps running, and unmount what it used.
 
-    :raise GuestError, DeadlineError: the guest did not do its part.
+    :raise GuestError, DeadlineError: the guest failed.
     """
     Crun(runner).delete(container_id, force=True)
     runner.run(["sh", "-c", _UNMOUNT, "sh", GUEST_SHARED, guest_bundle(container_id)])

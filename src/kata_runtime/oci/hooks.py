@@ -1,4 +1,4 @@
-"""Programs that an engine wants run on the host at points of a container's life (OCI, "POSIX-platform Hooks")."""
+"""Runs the hooks of a container on the host (OCI, "POSIX-platform Hooks")."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from kata_runtime.oci.bundle import Hook
 
-# Where a hook names no timeout.
+# Timeout of a hook that has none of its own.
 _HOOK_SECONDS = 60.0
 _SHOWN = 300
 
 
 def run_hooks(hooks: Sequence[Hook], state: Mapping[str, object], directory: str) -> None:
-    """Run each with the container's state on its standard input.
+    """Run the hooks in order, with the container's state on standard input.
 
     :raise HostError: one cannot be started, fails, or outlasts its timeout.
     """
@@ -42,5 +42,5 @@ def run_hooks(hooks: Sequence[Hook], state: Mapping[str, object], directory: str
 
 
 def _environment(hook: Hook) -> dict[str, str] | None:
-    """The hook's own; ours where it names none, as with runc and crun."""
+    """The environment of a hook; if it has none, this process's, as with runc and crun."""
     return dict(entry.partition("=")[::2] for entry in hook.environment) if hook.environment else None

@@ -1,6 +1,6 @@
-"""The cgroup that an engine reserves on the host for a container: it counts there what QEMU, virtiofsd and shim use.
+"""The cgroup that an engine reserves on the host for a container: it accounts for QEMU, virtiofsd and shim.
 
-No limit is set there: a container's limits hold in the guest, and the VM around it needs more than they say.
+No limit is set there: a container's limits are enforced in the guest, and its VM needs more than they allow.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def cgroup_directories(cgroups_path: str, mountinfo: Iterable[str], *, systemd: bool) -> list[str]:
-    """Where ``cgroupsPath`` lies in each hierarchy of cgroups that is mounted (proc(5), mountinfo).
+    """The directory of ``cgroupsPath`` in each mounted cgroup hierarchy (proc(5), mountinfo).
 
-    With ``systemd`` it reads ``slice:prefix:name``: the scope of that name is made without asking systemd.
+    With ``systemd`` it has the form ``slice:prefix:name``: the scope's directory is created without systemd.
 
-    :raise InputError: it names no place.
+    :raise InputError: it is invalid.
     """
     if not cgroups_path:
         return []
@@ -31,20 +31,20 @@ def cgroup_directories(cgroups_path: str, mountinfo: Iterable[str], *, systemd: 
     for line in mountinfo:
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ")[:3]
-        # A new cpuset of version 1 takes no process until it has processors and memory; nothing is counted there.
+        # A new cpuset of version 1 accepts no process until its cpus and mems are set, and it counts nothing.
         if kind in ("cgroup", "cgroup2") and "cpuset" not in options.split(","):
             mounts[before.split(" ")[4]] = None
     return [os.path.join(mount, *parts) for mount in mounts]
 
 
 def host_mountinfo() -> list[str]:
-    """This process's mounts, a line each."""
+    """The lines of this process's /proc/self/mountinfo."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         return file.read().splitlines()
 
 
 def _scope_path(text: str) -> str:
-    """systemd.slice(5): a-b.slice lies in a.slice."""
+    """The path of a scope in its slices: a-b.slice is in a.slice (systemd.slice(5))."""
     slice_name, separator, rest = text.partition(":")
     prefix, second, name = rest.partition(":")
     if not (separator and second and name):

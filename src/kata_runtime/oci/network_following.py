@@ -1,4 +1,4 @@
-"""A pod's first shim keeps the VM in step with its network namespace."""
+"""Mirrors changes of a pod's network namespace into the VM, from within its first shim."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def follow(relay: Relay, path: str, directory: str) -> None:
-    """Let the sandbox in ``directory`` follow the namespace at ``path`` from within the loop of ``relay``.
+    """Mirror changes of the namespace at ``path`` into the sandbox in ``directory``, in the loop of ``relay``.
 
-    What cannot be mirrored, or that the namespace cannot be followed, is written to the sandbox's network log.
+    Errors are written to the sandbox's network log.
     """
     root, sandbox_id = os.path.split(directory)
 

@@ -1,4 +1,4 @@
-"""Network namespaces of a process of ours: setns(2) and unshare(2), for which Python 3.11 has no names."""
+"""Entering and creating network namespaces by setns(2) and unshare(2), which Python 3.11 lacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 
 
 def enter_network_namespace(path: str) -> None:
-    """Move this thread into the network namespace at ``path``. :raise HostError: it cannot."""
+    """Move this thread into the network namespace at ``path``. :raise HostError: the kernel refused."""
     try:
         namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -24,7 +24,7 @@ def enter_network_namespace(path: str) -> None:
 
 
 def new_network_namespace() -> None:
-    """Move this thread into a network namespace of its own. :raise HostError: it cannot."""
+    """Move this thread into a new network namespace. :raise HostError: the kernel refused."""
     if _libc().unshare(_CLONE_NEWNET):
         raise _refused("make a network namespace")
 

@@ -1,4 +1,4 @@
-"""What engines do with a container that is there: start, kill, pause, resume, update, ps, state, events."""
+"""Operations of engines on existing containers: start, kill, pause, resume, update, ps, state, events."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 def find_container(root: str, text: str) -> Container | None:
-    """The engine's container that ``text`` means; None when it means a sandbox that ``run`` made.
+    """Find an engine's container by ID or unambiguous prefix; None if it is a sandbox that ``run`` created.
 
-    :raise ContainerError: there is neither, or it is ambiguous.
+    :raise ContainerError: there is neither, or the prefix is ambiguous.
     """
     full_id = resolve(root, text)
     found = load_container(root, full_id)
@@ -40,11 +40,11 @@ def find_container(root: str, text: str) -> Container | None:
 
 
 def is_pod_of_engine(root: str, full_id: str) -> bool:
-    """Whether a directory is that of a pod, whose first container has gone before the others."""
+    """Whether a directory is that of a pod whose first container was deleted before the others."""
     try:
         return load_record(os.path.join(root, full_id)).pod
     except (FileNotFoundError, HostError):
-        # Whoever goes on meets the unreadable record, and can end by KILL what runs all the same.
+        # The caller will fail on the unreadable record itself, except for KILL, which does not need it.
         return False
 
 
@@ -69,7 +69,7 @@ def state(root: Path, text: str) -> dict[str, object]:
 
 
 def list_states(root: Path, warn: Callable[[str], None]) -> list[dict[str, object]]:
-    """The states of all containers and sandboxes, by ID; ``warn`` hears of those that cannot be read.
+    """The states of all containers and sandboxes, by ID; ``warn`` is called for unreadable records.
 
     :raise HostError: the directory cannot be read.
     """
@@ -77,9 +77,9 @@ def list_states(root: Path, warn: Callable[[str], None]) -> list[dict[str, objec
 
 
 def start(root: str, container: Container) -> None:
-    """Let the program of a created container begin.
+    """Start the program of a created container.
 
-    :raise ContainerError: it is not just created. :raise GuestError: crun refused, in its own words.
+    :raise ContainerError: its status is not created. :raise GuestError: crun refused, with crun's message.
     """
     with _held(root, container) as current:
         if current.current_status() != status_of.CREATED:
@@ -97,13 +97,13 @@ def start(root: str, container: Container) -> None:
 def kill(root: str, container: Container, number: int, *, everything: bool) -> None:
     """Send a signal to the container's first process, or with ``everything`` to all of its processes.
 
-    Without the lock: whoever holds it may wait for this very container.
+    It takes no lock: the command that holds it may be waiting for this container.
 
     :raise ContainerError: it does not run.
     """
     status = container.current_status()
     if status in (status_of.STOPPED, status_of.CREATING):
-        # containerd knows these words: then there is nothing to end.
+        # containerd looks for this text, and then treats the container as ended.
         raise ContainerError(f"container not running: {container.container_id} is {status}", container="")
     try:
         _crun(root, container).kill(container.container_id, number, everyone=everything)
@@ -114,7 +114,7 @@ def kill(root: str, container: Container, number: int, *, everything: bool) -> N
 
 
 def pause(root: str, container: Container) -> None:
-    """Stop all processes of a running container for a while. :raise ContainerError: it does not run."""
+    """Freeze all processes of a running container. :raise ContainerError: it does not run."""
     with _held(root, container) as current:
         _require(current, status_of.RUNNING)
         _crun(root, current).pause(current.container_id)
@@ -122,7 +122,7 @@ def pause(root: str, container: Container) -> None:
 
 
 def resume(root: str, container: Container) -> None:
-    """Let a paused container go on. :raise ContainerError: it is not paused."""
+    """Thaw the processes of a paused container. :raise ContainerError: it is not paused."""
     with _held(root, container) as current:
         _require(current, status_of.PAUSED)
         _crun(root, current).resume(current.container_id)
@@ -132,7 +132,7 @@ def resume(root: str, container: Container) -> None:
 def update(root: str, container: Container, resources: dict[str, object]) -> None:
     """Change the limits of a container (the specification's ``linux.resources``).
 
-    :raise ContainerError: it does not run. :raise GuestError: crun refused, in its own words.
+    :raise ContainerError: it does not run. :raise GuestError: crun refused, with crun's message.
     """
     require_alive(container)
     wanted = {key: value for key, value in resources.items() if key != "devices"}
@@ -146,22 +146,22 @@ def guest_processes(root: str, container: Container) -> list[Process]:
 
 
 def usage(root: str, container: Container) -> Usage:
-    """What a container uses, as its guest counts. :raise ContainerError: it does not run."""
+    """A container's resource usage, as counted by its guest. :raise ContainerError: it does not run."""
     require_alive(container)
     return _crun(root, container).usage(guest_cgroup(container.container_id))
 
 
 def last_usage(root: str, container: Container) -> Usage:
-    """What a container used that has ended and is not deleted yet.
+    """The resource usage of a container that has ended and is not deleted yet.
 
-    :raise KataError: its guest is gone, or cannot tell.
+    :raise KataError: its guest has ended, or does not report it.
     """
     return _crun(root, container).usage(guest_cgroup(container.container_id))
 
 
 @contextmanager
 def _held(root: str, container: Container) -> Iterator[Container]:
-    """Hold the lock of a container's pod, and give what is known of the container now."""
+    """Hold the lock of a container's pod, and read the container's current record."""
     with locked(root, container.sandbox_id):
         current = load_container(root, container.container_id)
         if current is None:

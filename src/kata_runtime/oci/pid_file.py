@@ -1,4 +1,4 @@
-"""The file in which an engine's monitor finds the process that it is to wait for."""
+"""The pid file: an engine's monitor reads from it which process to wait for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kata_runtime.errors import HostError
 
 
 def write_pid_file(path: str, pid: int) -> None:
-    """Write it in one step; nothing where there is no ``path``. :raise HostError: it cannot be written."""
+    """Write the pid file atomically, unless ``path`` is empty. :raise HostError: it cannot be written."""
     if not path:
         return
     temporary = f"{path}.new"

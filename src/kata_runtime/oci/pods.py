@@ -1,4 +1,4 @@
-"""Which pod a new container belongs to: by the engine's annotations, or by the namespaces that it is to share."""
+"""Finds the pod of a new container, by the engine's annotations or by the namespaces that it is to share."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _PROCESS_NAMESPACE = re.compile(r"/proc/(\d+)/ns/[a-z]+")
 
 
 class Known(NamedTuple):
-    """The containers of engines below a root, as they are now."""
+    """A snapshot of the engines' containers below a root."""
 
     containers: tuple[Container, ...]
 
     def with_shim(self, pid: int) -> Container | None:
-        """The container that process ``pid`` of the host stands for."""
+        """The container whose shim is process ``pid`` of the host."""
         return next((one for one in self.containers if one.shim == pid and one.current_status() != STOPPED), None)
 
     def guest_pid(self, pid: int) -> int:
-        """The pid, in its guest, of the process that shim ``pid`` stands for. :raise InputError: it is none."""
+        """The pid in the guest of the process whose shim is ``pid``. :raise InputError: ``pid`` is no shim."""
         container = self.with_shim(pid)
         if container is None:
             raise InputError(f"process {pid} stands for no container of kata-runtime", field="linux.namespaces")
@@ -46,7 +46,7 @@ def known_containers(root: str) -> Known:
         try:
             container = load_container(root, container_id)
         except HostError:
-            # Commands on it say so, others need not fail.
+            # Commands on that container report it, others need not fail.
             continue
         if container is not None:
             found.append(container)
@@ -54,14 +54,14 @@ def known_containers(root: str) -> Known:
 
 
 def sandbox_for(bundle: Bundle, known: Known) -> str | None:
-    """The sandbox that a container of ``bundle`` joins; None when it begins one.
+    """The ID of the sandbox that a container of ``bundle`` joins; None if it needs a new one.
 
-    :raise InputError: it names namespaces that no VM of ours has, or those of two, or a network of its own in a pod.
+    :raise InputError: it names namespaces of no sandbox or of two, or another network namespace than its pod's.
     """
     sandbox = _sandbox_of_annotations(bundle, known) or _sandbox_of_namespaces(bundle, known)
     owner = next((one for one in known.containers if one.container_id == sandbox), None)
     path = bundle.namespaces["network"]
-    # A pod whose first container has ended is joined by its annotations: its network cannot be compared any more.
+    # If the pod's first container has ended, its network namespace cannot be compared any more.
     comparable = owner is not None and owner.current_status() != STOPPED
     if sandbox is not None and comparable and _sandbox_of_path("network", path, known) != sandbox:
         raise InputError(
@@ -110,7 +110,7 @@ def _sandbox_of_path(kind: str, path: str, known: Known) -> str | None:
         return container.sandbox_id
     if kind != "network":
         return None
-    # Interfaces of one network namespace can be carried into one VM only.
+    # The interfaces of a network namespace can be connected to one VM only.
     wanted = _identity(path)
     for container in known.containers:
         if wanted and container.owns_pod and _identity(f"/proc/{container.shim}/ns/net") == wanted:

@@ -1,4 +1,4 @@
-"""Removing a container, and its pod with the last of them: every process, mount, cgroup, NIC and file of it."""
+"""Removes a container, and with the last one its pod: all processes, mounts, cgroups, NICs and files."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 
 def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool) -> None:
-    """Remove every trace of a container or sandbox; with ``force`` of a running one, and of none without complaint.
+    """Remove every trace of a container or sandbox. With ``force`` it may be running, or not exist.
 
-    :raise ConflictError: it runs. :raise ContainerError: there is none. :raise HostError: something stays.
+    :raise ConflictError: it is running. :raise ContainerError: it does not exist.
+    :raise HostError: something could not be removed.
     """
     try:
         container = _container_to_delete(str(root), text)
@@ -43,7 +44,7 @@ def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool) -> None:
             return
         raise
     except HostError:
-        # A record that cannot be read names no process that may be ended; the sandbox's removal looks for itself.
+        # No process may be ended by an unreadable record; the removal of the sandbox finds processes without it.
         container = None
     if container is None:
         lifecycle.delete(root, text, lock_wait, force=force, release=_release(lock_wait))
@@ -58,7 +59,7 @@ def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool) -> None:
 
 
 def _container_to_delete(root: str, text: str) -> Container | None:
-    """As ``find_container``; None also for a pod that has no container, as after a create that was killed."""
+    """As ``find_container``; None also for a pod without containers, for example after a killed create."""
     try:
         return find_container(root, text)
     except ContainerError:
@@ -69,11 +70,11 @@ def _container_to_delete(root: str, text: str) -> Container | None:
 
 
 def _delete_container(root: str, container: Container, lock_wait: LockWait) -> None:
-    # Before the lock is taken: who holds it may wait for this container.
+    # Before the lock is taken: the command that holds it may be waiting for this container.
     kill_process(container.shim, container.shim_start_time)
     directory = os.path.join(root, container.sandbox_id)
     with ExitStack() as stack:
-        with suppress(ContainerError):  # the pod is gone already
+        with suppress(ContainerError):  # the pod has been removed already
             stack.enter_context(held(root, container.sandbox_id, lock_wait))
         current = load_container(root, container.container_id) or container
         kill_process(current.shim, current.shim_start_time)
@@ -84,7 +85,7 @@ def _delete_container(root: str, container: Container, lock_wait: LockWait) -> N
                 _remove_member(root, current)
         else:
             if _machine_runs(directory):
-                # A guest that does not answer loses its container with its VM.
+                # If the guest does not answer, the container ends with its VM.
                 with suppress(KataError):
                     guest_mounts.forget_container(FreePort(directory, container.sandbox_id), container.container_id)
             unshare(directory, container.container_id)
@@ -96,7 +97,7 @@ def _delete_container(root: str, container: Container, lock_wait: LockWait) -> N
 
 
 def pod_members(root: str, sandbox_id: str) -> set[str]:
-    """The IDs of a pod's containers, those included that are being made."""
+    """The IDs of a pod's containers, including those that are being created."""
     return {
         full_id
         for full_id in sandbox_ids(root)
@@ -106,9 +107,9 @@ def pod_members(root: str, sandbox_id: str) -> set[str]:
 
 
 def remove_pod(root: str, sandbox_id: str, lock_wait: LockWait) -> None:
-    """End a pod's VM and remove its directory, by whoever holds its lock.
+    """End a pod's VM and remove its directory. The caller holds its lock.
 
-    :raise HostError, DeadlineError: something stays; the directory then still names it.
+    :raise HostError, DeadlineError: something could not be removed; the directory is kept, to try again.
     """
     directory = os.path.join(root, sandbox_id)
     if not os.path.exists(directory):
@@ -117,7 +118,7 @@ def remove_pod(root: str, sandbox_id: str, lock_wait: LockWait) -> None:
 
 
 def _release(lock_wait: LockWait) -> Callable[[Record], None]:
-    """What takes away all that was made on this host for the NICs of a VM that has ended, and tells what stays."""
+    """A callback for ``remove``: it releases the NICs of an ended VM on this host, and reports leftovers."""
 
     def release(record: Record) -> None:
         if record.nics or record.pending:

@@ -1,4 +1,4 @@
-"""A container of a bundle from create to its end, without an engine."""
+"""Runs a container of a bundle without an engine: create, start, wait, delete."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def run_detached(request: CreateRequest, around: Surroundings) -> None:
-    """Let a container run. :raise KataError: as create and start; then nothing of it is left."""
+    """Create and start a container. :raise KataError: as create and start; nothing of it is left then."""
     with _deleted_on_failure(request, around):
         start(around.root, create(request, around))
 
 
 def run_attached(request: CreateRequest, around: Surroundings) -> int:
-    """Run a container with this process's streams and signals; its exit status, when it is deleted again."""
+    """Run a container with this process's streams and signals, and delete it; returns its exit status."""
     with _deleted_on_failure(request, around), ExitStack() as stack:
         terminal = None
         if not request.console_socket and read_bundle(request.bundle).terminal:
@@ -44,7 +44,7 @@ def run_attached(request: CreateRequest, around: Surroundings) -> int:
 
 
 def _await(shim: int, wakeup: int, terminal: ForegroundTerminal | None) -> int:
-    """The exit status of a shim that is this process's child; signals that come meanwhile are its."""
+    """Wait for a shim, a child of this process; signals are forwarded to it. Returns its exit status."""
     import select
 
     process = os.pidfd_open(shim)
@@ -79,7 +79,7 @@ def _deleted_on_failure(request: CreateRequest, around: Surroundings) -> Iterato
         made = not os.path.exists(os.path.join(around.root, request.container_id))
         yield
     except BaseException:
-        # An ID that was taken before is another's container.
+        # An ID that was in use before belongs to another container.
         if made:
             delete(Path(around.root), request.container_id, LockWait(), force=True)
         raise

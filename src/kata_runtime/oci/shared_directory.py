@@ -1,7 +1,7 @@
-"""What a pod's virtiofsd serves: bind mounts of root file systems and volumes, a directory a container.
+"""The directory that a pod's virtiofsd serves: for each container, bind mounts of its root file system and volumes.
 
-The host makes them in ``mounts``; the guest is served ``shared``, where the same appears (mount_namespaces(7)) but
-whose own directories cannot be written: a guest has no way to fill this host's memory.
+The host creates them in ``mounts``; virtiofsd serves ``shared``, to which they propagate (mount_namespaces(7)). Its own
+directories are read-only, so that a guest cannot fill this host's memory.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _BUNDLE_CONFIG = "config.json"
 
 
 def make_shared_directory(sandbox: str) -> str:
-    """Prepare the directory of a sandbox, and give what virtiofsd is to serve.
+    """Prepare the directory of a sandbox; returns the path that virtiofsd is to serve.
 
-    :raise HostError: the kernel refused; ``mounts.remove_mounts`` takes away what was made.
+    :raise HostError: the kernel refused; ``mounts.remove_mounts`` removes what was mounted.
     """
     made, served = SandboxPaths(sandbox).mounts, SandboxPaths(sandbox).shared
     try:
@@ -40,9 +40,9 @@ def make_shared_directory(sandbox: str) -> str:
 
 
 def share(sandbox: str, container_id: str, shares: Sequence[Share], config: Mapping[str, object]) -> None:
-    """Let the guest see a container's bundle: its root file system, its volumes, and ``config``.
+    """Share a container's bundle with the guest: its root file system, its volumes, and ``config``.
 
-    :raise HostError: the kernel refused; ``unshare`` takes away what was made.
+    :raise HostError: the kernel refused; ``unshare`` removes what was created.
     """
     bundle = os.path.join(SandboxPaths(sandbox).mounts, container_id)
     try:
@@ -64,22 +64,22 @@ def share(sandbox: str, container_id: str, shares: Sequence[Share], config: Mapp
 
 
 def shared_mounts(sandbox: str, container_id: str) -> list[str]:
-    """What is mounted in a container's shared directory, volumes in volumes, too: paths relative to it."""
+    """The mount points in a container's shared directory, including nested volumes, as relative paths."""
     bundle = os.path.join(SandboxPaths(os.path.realpath(sandbox)).mounts, container_id)
     return [os.path.relpath(point, bundle) for point in mounts.mounts_below(bundle)]
 
 
 def unshare(sandbox: str, container_id: str) -> None:
-    """Undo ``share``, however far it came.
+    """Undo ``share``, even if it was incomplete.
 
-    :raise HostError: a mount stays; then nothing behind it was touched.
+    :raise HostError: a mount could not be removed; nothing behind it was deleted.
     """
     bundle = os.path.join(SandboxPaths(sandbox).mounts, container_id)
     mounts.remove_mounts(bundle)
     try:
         entries = list(os.scandir(bundle))
         for entry in entries:
-            # Not a recursive removal: what a container has written lies behind the mounts, if one had stayed.
+            # No recursive removal: if a mount had stayed, it would delete the container's data.
             if entry.is_dir(follow_symlinks=False):
                 os.rmdir(entry.path)
             else:

@@ -1,8 +1,8 @@
-"""The process of the host that stands for a container, or for a command in one.
+"""Shims: the process on the host that represents a container, or a command in one.
 
-An engine's monitor waits for it and has its exit status for the container's. It has the standard streams that the
-engine gave, relays them, and is in the container's network namespace. It is forked before anything else is made, so
-that hooks can be told its pid, and waits for its order; when whoever forked it ends without giving one, it ends, too.
+An engine's monitor waits for it and takes its exit status as the container's. It relays the standard streams that the
+engine passed, and is in the container's network namespace. It is forked before anything else is created, since hooks
+get its pid, and then waits for its order; if its parent ends without sending one, it ends, too.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ KILLED_STATUS = 128 + signal.SIGKILL
 _MESSAGE_BYTES = 1024 * 1024
 _READY_SECONDS = 10.0
 _CAUSE_SECONDS = 0.5
-# Crun's own deadline in the relay comes first.
+# Longer than the relay's own deadline for crun.
 _START_SECONDS = START_SECONDS + 10.0
 
 
 class Order(NamedTuple):
-    """What a shim is to do: the request ``kind`` of the agent's language with its ``payload`` on a free exec port.
+    """What a shim is to do: send the request ``kind`` of the agent's protocol with its ``payload`` on a free exec port.
 
-    ``follow`` is the path of the network namespace that the VM is to follow, or empty.
-    With a ``console_socket`` there is a terminal, of ``rows`` and ``columns`` (0 where the engine will notify).
-    ``reason_log`` is where it writes, besides standard error, why a container ended that did not end by itself.
+    ``follow`` is the path of the network namespace to mirror, or empty.
+    With a ``console_socket`` there is a terminal, of ``rows`` and ``columns`` (0 if the engine sets the size later).
+    ``reason_log`` is the file to write to, besides standard error, why a container did not end by itself.
     """
 
     directory: str
@@ -57,12 +57,12 @@ class Order(NamedTuple):
 
 
 class Shim:
-    """A shim, held by the command that forked it."""
+    """The parent's side of a shim."""
 
     def __init__(self, undo: ExitStack, namespace: str | None) -> None:
-        """Fork it; ``undo`` ends it. ``namespace`` is a path, ``""`` for a new one, None for the caller's.
+        """Fork the shim; ``undo`` ends it. ``namespace`` is a path, ``""`` for a new one, None for the caller's.
 
-        :raise HostError: it cannot be made, or cannot enter the namespace.
+        :raise HostError: it cannot be created, or cannot enter the namespace.
         """
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         undo.callback(self._channel.close)
@@ -75,9 +75,9 @@ class Shim:
         self._receive(_READY_SECONDS, "the start of a shim")
 
     def start(self, order: Order, sandbox: Record) -> int:
-        """Give it its order, and pidfds of QEMU and virtiofsd; the pid in the guest.
+        """Send the order, and pidfds of QEMU and virtiofsd; returns the process's pid in the guest.
 
-        :raise GuestError: the guest refused, with crun's own words. :raise HostError: it failed on this side.
+        :raise GuestError: the guest refused, with crun's message. :raise HostError: the shim failed on the host.
         """
         data = json.dumps(order._asdict()).encode()
         if len(data) > _MESSAGE_BYTES:
@@ -95,12 +95,12 @@ class Shim:
         return pid if isinstance(pid, int) else 0
 
     def wait(self) -> int:
-        """Wait for its end without a deadline, as the container's or command's own; its exit status."""
+        """Wait for the end of the shim, and so of its process, without a deadline; returns the exit status."""
         _, status = os.waitpid(self.pid, 0)
         return os.waitstatus_to_exitcode(status)
 
     def _end(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)  # not reaped yet: the number can mean nothing else
+        os.kill(self.pid, signal.SIGKILL)  # not reaped yet: no other process can have this pid
         os.waitpid(self.pid, 0)
 
     def _receive(self, seconds: float, awaited: str) -> dict[str, object]:
@@ -120,7 +120,7 @@ class Shim:
 
 
 def _be_shim(channel: socket.socket, namespace: str | None) -> NoReturn:
-    """In the child: there is nothing to return to."""
+    """The main function of the child; it never returns."""
     status = 1
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -137,9 +137,9 @@ def _be_shim(channel: socket.socket, namespace: str | None) -> NoReturn:
 
 
 def _leave_caller(channel: socket.socket) -> None:
-    """Hold nothing of the caller but the standard streams: no lock, no working directory, no session."""
+    """Release everything of the caller but the standard streams: locks, working directory, session."""
     operation_log.send_to(None)
-    with suppress(PermissionError):  # a process group's leader already
+    with suppress(PermissionError):  # it leads a process group already
         os.setsid()
     os.chdir("/")
     kept = channel.fileno()
@@ -170,7 +170,7 @@ def _serve(channel: socket.socket, namespace: str | None) -> int:
         relay.watch(wakeup, lambda: forward_signals(relay, wakeup, has_terminal=has_terminal))
         machine = _Machine(relay, processes)
         return _relay(relay, machine, channel, order)
-    raise AssertionError  # an ExitStack without callbacks that swallow
+    raise AssertionError  # unreachable: no callback of the ExitStack suppresses exceptions
 
 
 def _relay(relay: Relay, machine: _Machine, channel: socket.socket, order: Order) -> int:
@@ -183,7 +183,7 @@ def _relay(relay: Relay, machine: _Machine, channel: socket.socket, order: Order
         channel.close()
         size = terminal_size(0) if order.console_socket else None
         if size is not None:
-            relay.resize(*size)  # the engine may have set it meanwhile
+            relay.resize(*size)  # the engine may have set the size meanwhile
         if order.follow:
             follow(relay, order.follow, order.directory)
 
@@ -192,13 +192,13 @@ def _relay(relay: Relay, machine: _Machine, channel: socket.socket, order: Order
     except KataError as error:
         if not running:
             raise
-        # The ports of a QEMU that ends are closed a moment before it has ended.
+        # When QEMU ends, its ports are closed a moment before the process has ended.
         _explain(order, machine.cause(_CAUSE_SECONDS) or str(error))
         return KILLED_STATUS
 
 
 def forward_signals(relay: Relay, wakeup: int, *, has_terminal: bool) -> None:
-    """Pass on the signals that have arrived; the size of a terminal instead of the news that it changed."""
+    """Forward the signals that have arrived; for SIGWINCH send the terminal's new size instead."""
     for number in os.read(wakeup, 64):
         size = terminal_size(0) if has_terminal and number == signal.SIGWINCH else None
         if size is None:
@@ -208,7 +208,7 @@ def forward_signals(relay: Relay, wakeup: int, *, has_terminal: bool) -> None:
 
 
 class _Machine:
-    """QEMU and virtiofsd, as pidfds: without either the guest hangs or is gone, and the pod ends as a whole."""
+    """Watches QEMU and virtiofsd by pidfds. If either ends, the guest is gone or hangs, and the pod is ended."""
 
     def __init__(self, relay: Relay, processes: list[int]) -> None:
         self._processes = dict(zip(processes, ("QEMU", "virtiofsd"), strict=True))
@@ -219,7 +219,7 @@ class _Machine:
         raise GuestError(self.cause(0) or "the container ended with its VM")
 
     def cause(self, seconds: float) -> str | None:
-        """Why the container ended, when one of both has ended or does so within ``seconds``; QEMU then runs no more."""
+        """Why the container ended, if either ends within ``seconds``; QEMU is killed then. None if neither does."""
         poller = select.poll()
         for fd in self._processes:
             poller.register(fd, select.POLLIN)
@@ -232,12 +232,12 @@ class _Machine:
 
 
 def _notify(channel: socket.socket, key: str, value: object) -> None:
-    with suppress(OSError):  # nobody waits any more
+    with suppress(OSError):  # the parent does not wait any more
         channel.send(json.dumps({key: value}).encode())
 
 
 def _explain(order: Order, reason: str) -> None:
-    """Say why the container ended, where its errors go and in the engine's log."""
+    """Write why the container ended to standard error and to the engine's log."""
     line = f"kata-runtime: {reason}\n".encode(errors="backslashreplace")
     with suppress(OSError):
         os.write(2, line)

@@ -1,4 +1,4 @@
-"""What lies at the source of a bind mount."""
+"""Inspects the source of a bind mount."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KINDS = {
 
 
 def inspect_source(path: str) -> Source:
-    """What a path of this host is. :raise HostError: it is not there."""
+    """The kind of a path of this host. :raise HostError: it does not exist."""
     try:
         found = os.stat(path)
         system = os.statvfs(path)

@@ -1,4 +1,4 @@
-"""What a container uses, in the words of ``runc events --stats`` (types/events.go of runc)."""
+"""A container's resource usage in the format of ``runc events --stats`` (types/events.go of runc)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kata_runtime.guest.crun import Usage
 
-_NANOSECONDS = 1000  # in a microsecond
+_NANOSECONDS = 1000  # nanoseconds in a microsecond
 
 
 def statistics(container_id: str, usage: Usage) -> dict[str, object]:
-    """The event: times in nanoseconds, sizes in bytes, a limit of 0 for none."""
+    """The stats event: times in nanoseconds, sizes in bytes, limits 0 if there is none."""
     cpu = usage.cpu
     return {
         "type": "stats",

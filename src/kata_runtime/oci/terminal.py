@@ -1,4 +1,4 @@
-"""The host's end of a container's terminal: made here, its master given to the engine, its slave relayed raw."""
+"""The host's pseudo-terminal of a container: its master is sent to the engine, its slave is relayed in raw mode."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SIZE = struct.Struct("=HHHH")  # struct winsize, ioctl_tty(2)
 
 
 def hand_over_terminal(console_socket: str, rows: int, columns: int) -> None:
-    """Make a terminal, give its master to the engine, and let its slave be this process's own, in a new session.
+    """Create a terminal, send its master to the engine, and make its slave this process's terminal, in a new session.
 
-    :raise HostError: the engine does not take it.
+    :raise HostError: the engine does not accept it.
     """
     master, slave = os.openpty()
     try:
@@ -39,12 +39,12 @@ def hand_over_terminal(console_socket: str, rows: int, columns: int) -> None:
 
 
 def window_size(rows: int, columns: int) -> bytes:
-    """The argument of TIOCSWINSZ."""
+    """A struct winsize, the argument of TIOCSWINSZ."""
     return _SIZE.pack(rows, columns, 0, 0)
 
 
 def terminal_size(fd: int) -> tuple[int, int] | None:
-    """Rows and columns of a terminal; None where ``fd`` is none."""
+    """Rows and columns of a terminal; None if ``fd`` is not a terminal."""
     try:
         rows, columns, _, _ = _SIZE.unpack(fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(_SIZE.size)))
     except OSError:
@@ -54,7 +54,7 @@ def terminal_size(fd: int) -> tuple[int, int] | None:
 
 @contextmanager
 def raw_terminal(fd: int) -> Iterator[None]:
-    """Let the guest's terminal interpret what is typed at this one; nothing happens where ``fd`` is none."""
+    """Put a terminal into raw mode, so that the guest's terminal interprets input; no effect on other descriptors."""
     if not os.isatty(fd):
         yield
         return

@@ -1,4 +1,4 @@
-"""The pod's files: one virtiofsd, plugged into the running machine and mounted in its guest."""
+"""The pod's shared file system: starts virtiofsd, plugs it into the running VM, and mounts it in the guest."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 5.0
 _APPEAR_SECONDS = 10.0
 _UEVENT_GROUP = 1  # of the kernel itself (lib/kobject_uevent.c)
-# virtiofsd holds a descriptor for each file that the guest knows of.
+# Open files: virtiofsd has a descriptor for each inode that the guest has cached.
 _OPEN_FILES = 1 << 20
 _PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 
 
 def find_virtiofsd(path: str) -> str:
-    """The program that ``path`` names, or the distribution's where that is empty.
+    """The virtiofsd program at ``path``, or the distribution's if that is empty.
 
-    :raise HostError: there is none.
+    :raise HostError: it does not exist.
     """
     for place in (path,) if path else _PLACES:
         if os.access(place, os.X_OK):
@@ -47,9 +47,9 @@ def find_virtiofsd(path: str) -> str:
 
 
 def serve_files(session: Session, program: str, undo: ExitStack) -> None:
-    """Make the sandbox's shared directory, serve it, and mount it in the guest, where bundles lie; ``undo`` ends it.
+    """Create the sandbox's shared directory, serve it, and mount it in the guest; ``undo`` ends that.
 
-    :raise HostError, QemuError, GuestError, DeadlineError: one of them did not do its part.
+    :raise HostError, QemuError, GuestError, DeadlineError: host, QEMU or guest failed.
     """
     directory = str(session.directory)
 
@@ -67,10 +67,10 @@ def serve_files(session: Session, program: str, undo: ExitStack) -> None:
 def _start_virtiofsd(
     program: str, sandbox: str, served: str, undo: ExitStack, passing: ExitStack, started: Callable[[int, int], None]
 ) -> socket:
-    """Serve the directory ``served``; the connection for QEMU, closed by ``passing``. ``undo`` ends the process.
+    """Start virtiofsd for the directory ``served``; ``undo`` ends it. Returns QEMU's connection; ``passing`` closes it.
 
-    It enters namespaces of its own and keeps eight capabilities (virtiofsd(1), ``sandbox=namespace``): files belong
-    to whomever a container's programs give them to. ``started`` is told pid and start time before it begins.
+    It enters its own namespaces and keeps eight capabilities (virtiofsd(1), ``sandbox=namespace``), since containers
+    can give files any owner. ``started`` is called with pid and start time before the program is executed.
 
     :raise HostError: it cannot be started.
     """
@@ -81,7 +81,7 @@ def _start_virtiofsd(
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             log = os.open(SandboxPaths(sandbox).virtiofsd_log, flags, 0o600)
             inherited.callback(os.close, log)
-            # It waits in the socket's queue until virtiofsd takes it: no path that others could connect to, no retry.
+            # The connection is queued until virtiofsd accepts it: so it needs no retries, and no path that stays.
             connection = passing.enter_context(closing(unix_socket.connect(path, _CONNECT_SECONDS)))
             os.unlink(path)
         except OSError as error:
@@ -89,7 +89,7 @@ def _start_virtiofsd(
         argv = [
             program, f"--fd={listening.fileno()}", "-f", "-o", f"source={served}", "-o", "sandbox=namespace",
             "-o", "announce_submounts", "-o", "xattr", f"--rlimit-nofile={_OPEN_FILES}",
-            "--thread-pool-size=0",  # one request after the other: guest_mounts relies on it
+            "--thread-pool-size=0",  # requests are served in order: guest_mounts relies on it
         ]  # fmt: skip
         child = Child(Program(argv, None, log, [listening.fileno()]), undo)
         started(child.pid, child.start_time)
@@ -99,9 +99,9 @@ def _start_virtiofsd(
 
 
 def _mount_in_guest(monitor: Monitor, channel: AgentChannel, connection: socket) -> None:
-    """Plug the file system behind ``connection``, and mount it where the guest finds its bundles.
+    """Plug the file system behind ``connection``, and mount it in the guest at the directory of bundles.
 
-    :raise QemuError, GuestError, DeadlineError: QEMU or the guest did not do its part.
+    :raise QemuError, GuestError, DeadlineError: QEMU or the guest failed.
     """
     _run(channel, ["modprobe", "virtiofs"])
     with channel.subscribe(Family.UEVENT, _UEVENT_GROUP) as events:
@@ -112,7 +112,7 @@ def _mount_in_guest(monitor: Monitor, channel: AgentChannel, connection: socket)
 
 
 def _is_bound(event: bytes) -> bool:
-    """Whether a kernel event tells that the driver has the device (Documentation/ABI: uevent)."""
+    """Whether a uevent reports that the driver is bound to the device (Documentation/ABI: uevent)."""
     return event.startswith(b"bind@") and b"\0DRIVER=virtiofs\0" in event
 
 
