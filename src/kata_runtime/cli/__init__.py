@@ -1,1 +1,1 @@
-"""The command line: argv to one call, its result to one line."""
+"""The command line: parses argv, calls the packages below, and prints the result or one line on the failure."""

@@ -1,4 +1,4 @@
-"""The reading of argv by the table of commands."""
+"""Parses argv by the table of commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Call(NamedTuple):
-    """A command line that follows the grammar; absent options are absent from the mappings."""
+    """A parsed command line; options that were not given are absent from the mappings."""
 
     command: Command
     settings: Mapping[str, str]
@@ -22,23 +22,23 @@ class Call(NamedTuple):
     operands: Sequence[str]
 
     def value(self, name: str) -> str | None:
-        """The value of an option given once, ``""`` of a flag, None where it is absent."""
+        """The value of an option that can be given once, ``""`` for a flag, None if it was not given."""
         values = self.options.get(name)
         return values[0] if values else None
 
 
 class Help(NamedTuple):
-    """Somebody asked for help: of a command, of a group such as ``kata-network``, or (no words) of all."""
+    """A request for help: for a command, for a group such as ``kata-network``, or (no words) for the program."""
 
     words: tuple[str, ...]
 
 
 class Version(NamedTuple):
-    """Somebody asked for the version."""
+    """A request for the version."""
 
 
 def parse(argv: Sequence[str]) -> Call | Help | Version:
-    """What the words after the program's name ask for.
+    """Parse the arguments after the program's name.
 
     :raise UsageError: they do not follow the grammar.
     """
@@ -72,7 +72,7 @@ def parse(argv: Sequence[str]) -> Call | Help | Version:
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The hint that names the known word closest to a misspelt one."""
+    """A hint with the known word closest to a misspelt one."""
     from difflib import get_close_matches
 
     matches = get_close_matches(word[:64], known, n=1)
@@ -96,7 +96,7 @@ class _Reader:
         return self._words[start:]
 
     def option(self, table: Sequence[Option], found: dict[str, list[str]], command: str) -> None:
-        """Read one option, and its value where it takes one, into ``found``."""
+        """Parse one option, and its value if it takes one, into ``found``."""
         name, equals, value = self.next().partition("=")
         option = next((option for option in table if name == option.name or name == option.short), None)
         if option is None:
@@ -161,7 +161,7 @@ def _is_seconds(text: str, most: int) -> bool:
 
 
 def _takes_rest(command: Command, count: int) -> bool:
-    """Whether the words from here on belong to somebody else (``exec ID CMD [ARG...]``)."""
+    """Whether the arguments from here on are passed to another program (``exec ID CMD [ARG...]``)."""
     return bool(command.operands) and command.operands[-1].endswith("...]") and count >= len(command.operands) - 2
 
 

@@ -1,4 +1,4 @@
-"""kata-check and kata-env: can this host run sandboxes, and with what."""
+"""kata-check and kata-env: checks whether this host can run sandboxes, and reports its versions and settings."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _SECCOMP = Path("/proc/sys/kernel/seccomp/actions_avail")  # Documentation/users
 
 
 class Verdict(StrEnum):
-    """What a finding means for running a sandbox."""
+    """How a finding affects sandboxes."""
 
     OK = "ok"
-    SLOWER = "slower"  # it runs, with less speed or function
+    SLOWER = "slower"  # sandboxes run, but slower or with fewer functions
     FAIL = "fail"
 
 
 class Finding(NamedTuple):
-    """One fact about this host; ``remedy`` says what would be better, empty where all is well."""
+    """The result of one check; ``remedy`` says what to do, and is empty if nothing is wrong."""
 
     name: str
     verdict: Verdict
@@ -54,7 +54,7 @@ class Finding(NamedTuple):
 
 
 def run(call: Call) -> int:
-    """Print the findings; kata-check fails where one of them prevents a sandbox from running."""
+    """Print the findings; kata-check fails if one of them prevents sandboxes from running."""
     container = call.value("--network")
     if container is not None:
         from kata_runtime.cli import network_check
@@ -83,7 +83,7 @@ def run(call: Call) -> int:
 
 
 def find(config: Config, root: Path) -> list[Finding]:
-    """Look at everything a sandbox needs, changing nothing."""
+    """Check everything that a sandbox needs, without changing anything."""
     return [
         _python(),
         _privilege(),
@@ -111,7 +111,7 @@ def _python() -> Finding:
     program = Path(os.path.realpath(sys.executable))
     hidden = next((path for path in (program, *program.parents) if not path.stat().st_mode & stat.S_IXOTH), None)
     if fits and hidden is not None:
-        # The output of each sandbox is kept by a program of its own unprivileged user.
+        # The output log of each sandbox is a Python program that runs as the sandbox's unprivileged user.
         remedy = f"other users may not execute what lies in {hidden}: chmod o+x, or use the distribution's Python"
         return Finding("python", Verdict.FAIL, str(program), remedy)
     return Finding("python", Verdict.OK if fits else Verdict.FAIL, platform.python_version(), remedy)
@@ -151,7 +151,7 @@ def _kvm(config: Config) -> Finding:
     try:
         verdict = remembered(kvm_question(config))
     except KataError:
-        verdict = None  # QEMU or the image is missing: another finding says so
+        verdict = None  # QEMU or the image is missing, which another finding reports
     if verdict is None:
         return Finding("kvm", Verdict.OK, "/dev/kvm opens; the first sandbox proves it by booting")
     if verdict.works:
@@ -189,7 +189,7 @@ def _file(name: str, path: str) -> Finding:
 
 
 def _image(directory: Path) -> list[Finding]:
-    """Tell whether an image that was built here is this version's; say nothing about one of the user's own."""
+    """Check that an image that was built here is of this version; the user's own images are not checked."""
     try:
         include = json.loads((directory / DESCRIPTION_NAME).read_bytes())["include"]
         current = image_is_current(directory, include)

@@ -1,7 +1,7 @@
-"""Every command with its options, its operands and what does it, as a table.
+"""The table of all commands, with their options, operands and handlers.
 
-argparse would do, but its import and the building of its parsers cost as much as the interpreter's own
-start, on commands that clients run many times a second.
+argparse is not used, since importing it and building its parsers takes as long as starting the interpreter, and clients
+run these commands many times a second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROGRAM = "kata-runtime"
 
 
 class Option(NamedTuple):
-    """``metavar`` is None for a flag; ``many`` keeps every value given instead of refusing the second.
+    """An option; ``metavar`` is None for a flag; with ``many`` it can be given repeatedly.
 
     ``seconds_max`` is the largest value of an option that takes seconds.
     """
@@ -34,7 +34,7 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """``operands`` in order: ``[X]`` may be absent; ``[X...]`` and the one before take all words as is."""
+    """A command; of its ``operands``, ``[X]`` is optional; ``[X...]`` and the one before take the rest unparsed."""
 
     words: tuple[str, ...]
     operands: tuple[str, ...]
@@ -49,7 +49,7 @@ class Command(NamedTuple):
 
     @property
     def usage(self) -> str:
-        """The command as it is typed."""
+        """The usage line of the command."""
         shown = [f"[{_spelled(option)}]{'...' if option.many else ''}" for option in self.options]
         return " ".join((PROGRAM, *self.words, *shown, *self.operands))
 

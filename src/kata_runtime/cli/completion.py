@@ -1,7 +1,7 @@
-"""What can come next on a command line: the candidates that shells show, from the table of commands.
+"""Shell completion: the candidates for the last word of an incomplete command line.
 
-The scripts in ``completion_scripts`` ask here at each press of the key, so that one implementation serves all shells.
-Candidates come from the table and from the files below the root directory; no lock is taken, no guest is asked.
+The scripts in ``completion_scripts`` run this at each completion, so that all shells share one implementation.
+Candidates come from the table of commands and from files below the root directory; no lock is taken, no guest is asked.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# The first line of an answer when the shell itself knows better: names of files, or of directories.
+# Instead of candidates: the shell is to complete names of files, or of directories.
 FILES = ":files"
 DIRECTORIES = ":directories"
 
 _CANDIDATES_MAX = 500
 _FILE_VALUES = ("FILE", "SOCKET")
-# Whose operand is the ID that a container gets, not that of one.
+# Commands whose operand is the ID of a new container.
 _NEW_ID = (("run",), ("create",))
 _NEW_NIC = ("kata-network", "add-port")
 _SIGNALS = ("HUP", "INT", "KILL", "QUIT", "TERM", "USR1", "USR2")
 
 
 class Candidate(NamedTuple):
-    """A word that can stand there, and what it means."""
+    """A candidate for the word, and its description."""
 
     text: str
     meaning: str = ""
 
 
 class _Place(NamedTuple):
-    """Where on the command line the last word stands.
+    """The context of the last word, from the words before it.
 
-    ``option`` is the one whose value the word is; ``commands`` are those that the words before can still mean.
+    ``option`` is set if the word is its value; ``commands`` are those that begin with the words before.
     """
 
     root: str
@@ -54,7 +54,7 @@ class _Place(NamedTuple):
 def complete(words: Sequence[str]) -> list[str]:
     """The lines for a shell: ``FILES``, ``DIRECTORIES``, or candidates with a tab and their meaning.
 
-    ``words`` are those after the program's name; the last one is being typed. Nothing where nothing fits.
+    ``words`` are those after the program's name, the last one incomplete. Without candidates the list is empty.
 
     :raise KataError: the root directory cannot be read.
     """
@@ -79,7 +79,7 @@ def complete(words: Sequence[str]) -> list[str]:
 
 
 def _place(before: Sequence[str]) -> _Place | None:
-    """Where the word behind ``before`` stands; None where these follow no grammar, or belong to somebody else."""
+    """The context of the word after ``before``; None if these are invalid, or arguments of another program."""
     place = _Place(DEFAULT_ROOT, COMMANDS, 0, (), (), None, options_end=False)
     for word in before:
         following = _behind(place, word)
@@ -102,7 +102,7 @@ def _behind(place: _Place, word: str) -> _Place | None:
     if command is not None:
         return place._replace(operands=(*place.operands, word))
     commands = tuple(command for command in place.commands if command.words[place.depth] == word)
-    # What was given until now were options of the program; the command has others.
+    # Options before the command were the program's.
     return place._replace(commands=commands, depth=place.depth + 1, given=()) if commands else None
 
 
@@ -120,7 +120,7 @@ def _behind_option(place: _Place, word: str) -> _Place | None:
 
 
 def _command(place: _Place) -> Command | None:
-    """The command, when its words are complete."""
+    """The command, if its words are complete."""
     if len(place.commands) == 1 and len(place.commands[0].words) == place.depth:
         return place.commands[0]
     return None
@@ -142,7 +142,7 @@ def _takes_rest(command: Command, count: int) -> bool:
 
 
 def _words(place: _Place, typed: str) -> list[Candidate] | str:
-    """Options, words of commands, or operands."""
+    """The candidates for a word that is no option's value: options, words of commands, or operands."""
     if typed.startswith("-") and not place.options_end:
         options = [option for option in _options(place) if option.many or option.name not in place.given]
         names = [Candidate(option.name, option.help) for option in options]
@@ -190,7 +190,7 @@ def _ids(root: str) -> list[Candidate]:
 
 
 def _nics(root: str, container: str) -> list[Candidate]:
-    """The NICs that kata-network added, as they are recorded."""
+    """The names of the NICs that kata-network added, from the record."""
     from kata_runtime.sandbox.record import load_record
 
     path = os.path.realpath(root)

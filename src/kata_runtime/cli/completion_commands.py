@@ -1,4 +1,4 @@
-"""completion: the scripts for shells, and the candidates that they show."""
+"""completion: prints the scripts for shells, and candidates for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(call: Call) -> int:
     try:
         lines = complete(call.operands)
     except (KataError, OSError):
-        # Somebody is typing: no candidates is all that there is to say.
+        # An error message would appear in the middle of the user's command line.
         lines = []
     write_text("".join(f"{line}\n" for line in lines))
     return 0

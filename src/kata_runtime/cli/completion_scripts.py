@@ -1,8 +1,8 @@
-"""The scripts that make shells ask ``kata-runtime completion candidates``, one for each shell."""
+"""The completion scripts for shells, which run ``kata-runtime completion candidates``."""
 
 from __future__ import annotations
 
-# Readline splits words at "=", too: they are put together again, and what stands before it is taken off the candidates.
+# Readline splits words at "=", too: they are joined again, and the part up to "=" is removed from the candidates.
 _BASH = r"""# bash completion for kata-runtime; made by: kata-runtime completion bash
 _kata_runtime() {
     local -a words=() lines=()

@@ -1,7 +1,7 @@
-"""What a monitor wants to know of each container, gathered without keeping anybody waiting.
+"""Collects the data for metrics from each container.
 
-The lock of a container is waited for a moment only, and its guest gets seconds, not minutes, to answer: a scrape must
-neither hang nor hold up the commands that it reports on.
+The deadlines for a container's lock and its guest's answers are short, so that a scrape neither hangs nor delays other
+commands on the container.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 0.5
 _GUEST_SECONDS = 3.0
-# 20,000 virtual servers take a second and a half without KVM.
+# Deadline of a guest's answers: those on 20,000 virtual servers take 1.5 s without KVM.
 _TABLE_SECONDS = 6.0
 _LIMITS = DEFAULT._replace(
     connect_seconds=_GUEST_SECONDS,
@@ -46,7 +46,7 @@ _LIMITS = DEFAULT._replace(
     answer_seconds=_TABLE_SECONDS,
     exchange_seconds=_TABLE_SECONDS,
 )
-# After that no further guest is asked: Prometheus waits ten seconds by default.
+# Deadline of a scrape, after which no further guest is asked: Prometheus waits ten seconds by default.
 _ALL_SECONDS = 8.0
 _AT_ONCE = 8
 
@@ -55,11 +55,11 @@ STATUSES = (RUNNING, BUSY, SILENT, STOPPED, UNREADABLE)
 
 
 class Sample(NamedTuple):
-    """A container as it was found.
+    """A snapshot of a container.
 
     ``status`` is RUNNING when its guest answered, BUSY when another command worked on it, SILENT when its guest did
     not answer in time, STOPPED when its VM has ended, UNREADABLE when its record cannot be read. ``nics`` and
-    ``services`` are empty unless it is RUNNING; ``services`` is None of a guest without IPVS.
+    ``services`` are empty unless it is RUNNING; ``services`` is None for a guest without IPVS.
     """
 
     container: str
@@ -71,7 +71,7 @@ class Sample(NamedTuple):
 
 
 def samples(root: str) -> list[Sample]:
-    """All containers of a root, by ID; several guests are asked at once.
+    """Sample all containers of a root, by ID, several at a time.
 
     :raise HostError: the directory cannot be read.
     """
@@ -82,7 +82,7 @@ def samples(root: str) -> list[Sample]:
 
 
 def sample(root: str, container: str, *, until: float) -> Sample | None:
-    """One container; None when it was deleted meanwhile. Its guest is asked before ``until`` of the monotonic clock."""
+    """Sample a container until ``until`` of the monotonic clock; None if it was deleted meanwhile."""
     directory = os.path.join(root, container)
     try:
         record = load_record(directory)
@@ -109,7 +109,7 @@ def sample(root: str, container: str, *, until: float) -> Sample | None:
 
 
 def _leave_pending(_session: Session) -> None:
-    """What an interrupted command left is for the next command that changes something."""
+    """Recover nothing: pending work is left to the next command that changes something."""
 
 
 def _looked_into(session: Session, found: Sample) -> Sample:
@@ -120,7 +120,7 @@ def _looked_into(session: Session, found: Sample) -> Sample:
 
 
 def _services(session: Session) -> Sequence[Service] | None:
-    """The virtual servers; nothing is loaded into a guest that has none."""
+    """The virtual servers; None if the guest has not loaded IPVS, which is not loaded for this."""
     channel = session.channel()
     try:
         engine = Engine(channel, find_family(channel, FAMILY_NAME).id)

@@ -1,4 +1,4 @@
-"""What does the commands of each row of the grammar: modules are loaded by the command that needs them."""
+"""The handlers of the table of commands; each imports the module of its command only when it is called."""
 
 from __future__ import annotations
 

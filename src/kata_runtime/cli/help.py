@@ -1,4 +1,4 @@
-"""The texts behind ``--help``; loaded only when somebody asks."""
+"""The texts of ``--help``; imported only on request."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ completes itself. Nothing is printed where nothing fits, also after an error."""
 
 
 def help_text(words: tuple[str, ...]) -> str:
-    """What ``--help`` prints for a command, a group of commands, or (no words) the program."""
+    """The text of ``--help`` for a command, a group of commands, or (no words) the program."""
     commands = [command for command in COMMANDS if command.words[: len(words)] == words]
     if len(commands) == 1 and commands[0].words == words:
         return _of_command(commands[0])

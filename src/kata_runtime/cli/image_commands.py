@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def run(call: Call) -> int:
-    """Do one image command."""
+    """Carry out an image command."""
     return _clean(call) if call.command.words[1] == "clean" else _build(call)
 
 
 def _clean(call: Call) -> int:
-    """Remove the templates; the image stays."""
+    """Remove the templates, but not the image."""
     from kata_runtime.cli.settings import config_path_of
     from kata_runtime.sandbox.config import load_config
     from kata_runtime.sandbox.template import TemplateStore
@@ -30,7 +30,7 @@ def _clean(call: Call) -> int:
 
 
 def _build(call: Call) -> int:
-    """Build the image, show progress on standard error, print where it lies."""
+    """Build the image with progress on standard error, and print its path."""
     given = call.value("--destination")
     destination = Path(given) if given else DEFAULT_DESTINATION
     kernel = call.value("--kernel")

@@ -17,7 +17,7 @@ _RULES_LIMIT = 64 * 1024 * 1024  # bytes
 
 
 def run(call: Call) -> int:
-    """Do one kata-ipvs command."""
+    """Carry out a kata-ipvs command."""
     try:
         return _run(call)
     except OnlyPlannedError as planned:

@@ -1,4 +1,4 @@
-"""kata-ipvs top: virtual servers as they work. Import it after ``optional_packages.require(RICH)``."""
+"""kata-ipvs top: a live table of virtual servers. Import it after ``optional_packages.require(RICH)``."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _FORWARDING = {
 
 
 class Order(NamedTuple):
-    """What the table can be ordered by: the key to press, and the columns' name."""
+    """The sort orders of the table: the key to press, and the name of the column."""
 
     key: str
     name: str
     of_server: Callable[[Server], float]
 
 
-# By address is the order of ipvsadm; all others have the largest first.
+# By address is ipvsadm's order, ascending; all others are descending.
 ORDERS = (
     Order("n", "address", lambda _server: 0),
     Order("a", "active", lambda server: server.active),
@@ -61,7 +61,7 @@ ORDERS = (
 
 
 def run(call: Call) -> int:
-    """Show the table until somebody quits; once where that was asked for, or where nobody can see it move."""
+    """Show the table until the user quits, or print it once, on request or without a terminal."""
     given = call.value("--interval")
     order = next(order for order in ORDERS if order.name == (call.value("--sort") or "address"))
     screen = TopScreen(call, order)
@@ -80,7 +80,7 @@ def run(call: Call) -> int:
 
 
 class TopScreen:
-    """The last look at the table, how it is ordered, and which part is shown."""
+    """The last snapshot of the table, its sort order, and the part that is shown."""
 
     def __init__(self, call: Call, order: Order) -> None:
         self._call = call
@@ -94,7 +94,7 @@ class TopScreen:
         self._note = ""
 
     def refresh(self) -> None:
-        """Read the table; while another command works on the container the last look stays.
+        """Read the table; while another command holds the container's lock, the last snapshot is kept.
 
         :raise KataError: the container, or its guest, does not answer.
         """
@@ -128,9 +128,9 @@ class TopScreen:
             self._first = max(0, self._first + step)
 
     def draw(self, width: int, height: int) -> RenderableType:
-        """The part of the table that a terminal of this size has room for."""
+        """The part of the table that fits on a terminal of this size."""
         rows = ordered(self._services, self._order, reverse=self._reverse)
-        # Above and below: two lines of title, two of headings, one of keys.
+        # Other lines: two of title, two of headings, one of keys.
         self._page = max(1, height - 5)
         self._first = min(self._first, max(0, len(rows) - self._page))
         part = rows[self._first : self._first + self._page]
@@ -138,7 +138,7 @@ class TopScreen:
         return Group(self._title(len(rows), len(part)), _table(part), Text(filler, end=""), self._keys(width))
 
     def whole(self) -> RenderableType:
-        """All of the table."""
+        """The whole table."""
         rows = ordered(self._services, self._order, reverse=self._reverse)
         return Group(self._title(len(rows), len(rows)), _table(rows))
 
@@ -168,13 +168,13 @@ class TopScreen:
 
 
 def ordered(services: Sequence[Service], order: Order, *, reverse: bool) -> list[Service | Server]:
-    """Services, each followed by its servers, both in this order."""
+    """Sort services, and the servers of each, in this order."""
     by_address = sorted(services, key=lambda service: service.spec.key)
 
     def size(service: Service) -> float:
         return sum(map(order.of_server, service.servers))
 
-    # Sorting keeps the order of equals: by address.
+    # Sorting is stable: equal rows stay in the order of their addresses.
     sorted_services = sorted(by_address, key=size, reverse=order.key != "n") if order.key != "n" else by_address
     rows: list[Service | Server] = []
     for service in reversed(sorted_services) if reverse else sorted_services:

@@ -1,4 +1,4 @@
-"""run, list, state, exec, kill and delete: the life of a sandbox."""
+"""The life-cycle commands: run, list, state, exec, kill and delete."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def run(call: Call) -> int:
-    """Do one life-cycle command."""
+    """Carry out a life-cycle command."""
     return _COMMANDS[call.command.words[0]](call)
 
 
 def signal_of(text: str) -> int:
     """The number of a signal given as ``TERM``, ``SIGTERM`` or ``15``.
 
-    :raise UsageError: there is none of that name or number.
+    :raise UsageError: there is no such signal.
     """
     name = text.upper()
     try:
         if name.isascii() and name.isdecimal():
-            # Also those of real time, which have no names.
+            # Includes real-time signals, which have no names.
             return int(next(number for number in signal.valid_signals() if number == int(name)))
         return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
     except (KeyError, ValueError, StopIteration) as exc:
@@ -58,8 +58,8 @@ def _announce(container_id: str) -> None:
 
     from kata_runtime.sandbox.process import ENDING_SIGNALS
 
-    # Whoever reads may be slow: a signal ends the wait for room. Once the ID is told there is nothing to undo any more,
-    # so that no signal may come between, and none after it may claim that something was undone.
+    # A signal interrupts the wait for a slow reader. Once the ID is written, the sandbox is not removed any more:
+    # signals are blocked between the two, and a later one must not report that it was undone.
     output = poll()
     output.register(1, POLLOUT)
     output.poll()
@@ -88,7 +88,7 @@ def _list(call: Call) -> int:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Lines with columns as wide as their widest cell and three spaces apart."""
+    """Format rows as lines: columns are as wide as their widest cell, and three spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["   ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "".join(f"{line}\n" for line in lines)

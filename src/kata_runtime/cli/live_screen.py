@@ -1,8 +1,8 @@
-"""A picture on a terminal that is drawn anew until somebody quits; the terminal is left as it was.
+"""A full-screen display that is refreshed until the user quits; the terminal is restored, whatever ends the process.
 
-The alternate screen and Rich's ``Live`` draw, termios(3) lets single keys arrive. An exception or a signal that main
-turns into one restores the terminal on its way out. SIGKILL lets nothing run: a small process beside this one waits
-for its end on a pipe, and restores the terminal then.
+It uses the alternate screen, Rich's ``Live``, and termios(3) to read single keys. Exceptions, and signals that main
+turns into exceptions, restore the terminal. For SIGKILL a guard process waits for the end of this one on a pipe, and
+restores the terminal then.
 
 Import it after ``optional_packages.require(RICH)``.
 """
@@ -34,16 +34,16 @@ _QUIT = ("q", "Q", "\x03", "")
 
 
 class Screen(Protocol):
-    """What is shown."""
+    """The content of the display."""
 
     def refresh(self) -> None:
-        """Look anew at what is shown."""
+        """Update the data."""
 
     def draw(self, width: int, height: int) -> RenderableType:
-        """The picture for a terminal of this size."""
+        """Render the content for a terminal of this size."""
 
     def press(self, key: str) -> None:
-        """Take a key: a character, or "up", "down", "page up", "page down"."""
+        """Handle a key: a character, or "up", "down", "page up", "page down"."""
 
 
 def show(screen: Screen, interval: float) -> None:
@@ -60,7 +60,7 @@ def show(screen: Screen, interval: float) -> None:
 
 
 def _watch(screen: Screen, live: Live, until: float, resumed: int) -> bool:
-    """Draw, and draw anew at each key, until it is time for the next look; False when it is time to quit."""
+    """Draw, and redraw at each key, until the next refresh is due; False if the user quits."""
     while True:
         size = live.console.size
         live.update(screen.draw(size.width, size.height), refresh=True)
@@ -81,7 +81,7 @@ def _watch(screen: Screen, live: Live, until: float, resumed: int) -> bool:
 
 
 def _keys(data: bytes) -> Iterator[str]:
-    """The keys of what was read at once; an empty one means that the terminal is gone."""
+    """Decode the keys in the bytes of one read; an empty key means that the terminal was hung up."""
     if not data:
         yield ""
     while data:
@@ -98,7 +98,7 @@ def _keys(data: bytes) -> Iterator[str]:
 
 @contextmanager
 def _single_keys() -> Iterator[None]:
-    """Let keys arrive at once and unseen; the terminal is as before afterwards, whatever ends this process."""
+    """Read keys immediately and without echo; the terminal is restored afterwards, whatever ends this process."""
     before = termios.tcgetattr(0)
     with ExitStack() as undo:
         undo.callback(termios.tcsetattr, 0, termios.TCSANOW, before)
@@ -108,7 +108,7 @@ def _single_keys() -> Iterator[None]:
 
 
 def _start_guard(before: list[Any], undo: ExitStack) -> None:
-    """A process that restores the terminal when this one is killed: its end of the pipe then ends without a byte."""
+    """Fork the guard: it restores the terminal if the pipe from this process is closed without a byte in it."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -116,7 +116,7 @@ def _start_guard(before: list[Any], undo: ExitStack) -> None:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
                 signal.signal(number, signal.SIG_IGN)
             os.close(write)
-            # Where the terminal is gone, too, there is nothing to restore.
+            # If the terminal is gone, too, there is nothing to restore.
             with suppress(OSError, termios.error):
                 if not os.read(read, 1):
                     os.write(1, _LEAVE)
@@ -136,7 +136,7 @@ def _start_guard(before: list[Any], undo: ExitStack) -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[int]:
-    """Let Ctrl-Z stop this process with the terminal as it was; the descriptor can be read when it goes on."""
+    """On Ctrl-Z restore the terminal and stop; the descriptor is readable when the process is continued."""
     before = termios.tcgetattr(0)
     with ExitStack() as undo:
         resumed, resume = os.pipe()

@@ -1,4 +1,4 @@
-"""The log that --log and --debug ask for; other commands spare the time that ``logging`` takes to load."""
+"""The log of --log and --debug; this module is imported only with these options, as ``logging`` loads slowly."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from kata_runtime.cli.argument_parser import Call
 
 LOGGER = logging.getLogger("kata_runtime")
-# A field of more, such as what a command in the guest printed, is cut: the log shows what was done, not all the data.
+# Longer fields, such as the output of a command in the guest, are cut.
 _FIELD_CHARACTERS = 4000
 
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
-            # RFC 3339, without which containerd takes none of it.
+            # RFC 3339: containerd ignores entries with another format.
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "pid": record.process,
@@ -43,7 +43,7 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = dict(getattr(record, "fields", {}))
         failure = fields.pop("traceback", "")
-        # A guest can have chosen any of it: as JSON a value stays on its line and is no command to a terminal.
+        # Values can come from a guest. JSON escapes line breaks and control sequences for terminals.
         shown = "".join(f" {key}={json.dumps(value)}" for key, value in fields.items())
         return (
             one_line(super().format(record)) + shown + "".join(f"\n{one_line(line)}" for line in failure.splitlines())
@@ -51,7 +51,7 @@ class _TextFormatter(logging.Formatter):
 
 
 class _FileHandler(logging.Handler):
-    """Appends each record in one piece; what becomes of the log does not decide what becomes of the command."""
+    """Appends each record by one write; failures do not make the command fail."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _FileHandler(logging.Handler):
         self._failed = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record; the first that cannot be written is told."""
+        """Write the record; the first failure is reported on standard error."""
         try:
             os.write(self._file, encoded(f"{self.format(record)}\n"))
         except OSError as exc:
@@ -75,15 +75,15 @@ class _FileHandler(logging.Handler):
 
 
 class _ErrorHandler(logging.Handler):
-    """Writes to standard error without ever waiting for who reads there: the container's lock may be held."""
+    """Writes to standard error without blocking on its reader, since the container's lock may be held."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record, as far as standard error takes it now."""
+        """Write as much of the record as standard error takes without blocking."""
         write_note(encoded(f"{self.format(record)}\n"))
 
 
 def start_log(call: Call) -> None:
-    """Let the package's logger write where the call's options say.
+    """Direct the package's logger to the file or stream that the call's options name.
 
     :raise HostError: the log file cannot be opened.
     """
@@ -107,12 +107,12 @@ def start_log(call: Call) -> None:
 def _level(call: Call) -> int:
     if "--debug" in call.settings:
         return logging.DEBUG
-    # Podman takes the whole file for one record, the error of the command that failed.
+    # Podman parses the whole file as one record, the error of the failed command.
     return logging.ERROR if call.settings.get("--log-format") == "json" else logging.INFO
 
 
 def log_end(status: int, failed: BaseException | None) -> None:
-    """Record how the command ended, with the traceback of its failure where details are wanted."""
+    """Log how the command ended, with --debug including the traceback of a failure."""
     if failed is None:
         LOGGER.info("exit status %d", status)
         return

@@ -1,4 +1,4 @@
-"""From argv to an exit status: 0 done, 1 failed, 2 not a command line, 128+N ended by signal N."""
+"""The program: argv in, exit status out: 0 success, 1 failure, 2 invalid command line, 128+N ended by signal N."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """A signal asked the command to end; the steps done so far are undone on its way out."""
+    """Raised by a signal that ends the command; handlers of the exception undo the completed steps."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -37,16 +37,16 @@ class Interrupted(BaseException):
 
 
 def program() -> NoReturn:
-    """The command line of this process, and its end.
+    """Run the command line of this process, and end it by os._exit.
 
-    Not by sys.exit: taking the interpreter apart takes as long as a third of a short command, and nothing of ours
-    waits for it. All output is written with write(2), and the log's handlers flush each record.
+    sys.exit would finalize the interpreter, which takes a third of a short command's time and is not needed: all output
+    is written with write(2), and the log's handlers flush each record.
     """
     os._exit(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line asks; the return value is the exit status."""
+    """Run a command line; returns the exit status."""
     call: Call | None = None
     try:
         occupy_standard_descriptors()
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    # A second signal ends the process at once; the next command on the sandbox then finishes the undoing.
+    # A second signal ends the process at once; the next command on the sandbox then undoes the rest.
     _restore_signals()
     raise Interrupted(number)
 
@@ -91,7 +91,7 @@ def _end_log(call: Call | None, status: int, exc: BaseException | None) -> None:
 
 
 def _fail(exc: BaseException, call: Call | None) -> int:
-    """Print what a failed command prints; the exit status for ``exc``."""
+    """Print the result and message of a failed command; returns the exit status for ``exc``."""
     if isinstance(exc, AnswerLostError):
         status = _report(exc.reason, exc.outcome)
         _end_log(call, status, exc.reason)
@@ -102,7 +102,7 @@ def _fail(exc: BaseException, call: Call | None) -> int:
         exc = exc.reason
     has_answer = call is not None and call.command.words[0] == "kata-network" and call.command.words[1] != "show"
     if has_answer and not isinstance(exc, UsageError):
-        # A wrong command line has no result; a command that failed has this one, also when a signal ended it.
+        # A failed command prints this result, also if a signal ended it; an invalid command line has no result.
         with suppress(OutputClosedError, KataError):
             write_line(answer)
     status = _report(exc, "")
@@ -123,7 +123,7 @@ def _answer(asked: Call | Help | Version) -> int:
 
 
 def _report(exc: BaseException, outcome: str) -> int:
-    """Tell the user in one line what ended the command, and what there is of it; the exit status for it."""
+    """Print one line on what ended the command, and its ``outcome``; returns the exit status."""
     if isinstance(exc, OutputClosedError):
         if outcome:
             notify(f"nobody reads the result; {outcome}")
@@ -131,8 +131,8 @@ def _report(exc: BaseException, outcome: str) -> int:
     if isinstance(exc, Interrupted):
         from signal import Signals
 
-        # It may have come after the work was done, and a deletion in a guest cannot be taken back half-way: the next
-        # command on the container then completes it.
+        # The signal may have arrived after the change was complete, and an interrupted deletion in a guest cannot be
+        # undone: the next command on the container completes it.
         notify(f"ended by {Signals(exc.number).name}; its change is made whole or not at all")
         return 128 + exc.number
     if isinstance(exc, UsageError):

@@ -1,4 +1,4 @@
-"""What the manual pages and the README say beside the table of commands and the texts of --help."""
+"""Texts of the manual pages and the README that are neither in the table of commands nor in --help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of all containers, for Prometheus' official client; docs/monitoring.md explains each.
+"""A collector for Prometheus' official client with the metrics of all containers; see docs/monitoring.md.
 
 Import it after ``optional_packages.require(PROMETHEUS_CLIENT)``.
 """
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from kata_runtime.cli.container_sample import Sample
     from kata_runtime.ipvs.model import Service
 
-# Scrapes that come together share a look.
+# Simultaneous scrapes share a snapshot for so long.
 _FRESH_SECONDS = 1.0
-# Each service is a time series for every counter: of more, the busiest are told one by one.
+# Each service has a time series for every counter: if there are more, only the busiest are reported separately.
 SERVICES_MAX = 200
 
 _NIC_COUNTERS = (
@@ -43,7 +43,7 @@ _NIC_COUNTERS = (
 
 
 class ContainerCollector(Collector):
-    """Looks at all containers of a root whenever it is asked."""
+    """Samples all containers of a root at each scrape."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -65,7 +65,7 @@ class ContainerCollector(Collector):
 
 
 def families(found: Sequence[Sample], boots: Counts, seconds: float) -> Iterator[Metric]:
-    """All metrics of these containers; ``boots`` are those of all sandboxes, ``seconds`` what the look took."""
+    """All metrics of these containers; ``boots`` are those of all sandboxes, ``seconds`` the duration of sampling."""
     yield from _overall(found, boots, seconds)
     yield from _containers(found)
     yield from _nics(found)
@@ -174,7 +174,7 @@ def _services(found: Sequence[Sample]) -> Iterator[Metric]:
 
 
 def _busiest(services: Sequence[Service]) -> Sequence[Service]:
-    """By connections so far, which only grow: the choice stays as stable as it can."""
+    """The services with most connections so far; as these only grow, the selection changes rarely."""
     return sorted(services, key=lambda service: (-service.statistics.connections, service.spec.key))[:SERVICES_MAX]
 
 
@@ -193,7 +193,7 @@ def _operations(found: Sequence[Sample]) -> Iterator[Metric]:
 
 
 def _buckets(counts: Counts) -> list[tuple[str, float]]:
-    """Cumulative, as Prometheus wants them."""
+    """The cumulative buckets of a Prometheus histogram."""
     bounds = [*map(str, BOUNDS), "+Inf"]
     return [(bound, sum(counts.buckets[: place + 1])) for place, bound in enumerate(bounds)]
 

@@ -1,4 +1,4 @@
-"""metrics: what Prometheus wants to know, printed, written to a file, or served over HTTP."""
+"""metrics: prints metrics for Prometheus, writes them to a file, or serves them over HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(call: Call) -> int:
-    """Do it."""
+    """Carry out the metrics command."""
     listen, textfile = call.value("--listen"), call.value("--textfile")
     if listen is not None and textfile is not None:
         raise UsageError("metrics has both --listen and --textfile", hint="give one of the two, or neither to print")
@@ -29,7 +29,7 @@ def run(call: Call) -> int:
 
     registry = CollectorRegistry(auto_describe=False)
     collector = ContainerCollector(root_of(call))
-    # Not registered with auto_describe: that would look at all containers once more.
+    # Without auto_describe, which would sample all containers once more.
     registry.register(collector)
     if listen is not None:
         _serve(registry, listen)
@@ -41,7 +41,7 @@ def run(call: Call) -> int:
 
 
 def _write(registry: CollectorRegistry, path: str) -> None:
-    """Replace the file in one step, as node_exporter's textfile collector needs it."""
+    """Replace the file atomically, as node_exporter's textfile collector requires."""
     from prometheus_client import write_to_textfile
 
     try:
@@ -51,7 +51,7 @@ def _write(registry: CollectorRegistry, path: str) -> None:
 
 
 def _serve(registry: CollectorRegistry, listen: str) -> None:
-    """Answer until a signal ends it."""
+    """Serve until a signal ends the process."""
     from kata_runtime.cli.main import Interrupted
     from kata_runtime.cli.metrics_server import MetricsServer, parsed_address
 

@@ -1,4 +1,4 @@
-"""Metrics over HTTP: a few clients at once, none of which can hold up others or stay for long.
+"""An HTTP server for metrics, with limits on the number of clients and on the time of each.
 
 Import it after ``optional_packages.require(PROMETHEUS_CLIENT)``.
 """
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     # As socketserver declares it, whose other kind is that of datagrams.
     _Request = socket.socket | tuple[bytes, socket.socket]
 
-# Prometheus gives up after ten seconds by default (scrape_timeout).
+# Prometheus' default scrape_timeout is ten seconds.
 REQUEST_SECONDS = 15.0
 CLIENTS_MAX = 32
 _LOOPBACK = "127.0.0.1"
 
 
 class _Handler(WSGIRequestHandler):
-    """One request a connection, done in time or cut off."""
+    """Handles one request for each connection."""
 
-    # Of a single read or write; the whole request is bounded by the server.
+    # Timeout of a single read or write; the server limits the whole request.
     timeout = 5.0
 
     def log_message(self, *_arguments: object) -> None:
-        """Nobody reads a log of scrapes."""
+        """Log nothing."""
 
 
 class MetricsServer(ThreadingMixIn, WSGIServer):
-    """Answers at ``address``, a pair of host and port."""
+    """Listens on ``address``, a pair of host and port."""
 
     daemon_threads = True
     block_on_close = False
@@ -58,7 +58,7 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
         self.set_app(make_wsgi_app(registry))
 
     def server_bind(self) -> None:
-        """As WSGIServer does, but without asking a name server who this host is."""
+        """Bind as WSGIServer does, but without a DNS query for this host's name."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -67,17 +67,17 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
 
     @property
     def place(self) -> tuple[str, int]:
-        """Host and port where it listens."""
+        """The host and port that the server listens on."""
         host, port, *_ = self.socket.getsockname()
         return host, port
 
     def verify_request(self, request: _Request, client_address: object) -> bool:
-        """Refuse a client when so many are served already."""
+        """Refuse a client if the limit of clients is reached."""
         del request, client_address
         return self._free.acquire(blocking=False)
 
     def process_request_thread(self, request: _Request, client_address: Any) -> None:
-        """Serve one client, and cut the connection off when it takes too long."""
+        """Serve one client, and close its connection at the deadline."""
         timer = threading.Timer(REQUEST_SECONDS, _cut, [request])
         timer.daemon = True
         timer.start()
@@ -88,7 +88,7 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
             self._free.release()
 
     def handle_error(self, request: _Request, client_address: Any) -> None:
-        """A client that left or was cut off is its own business."""
+        """Ignore errors of clients that disconnected or exceeded the deadline."""
 
 
 def _cut(request: _Request) -> None:
@@ -98,9 +98,9 @@ def _cut(request: _Request) -> None:
 
 
 def parsed_address(text: str) -> tuple[str, int]:
-    """``HOST:PORT``, ``[IPV6]:PORT``, or ``PORT`` of the loopback address.
+    """Parse ``HOST:PORT``, ``[IPV6]:PORT``, or ``PORT`` on the loopback address.
 
-    :raise UsageError: it is none of them.
+    :raise UsageError: it has none of these forms.
     """
     host, separator, port = text.rpartition(":")
     if not separator:

@@ -1,4 +1,4 @@
-"""kata-check --network: each NIC of a container, from the guest to the bridge, with a remedy for what is wrong."""
+"""kata-check --network: checks each NIC of a container from the guest to the bridge, and names remedies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def run(call: Call, container: str) -> int:
-    """Print what was found; fails where something is broken."""
+    """Print the findings; fails if a NIC does not work."""
     record, findings = _look(call, container)
     if call.value("--format") == "json":
         write_line(compact([finding._asdict() for finding in findings]))
@@ -48,7 +48,7 @@ def run(call: Call, container: str) -> int:
 
 
 def _look(call: Call, container: str) -> tuple[Record, list[NicFinding]]:
-    """Hold the container for its own description alone; packets are sent and waited for when it is free again."""
+    """Read the guest's state with the container's lock held; packets are sent and awaited after its release."""
     with session_of(call._replace(operands=[container]), "interface", changes=False) as session:
         record = session.record
         view = look_into_guest(session, time.monotonic())

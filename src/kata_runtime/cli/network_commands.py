@@ -9,7 +9,7 @@ from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    # The request module brings json along, which list-ifaces does not need.
+    # The request module imports json, which list-ifaces does not need.
     from collections.abc import Callable, Sequence
 
     from kata_runtime.cli.argument_parser import Call
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class _Answer(NamedTuple):
-    """What a command prints; ``lost`` is called where it cannot be printed, and says what there is then."""
+    """The output of a command; if it cannot be printed, ``lost`` is called and describes the outcome."""
 
     text: str
     lost: Callable[[], str] | None
 
 
 def run(call: Call) -> int:
-    """Do one kata-network command and print its result, one line of JSON; main prints that of a failure."""
+    """Carry out a kata-network command and print its result, one line of JSON; main prints that of a failure."""
     try:
         answer = _COMMANDS[call.command.words[1]](call)
     except OnlyPlannedError as planned:
@@ -44,7 +44,7 @@ def run(call: Call) -> int:
 
 
 def _carried_out() -> str:
-    """What there is when the answer of a command is lost that has no exact opposite."""
+    """The outcome of a command that cannot be undone exactly and whose answer was not printed."""
     return "what was asked for is done nevertheless"
 
 
@@ -82,7 +82,7 @@ def _added(call: Call, added: AddedNic, nic: NicRecord) -> _Answer:
 
 
 def _take_out(call: Call, nic: NicRecord) -> str:
-    """Take out the NIC whose place the caller was not told; what became of it."""
+    """Unplug a NIC whose PCI path could not be printed; returns the outcome."""
     from kata_runtime.network.interfaces import delete_interface, find_record
 
     try:
@@ -111,7 +111,7 @@ def _list_interfaces(call: Call) -> _Answer:
 
 
 def _wants_table(call: Call) -> bool:
-    """Whether a list is for people; what that needs is looked for before the work.
+    """Whether a list is to be a table; the package for tables is looked for before the work.
 
     :raise HostError: it is not installed.
     """
@@ -187,7 +187,7 @@ def _delete_port(call: Call) -> _Answer:
 
 
 def _name_to_delete(call: Call) -> str:
-    """What --name or the file says."""
+    """The NIC's name from --name or from the file."""
     given = call.value("--name")
     has_file = len(call.operands) > 1
     if given is None and not has_file:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def compact(value: object) -> str:
-    """One line of JSON without spaces."""
+    """Encode as one line of JSON without spaces."""
     return fast_json.dumps(value)
 
 
@@ -30,7 +30,7 @@ def added_nic(
     pci_address: str,
     port: str = "",
 ) -> str:
-    """What add-iface, or with ``port`` add-port, prints; ``addresses`` as ``172.16.0.3/16``."""
+    """The output of add-iface, or with ``port`` of add-port; ``addresses`` as ``172.16.0.3/16``."""
     answer = _nic(device, name, addresses, mac, mtu)
     if vhost_user_socket:
         answer["vhostUserSocket"] = vhost_user_socket
@@ -49,20 +49,20 @@ def added_nic(
 def remaining_nic(
     *, device: str, name: str, addresses: Iterable[str], mac: str, mtu: int, vhost_user_socket: str
 ) -> str:
-    """What a failed del-iface prints of the NIC that is still there."""
+    """The output of a failed del-iface: the NIC that still exists."""
     answer = _nic(device, name, addresses, mac, mtu)
     answer["linkType"] = "vhost-user" if vhost_user_socket else "tap"
     return compact(answer)
 
 
 def listed_nics(nics: Iterable[tuple[str, str, Sequence[str], int]]) -> str:
-    """What list-ifaces prints of (name, mac, addresses with prefix length, mtu)."""
+    """The output of list-ifaces, from (name, mac, addresses with prefix length, mtu)."""
     listed = [{"name": name, "mac": mac, "ip": list(ip), "mtu": mtu} for name, mac, ip, mtu in nics]
     return compact(listed or None)
 
 
 def listed_routes(routes: Iterable[tuple[str, str, str]]) -> str:
-    """What the route commands print of (dest, gateway, device)."""
+    """The output of the route commands, from (dest, gateway, device)."""
     listed = [{"dest": dest, "gateway": gateway, "device": device} for dest, gateway, device in routes]
     return compact(listed or None)
 

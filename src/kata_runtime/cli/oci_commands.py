@@ -1,4 +1,4 @@
-"""The OCI runtime command line: what engines call (runc(8)), and the same for people."""
+"""The OCI runtime command line that engines call (runc(8)), also usable by hand."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from kata_runtime.oci.container import Container
     from kata_runtime.oci.create import CreateRequest, Surroundings
 
-_EVENTS_SECONDS = 5.0  # as runc's
+_EVENTS_SECONDS = 5.0  # as in runc
 
 
 def run(call: Call) -> int:
-    """Do one command of an engine."""
+    """Carry out a command of an engine."""
     return _COMMANDS[call.command.words[0]](call)
 
 
 def run_bundle(call: Call) -> int:
-    """Create and start a container; without --detach stay, end as it does, and delete it."""
+    """Create and start a container; without --detach wait for its end, delete it, and return its exit status."""
     from kata_runtime.oci.run import run_attached, run_detached
     from kata_runtime.sandbox.identity import new_id
 
@@ -68,7 +68,7 @@ def execute(call: Call, container: Container) -> int:
 
 
 def _create(call: Call) -> int:
-    """Make a container whose process waits for start."""
+    """Create a container whose process waits for start."""
     from kata_runtime.oci.create import create
 
     _refuse_descriptors(call)
@@ -90,7 +90,7 @@ def _request(call: Call, container_id: str) -> CreateRequest:
 
 
 def _start(call: Call) -> int:
-    """Let a created container's program begin."""
+    """Start a created container's program."""
     from kata_runtime.oci import operations
 
     operations.start(root_of(call), _container(call))
@@ -98,7 +98,7 @@ def _start(call: Call) -> int:
 
 
 def _pause(call: Call) -> int:
-    """Stop a container's processes."""
+    """Freeze a container's processes."""
     from kata_runtime.oci import operations
 
     operations.pause(root_of(call), _container(call))
@@ -106,7 +106,7 @@ def _pause(call: Call) -> int:
 
 
 def _resume(call: Call) -> int:
-    """Let them go on."""
+    """Thaw a container's processes."""
     from kata_runtime.oci import operations
 
     operations.resume(root_of(call), _container(call))
@@ -127,7 +127,7 @@ def _update(call: Call) -> int:
 
 
 def _processes(call: Call) -> int:
-    """List a container's processes: for engines, as JSON, those of this host; for people those in its guest."""
+    """List a container's processes: as JSON, for engines, those on this host; as a table those in its guest."""
     from kata_runtime.oci import operations
 
     container = _container(call)
@@ -144,7 +144,7 @@ def _processes(call: Call) -> int:
 
 
 def _events(call: Call) -> int:
-    """Print what a container uses: once, or a line of JSON for each event until it ends."""
+    """Print a container's statistics once, or a line of JSON for each event until it ends."""
     from kata_runtime.oci import operations
     from kata_runtime.oci.event_stream import events
     from kata_runtime.oci.statistics import statistics
@@ -166,9 +166,9 @@ def _line(event: dict[str, object]) -> str:
 
 
 def _interval(given: str | None) -> float:
-    """Seconds, with or without the unit that runc wants.
+    """Parse seconds, with or without the unit that runc requires.
 
-    :raise UsageError: it is no number of them.
+    :raise UsageError: it is not a number of seconds.
     """
     if given is None:
         return _EVENTS_SECONDS
@@ -179,7 +179,7 @@ def _interval(given: str | None) -> float:
 
 
 def _features(call: Call) -> int:
-    """Print what this runtime can do."""
+    """Print the features document."""
     del call
     from kata_runtime.oci.features import FEATURES
 
@@ -188,7 +188,7 @@ def _features(call: Call) -> int:
 
 
 def _spec(call: Call) -> int:
-    """Write a config.json to begin with."""
+    """Write the default config.json."""
     from kata_runtime.oci.features import write_spec
 
     write_spec(_absolute(call.value("--bundle") or "."))
@@ -211,7 +211,7 @@ def _surroundings(call: Call) -> Surroundings:
     from kata_runtime.oci.create import Surroundings
     from kata_runtime.sandbox.config import load_config
 
-    # Standard error is the container's: what is no error goes to the log alone.
+    # Standard error belongs to the container: messages that are no errors are only logged.
     return Surroundings(root_of(call), lambda: load_config(config_path_of(call), _note), _note)
 
 
@@ -227,7 +227,7 @@ def _refuse_descriptors(call: Call) -> None:
 
 
 def _absolute(path: str | None) -> str:
-    """Paths are the caller's; a shim's working directory is another."""
+    """Make a path absolute, since the shim has another working directory."""
     return os.path.abspath(path) if path else ""
 
 

@@ -40,7 +40,7 @@ def add_port(call: Call) -> tuple[AddedNic, NicRecord]:
 
 
 def list_ports(call: Call) -> list[dict[str, object]]:
-    """The container's ports, as they are printed."""
+    """The container's ports, in the form that is printed."""
     from kata_runtime.network.ports import port_changes
 
     with session_of(call, "interface", changes=False) as session:

@@ -1,4 +1,4 @@
-"""How far long work is, for a person at a terminal."""
+"""A progress line on standard error for long operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STEP_SECONDS = 0.2
 
 
 class Meter:
-    """One line on standard error that is rewritten in place; nothing in a pipe, nothing for work of a second."""
+    """A line that is rewritten in place; not shown without a terminal, nor for operations of less than a second."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -31,7 +31,7 @@ class Meter:
             self._write(f"\r{' ' * self._width}\r")
 
     def show(self, done: int, total: int) -> None:
-        """Tell that ``done`` of ``total`` are done."""
+        """Show that ``done`` of ``total`` are done."""
         now = time.monotonic()
         elapsed = now - self._started
         if elapsed < _QUIET_SECONDS or now - self._shown_at < _STEP_SECONDS or not done or not os.isatty(2):

@@ -1,4 +1,4 @@
-"""Trees and tables for people, drawn by Rich: colour only on a terminal, and nothing in it that could command one.
+"""Trees and tables rendered by Rich, with colour only on a terminal, and with control characters escaped.
 
 Import it after ``optional_packages.require(RICH)``.
 """
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-# In a file or a pipe no line is cut or wrapped.
+# Without a terminal no line is cut or wrapped.
 _UNLIMITED = 10_000
 
 
 def is_terminal() -> bool:
-    """Whether standard output is a terminal that can do more than print lines."""
+    """Whether standard output is a terminal that supports control sequences."""
     return os.isatty(1) and os.environ.get("TERM", "dumb") not in ("", "dumb")
 
 
@@ -48,12 +48,12 @@ def rendered(what: RenderableType) -> str:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text that Rich prints as it is: no markup, and what could break the line or command a terminal is escaped."""
+    """Text without markup, in which line breaks and control characters are escaped."""
     return Text(one_line(text), style=style)
 
 
 def joined(*parts: tuple[str, str]) -> Text:
-    """One line of pairs of text and style."""
+    """One line from pairs of text and style."""
     return Text.assemble(*((one_line(text), style) for text, style in parts))
 
 

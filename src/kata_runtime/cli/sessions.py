@@ -1,4 +1,4 @@
-"""How a command gets hold of the sandbox it is about."""
+"""Opens the session of the sandbox that a command is about."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def session_of(call: Call, subject: str, *, changes: bool = True) -> AbstractContextManager[Session]:
-    """The locked sandbox of the call's first operand, recovered for a command about ``subject``.
+    """Lock the sandbox of the call's first operand, and recover it for a command about ``subject``.
 
-    :raise ContainerError: unknown, ambiguous or not running. :raise DeadlineError: others held it too long.
+    :raise ContainerError: unknown, ambiguous or not running. :raise DeadlineError: others held its lock too long.
     """
     from kata_runtime.sandbox.session import open_session
 
@@ -38,7 +38,7 @@ def session_of(call: Call, subject: str, *, changes: bool = True) -> AbstractCon
 
 @contextmanager
 def _counted(call: Call, opened: AbstractContextManager[Session]) -> Iterator[Session]:
-    """Count the command, from when it holds the sandbox, for whoever monitors it."""
+    """Count the command for metrics, from when it has the sandbox's lock."""
     from kata_runtime.sandbox.operation_counters import counted
     from kata_runtime.sandbox.paths import SandboxPaths
 
@@ -48,7 +48,7 @@ def _counted(call: Call, opened: AbstractContextManager[Session]) -> Iterator[Se
 
 
 def lock_wait_of(call: Call) -> LockWait:
-    """How long the call waits for locks; a longer wait is told on standard error."""
+    """How long the call waits for locks; waits of more than a second are reported on standard error."""
     from kata_runtime.sandbox.lock import DEFAULT_SECONDS, LockWait
 
     given = call.settings.get("--lock-timeout")

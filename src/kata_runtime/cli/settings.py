@@ -1,4 +1,4 @@
-"""What the global options of a call, its environment and the defaults add up to."""
+"""Settings that follow from a call's global options, the environment and the defaults."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DEFAULT_ROOT = "/run/kata-runtime"
 
 
 def root_of(call: Call) -> str:
-    """The directory of the sandboxes' state: absolute and without links, since names and users are derived from it."""
+    """The root directory of sandboxes: absolute and without links, since names and users are derived from it."""
     return os.path.realpath(call.settings.get("--root", DEFAULT_ROOT))
 
 
 def config_path_of(call: Call) -> str | None:
-    """The configuration file that was asked for; None leaves the choice to the default."""
+    """The configuration file of the options or environment; None for the default."""
     return call.settings.get("--kata-config") or os.environ.get("KATA_CONF_FILE") or None

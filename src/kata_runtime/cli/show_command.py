@@ -1,4 +1,4 @@
-"""kata-network show: everything that a container's network is made of, from its guest to the host's bridges."""
+"""kata-network show: the topology of a container's network, from its guest to the host's bridges."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from kata_runtime.network.topology import GuestView, Topology
     from kata_runtime.sandbox.record import Record
 
-_INTERVAL = 1.0  # seconds between the two looks that rates are taken from
+_INTERVAL = 1.0  # seconds between the two snapshots from which rates are computed
 
 
 def run(call: Call) -> int:
     """Print the tree, the JSON document, the graph or its picture."""
     fmt = call.value("--format") or "text"
     if fmt == "text":
-        # Before the work: what is missing is told at once.
+        # Checked first, so that a missing package is reported at once.
         from kata_runtime.optional_packages import RICH, require
 
         require(RICH)
@@ -55,11 +55,11 @@ def run(call: Call) -> int:
 
 
 def _gather(call: Call, interval: float) -> Sequence[Topology]:
-    """Look at each container twice, with nothing locked in between, so that counters become rates."""
+    """Take two snapshots of each container to compute rates; no lock is held in between."""
     first = _look(call)
     if not interval or not first:
         return [topology(record, view) for record, view in first.values()]
-    # A signal ends the wait.
+    # A signal interrupts the wait.
     select.select([], [], [], interval)
     second = _look(call)
     return [
@@ -68,7 +68,7 @@ def _gather(call: Call, interval: float) -> Sequence[Topology]:
 
 
 def _look(call: Call) -> dict[str, tuple[Record, GuestView]]:
-    """What each container's guest tells; of all containers, without those that do not run."""
+    """Snapshots of the containers' guests; if no container is named, of all that are running."""
     if call.operands:
         with session_of(call, "interface", changes=False) as session:
             return {session.container_id: (session.record, look_into_guest(session, time.monotonic()))}
@@ -79,7 +79,7 @@ def _look(call: Call) -> dict[str, tuple[Record, GuestView]]:
             with session_of(call._replace(operands=[name]), "interface", changes=False) as session:
                 found[name] = (session.record, look_into_guest(session, time.monotonic()))
         except ContainerError:
-            continue  # it does not run
+            continue  # it is not running
         except KataError as error:
             notify(f"container {name} is left out: {error}")
     return found

@@ -1,4 +1,4 @@
-"""A result that is gathered first and written when nothing is locked any more."""
+"""A buffer for a result, which is written to standard output after locks are released."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from typing import BinaryIO, Self
 
-# 20,000 rules take 1.5 MB as text.
+# Of that much text, 20,000 rules take 1.5 MB.
 _MEMORY_BYTES = 4 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 
 
 class Spool:
-    """Text in memory, and from ``_MEMORY_BYTES`` on in a file without a name, which ends with the process."""
+    """Text in memory, and above ``_MEMORY_BYTES`` in an unnamed temporary file."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -31,7 +31,7 @@ class Spool:
             self._end.close()
 
     def add(self, text: str) -> None:
-        """Keep more text.
+        """Append text.
 
         :raise HostError: there is no room for it.
         """
@@ -40,7 +40,7 @@ class Spool:
             self._move_to_file()
 
     def write_out(self) -> None:
-        """Write all of it to standard output; raises as streams.write_text."""
+        """Write everything to standard output; raises as streams.write_text."""
         if self._file is not None:
             self._file.seek(0)
             while part := self._file.read(_READ_BYTES):
@@ -49,7 +49,7 @@ class Spool:
 
     def _move_to_file(self) -> None:
         from contextlib import ExitStack
-        from tempfile import TemporaryFile  # loads slowly, and few results are so large
+        from tempfile import TemporaryFile  # imported here: it loads slowly, and few results are so large
 
         try:
             if self._file is None:

@@ -1,4 +1,4 @@
-"""Standard input, output and error of a command, and the file that it is given."""
+"""Reading input files and standard input, and writing to standard output and error."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from kata_runtime.errors import HostError, InputError
 
 DEFAULT_LIMIT = 16 * 1024 * 1024  # bytes
 _CHUNK = 256 * 1024
-# What poll(2) lets a pipe take without blocking (PIPE_BUF).
+# A pipe that poll(2) reports as writable takes so much without blocking (PIPE_BUF).
 _NOTE_BYTES = 4096
 
 
 class OutputClosedError(Exception):
-    """Nobody reads standard output any more."""
+    """Standard output was closed by its reader."""
 
 
 class AnswerError(Exception):
-    """A command failed for ``reason`` and nevertheless has ``answer`` to print."""
+    """A command failed for ``reason``, but has ``answer`` to print."""
 
     def __init__(self, reason: BaseException, answer: str) -> None:
         super().__init__(str(reason))
@@ -29,7 +29,7 @@ class AnswerError(Exception):
 
 
 class AnswerLostError(Exception):
-    """A command was carried out, and its answer could not be written for ``reason``; ``outcome`` says what there is."""
+    """A command succeeded, but its answer could not be written for ``reason``; ``outcome`` describes the result."""
 
     def __init__(self, reason: BaseException, outcome: str) -> None:
         super().__init__(str(reason))
@@ -38,19 +38,19 @@ class AnswerLostError(Exception):
 
 
 def occupy_standard_descriptors() -> None:
-    """Keep a socket or file opened later from becoming descriptor 0, 1 or 2 that the caller left closed."""
+    """Open placeholders for standard descriptors that the caller closed: no socket or file may get their numbers."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # Opens the lowest free descriptor, and so that reading an input or writing a result from it still fails.
+            # open uses the lowest free number. The mode makes reading input from it, or writing a result to it, fail.
             os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
 
 
 def read_input(path: str, limit: int = DEFAULT_LIMIT) -> bytes:
-    """Everything in a file, or in standard input for ``-``.
+    """Read a whole file, or standard input for ``-``.
 
-    :raise InputError: larger than ``limit`` bytes, or a file that was written to meanwhile: it may have been cut off.
+    :raise InputError: it is larger than ``limit`` bytes, or was changed meanwhile, and so may be incomplete.
     :raise HostError: it cannot be read.
     """
     name = "standard input" if path == "-" else path
@@ -81,16 +81,16 @@ def read_input(path: str, limit: int = DEFAULT_LIMIT) -> bytes:
 
 
 def write_text(text: str) -> None:
-    """Write to standard output, all of it and at once; never while a lock is held, as the reader may be stopped.
+    """Write everything to standard output. Never call it with a lock held, since it blocks on the reader.
 
-    :raise OutputClosedError: nobody reads it.
+    :raise OutputClosedError: the reader has closed it.
     :raise HostError: it cannot be written.
     """
     write_bytes(encoded(text))
 
 
 def encoded(text: str) -> bytes:
-    """The text as bytes; what is no character is escaped."""
+    """The text as UTF-8; lone surrogates are escaped."""
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -112,7 +112,7 @@ def write_line(text: str) -> None:
 
 
 def notify(message: str) -> None:
-    """Write one line for people to standard error, after the work: it waits for who reads there."""
+    """Write a message to standard error, after the work, as it blocks on the reader."""
     try:
         os.write(2, _line(message))
     except OSError:
@@ -120,13 +120,13 @@ def notify(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Write one line for people to standard error, during the work, if it takes the line now."""
+    """Write a message to standard error during the work, as far as that is possible without blocking."""
     write_note(_line(message))
 
 
 def write_note(data: bytes) -> None:
-    """Write to standard error what it takes now, and drop the rest: locks may be held, and its reader be stopped."""
-    # In a background process a terminal may stop who writes to it (stty tostop), unless the signal is blocked.
+    """Write what standard error takes without blocking and drop the rest, since locks may be held."""
+    # A terminal can stop background processes that write to it (stty tostop), unless SIGTTOU is blocked.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
     try:
         _write_now(memoryview(data))
@@ -138,8 +138,8 @@ def write_note(data: bytes) -> None:
 
 def _write_now(data: memoryview) -> None:
     if stat.S_ISCHR(os.fstat(2).st_mode):
-        # A terminal that has room for a byte blocks for a line. O_NONBLOCK on the descriptor itself would hold for
-        # all who share it, such as the shell.
+        # A terminal with room for one byte can block on a line. O_NONBLOCK on the descriptor itself would affect
+        # all processes that share it, such as the shell.
         descriptor = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             os.write(descriptor, data)
@@ -157,7 +157,7 @@ def _line(message: str) -> bytes:
 
 
 def one_line(text: str) -> str:
-    """The text with everything escaped that could break the line or command a terminal."""
+    """The text with line breaks and control characters escaped."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text.rstrip("\n"))

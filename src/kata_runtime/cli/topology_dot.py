@@ -1,4 +1,4 @@
-"""What kata-network show prints with --format dot, and as a picture with --format svg, which Graphviz draws."""
+"""The output of kata-network show with --format dot, and with --format svg, which Graphviz renders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NIC, _BRIDGE, _BROKEN, _PORT = "#d9ecff", "#e2f5e1", "#ffd9d6", "#ffffff"
 
 
 def dot(containers: Sequence[Topology]) -> str:
-    """The containers and what they are connected to as a graph in Graphviz's language, DOT."""
+    """The containers and the host devices that they are connected to as a graph in DOT, Graphviz's language."""
     graph = _Graph()
     for number, shown in enumerate(containers):
         graph.add_container(number, shown)
@@ -36,7 +36,7 @@ def dot(containers: Sequence[Topology]) -> str:
 
 
 def svg(source: str) -> str:
-    """The picture of a graph, drawn by dot(1).
+    """Render a graph as SVG by dot(1).
 
     :raise HostError: Graphviz is not installed, or fails.
     """
@@ -133,7 +133,7 @@ class _Graph:
         pair = (min(one, other), max(one, other))
         if pair not in self._edges:
             self._edges.add(pair)
-            # Ports that lead elsewhere stand to the right of their bridge.
+            # Ports to other networks are drawn to the right of their bridge.
             self.lines.append(f"{other} -> {one};" if reverse else f"{one} -> {other};")
 
 
@@ -154,6 +154,6 @@ def _speed(rate: float) -> str:
 
 
 def _quoted(*lines: str) -> str:
-    r"""A string of the language; ``\n`` between lines. What a guest put into one is nothing but text."""
+    r"""A quoted string of DOT, with ``\n`` between lines; untrusted text is escaped."""
     escaped = (one_line(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines)
     return '"' + "\\n".join(escaped) + '"'

@@ -1,4 +1,4 @@
-"""What kata-network show prints with --format json; the keys are explained in docs/monitoring.md."""
+"""The output of kata-network show with --format json; docs/monitoring.md explains the keys."""
 
 from __future__ import annotations
 

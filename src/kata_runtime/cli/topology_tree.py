@@ -1,4 +1,4 @@
-"""What kata-network show prints for people: a tree. Import it after ``optional_packages.require(RICH)``."""
+"""The output of kata-network show as text: a tree. Import it after ``optional_packages.require(RICH)``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 _NAME, _DIM, _GOOD, _BAD, _VALUE = "bold cyan", "dim", "green", "bold red", ""
 _SEPARATOR = (" · ", _DIM)
-# Of an interface's kind as the kernel calls it.
+# Names of interface kinds, by the kernel's name.
 _KINDS = {"tun": "TAP", "": "device"}
 _PORTS = 8
 
 
 def drawn(containers: Sequence[Topology]) -> str:
-    """The trees of some containers."""
+    """Render the trees of containers."""
     if not containers:
         return "no container runs\n"
     return rendered(Group(*map(_container, containers)))
