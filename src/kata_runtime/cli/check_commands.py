@@ -112,7 +112,7 @@ def _python() -> Finding:
     hidden = next((path for path in (program, *program.parents) if not path.stat().st_mode & stat.S_IXOTH), None)
     if fits and hidden is not None:
         # The output log of each sandbox is a Python program that runs as the sandbox's unprivileged user.
-        remedy = f"other users may not execute what lies in {hidden}: chmod o+x, or use the distribution's Python"
+        remedy = f"other users may not execute files in {hidden}: chmod o+x, or use the distribution's Python"
         return Finding("python", Verdict.FAIL, str(program), remedy)
     return Finding("python", Verdict.OK if fits else Verdict.FAIL, platform.python_version(), remedy)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # From QEMU's device_add until the guest's interface appears; 60 ms are usual, also without KVM.
 _ARRIVAL_SECONDS = 20.0
 # Each answer about a NIC is a few KB and takes milliseconds. With the lock held and the NIC half-plugged, a QEMU that
-# stands still is not waited for as long as for the answer to 200,000 rules.
+# has stopped is not waited for as long as for the answer to 200,000 rules.
 _ANSWER_SECONDS = 10.0
 
 

@@ -138,7 +138,7 @@ def _choose(record: Record, identity: str, holdings: Holdings, *, taps: bool) ->
         if kind is None:
             chosen.refused.append(_refusal(link, "it is no Ethernet interface"))
         elif lower is not None and link.kind != "veth" and lower.is_up:
-            chosen.refused.append(_refusal(link, f"it stands on {lower.name!a}, whose packets go to the VM"))
+            chosen.refused.append(_refusal(link, f"its lower interface is {lower.name!a}, whose packets go to the VM"))
         elif kind != EndpointKind.TAP or taps:
             chosen.links.append((link, kind))
     return chosen

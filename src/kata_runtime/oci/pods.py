@@ -35,7 +35,7 @@ class Known(NamedTuple):
         """The pid in the guest of the process whose shim is ``pid``. :raise InputError: ``pid`` is no shim."""
         container = self.with_shim(pid)
         if container is None:
-            raise InputError(f"process {pid} stands for no container of kata-runtime", field="linux.namespaces")
+            raise InputError(f"process {pid} is not the shim of a container of kata-runtime", field="linux.namespaces")
         return container.guest_pid
 
 

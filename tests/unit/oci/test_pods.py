@@ -105,7 +105,7 @@ def test_guest_pid_of_a_shim() -> None:
     assert _KNOWN.guest_pid(_ME) == 77
     with pytest.raises(InputError) as raised:
         _KNOWN.guest_pid(1)
-    assert str(raised.value) == "process 1 stands for no container of kata-runtime"
+    assert str(raised.value) == "process 1 is not the shim of a container of kata-runtime"
 
 
 def test_records(tmp_path: Path) -> None:
