@@ -1,9 +1,9 @@
-"""The language between the host and the guest's agent, spoken over virtio-serial ports.
+"""The protocol between the host and the guest's agent on virtio-serial ports.
 
-A port is a stream of bytes on which either side can die in the middle of anything, so frames are
-delimited, not counted: SLIP (RFC 1055) keeps END out of every frame, and whoever connects starts with
-an OPENING that spoils what a predecessor left half-sent. A frame is ``kind:u8 request:u32 payload``, in network
-byte order. A client first sends HELLO with a nonce and drops all it reads until that nonce comes back.
+A port is a byte stream on which either side can end in the middle of a frame, so frames are delimited and have no
+length field: SLIP (RFC 1055) keeps END out of every frame, and a client starts with an OPENING that invalidates a
+partial frame of its predecessor. A frame is ``kind:u8 request:u32 payload``, in network byte order. A client first
+sends HELLO with a nonce and discards everything that it reads until that nonce is returned.
 
 This module runs on both sides; it imports nothing but the standard library and raises ``FrameError`` only.
 """
@@ -43,13 +43,13 @@ UNSUBSCRIBE = 7  # -> DONE
 SYSCTL = 8  # name [NUL value] -> DONE with the value read
 SHUTDOWN = 9  # -> DONE, then the guest powers off
 READ = 10  # name of a file in /proc/net -> DATA*, DONE
-RENEW = 11  # seed, time of day, host name -> DONE; makes a guest from a template one of its own
+RENEW = 11  # seed, time of day, host name -> DONE; the identity of a guest that was restored from a template
 OPTIONS = 12  # number:u32 of a socket option, (size:u32 length:u16 argument)* -> DATA*, ``size`` bytes of each, DONE
 EXEC = 16  # JSON {"argv": [...]} -> STARTED | DONE(errno)
 STARTED = 17  # pid:u32
 STDIN = 18  # bytes; empty: end of file
 STDIN_TAKEN = 19  # count:u32 of bytes the process has taken
-STDOUT = 20  # bytes; empty: end of file; from the host: nobody reads it any more
+STDOUT = 20  # bytes; empty: end of file; from the host: the output has no reader any more
 STDERR = 21  # the same
 SIGNAL = 22  # number:u8
 EXIT = 23  # wait status as os.waitstatus_to_exitcode gives it, i32
@@ -59,15 +59,15 @@ RESIZE = 26  # rows:u16 columns:u16
 
 # How the messages of NETLINK travel, or are sent: bits of its ``how``.
 DEFLATED = 1  # size:u32, then compressed (RFC 1950): the guest gets bytes in pages of 4 KiB, each at a price
-ONE_BY_ONE = 2  # each is a dump, and goes to the kernel when the one before has ended
+ONE_BY_ONE = 2  # each is a dump, and is sent to the kernel when the previous one has ended
 
 # How many bytes of standard input may be under way: small enough that a process that does not read
 # costs the agent nothing, large enough to keep the port busy.
 STDIN_WINDOW_BYTES = 64 * 1024
 
 _END = b"\xc0"
-# What whoever connects sends first: an escape that escapes nothing, before the END. It closes what a predecessor
-# left half-sent and spoils it; cut off by a mere END, half a block of netlink messages would pass for a whole one.
+# The first bytes of a client: an invalid escape before END. It ends a predecessor's partial frame and makes it invalid;
+# ended by END alone, half a block of netlink messages could pass for a whole one.
 OPENING = b"\xdb\xc0"
 _SPOILT = 0xDB
 _ESC = b"\xdb"
@@ -121,7 +121,7 @@ class Decoder:
         self._skips = False
 
     def reset(self) -> None:
-        """Forget a half-received frame."""
+        """Discard a partial frame."""
         self._pending.clear()
         self._escapes = 0
         self._skips = False

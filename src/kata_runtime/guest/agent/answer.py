@@ -1,4 +1,4 @@
-"""The answer that is under way on a port: sent piece by piece as the host takes it, so that nothing ever blocks."""
+"""The current answer on a port, sent in pieces as the host reads them, without blocking."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Answer:
-    """DATA for each piece that ``steps`` yields, then DONE; ``resume`` is called when the kernel's part is there."""
+    """DATA for each piece that ``steps`` yields, then DONE; ``resume`` is called when the kernel's answer arrives."""
 
     def __init__(
         self, port: Port, loop: Loop, request: int, steps: Generator[Step, None, None], resume: Callable[[], None]
@@ -34,7 +34,7 @@ class Answer:
 
     def advance(self) -> bool:
         """Send one piece, or DONE; False when there is none before ``resume`` is called."""
-        # The socket can be closed in what follows, which epoll would not tell us.
+        # The socket can be closed below, which epoll would not report.
         self._unwatch()
         try:
             step = next(self._steps)
@@ -50,7 +50,7 @@ class Answer:
         return True
 
     def abandon(self) -> None:
-        """Drop the rest: nobody wants it any more."""
+        """Discard the rest: its client is gone."""
         self._unwatch()
         self._steps.close()
 

@@ -1,4 +1,4 @@
-"""Reaps every process that is a child of the agent, or becomes one, and tells how it ended."""
+"""Reaps all child processes of the agent, including adopted orphans, and reports their exit status."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ class Children:
 
 
 def _ignore(number: int, frame: object) -> None:
-    # The wake-up descriptor tells the loop.
+    # The loop is notified by the wake-up descriptor.
     del number, frame
 
 
 def _become_subreaper() -> bool:
-    import ctypes  # 0.1 s and a megabyte that a guest without containers does not spend
+    import ctypes  # takes 0.1 s and a megabyte, and only guests with containers need it
 
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):

@@ -79,7 +79,7 @@ class Process:
         return self._streams
 
     def finish(self, status: int) -> None:
-        """Tell the host how the process ended."""
+        """Send the exit status to the host."""
         self._streams.finish(status)
 
     def signal(self, number: int) -> None:

@@ -28,7 +28,7 @@ _SIZE_MAX = 0xFFFF
 
 
 class Wanted(NamedTuple):
-    """What CREATE (with a bundle) or CONTAINER_EXEC (with a process) asks for."""
+    """A decoded CREATE (with a bundle) or CONTAINER_EXEC request (with a process)."""
 
     container_id: str
     bundle: str
@@ -88,7 +88,7 @@ class Crun:
         return path
 
     def end_leftovers(self) -> None:
-        """End the containers of an agent that is no more: nobody can learn their status."""
+        """End the containers of a previous agent, as their exit status cannot be reported any more."""
         for name in os.listdir(STATE_DIRECTORY) if os.path.isdir(STATE_DIRECTORY) else ():
             nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             spawn(["crun", "delete", "--force", "--", name], [nowhere, nowhere, nowhere])
@@ -162,7 +162,7 @@ class Container:
             self._clean()
 
     def _adopt(self) -> None:
-        """Serve the process that crun left to us."""
+        """Adopt the process that crun created, and relay its streams."""
         with open(f"{self._scratch}/pid") as file:
             self._pid = int(file.read(32))
         self._crun.children.adopt(self._pid, self._reaped)
@@ -200,7 +200,7 @@ class Container:
             self._owner.ended(self, status)
 
     def _kill(self) -> None:
-        """End the process that crun left to us, and all of its container."""
+        """Kill the process that crun created, and all others of its container."""
         if self._pid and self._status is None:
             os.kill(self._pid, signal.SIGKILL)
         if self._cgroup:
@@ -215,7 +215,7 @@ class Container:
         self._owner.failed(self, number, text)
 
     def _reason(self) -> str:
-        """The last line that crun complained with: in its log, or before it had opened that, on its standard error."""
+        """The last line of crun's errors: in its log, or, before that was open, on standard error."""
         try:
             with open(f"{self._scratch}/log", "rb") as file:
                 text = file.read(_COMPLAINT_BYTES)
@@ -254,7 +254,7 @@ class Container:
             self._terminal.resize(rows, columns)
 
     def finish(self, status: int) -> None:
-        """Tell the host how the process ended."""
+        """Send the exit status to the host."""
         if self._streams is not None:
             self._streams.finish(status)
         self._close_terminal()

@@ -38,9 +38,9 @@ _SYSCTL_NAME = re.compile(rb"(?:[A-Za-z0-9_-][A-Za-z0-9_.:-]*/)*[A-Za-z0-9_-][A-
 
 
 class Control:
-    """Serves one client after another, and its requests in turn; a HELLO forgets all that its predecessor wanted.
+    """Serves one client after another, and its requests in order; a HELLO discards the requests of its predecessor.
 
-    A client that does not read its answer holds up its own requests only: the answer goes on when the port has room.
+    A client that does not read its answer delays only its own requests: the answer continues when the port has room.
     """
 
     def __init__(self, port: Port, loop: Loop, relay: Relay) -> None:
@@ -62,13 +62,13 @@ class Control:
             wire.OPTIONS: self._options,
             wire.SHUTDOWN: self._shutdown,
         }
-        # Whoever still waits for an agent that was here before learns that it is gone.
+        # Notifies clients that still wait for a previous agent.
         port.greet(0, b"")
         loop.watch(port.fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET, self._ready)
 
     def _ready(self) -> None:
         self._port.flush()
-        # That a host left does not matter here: the next one's HELLO forgets all that it wanted.
+        # A disconnected host needs no action here: the next one's HELLO discards its requests.
         frames, _ = self._port.receive()
         for raw in frames:
             try:

@@ -46,7 +46,7 @@ class ExecPort:
         self._watch()
 
     def _check_presence(self) -> None:
-        """Hang up when the host is still gone: the news of its predecessor's end can reach us late."""
+        """Hang up if the host is still disconnected: the notification of a previous host's end can be late."""
         if not self._port.is_connected():
             self._port.drop()
             self._hang_up()
@@ -95,13 +95,13 @@ class ExecPort:
             self._watch()
 
     def failed(self, job: Job, number: int, text: str) -> None:
-        """Tell the host why ``job`` never started."""
+        """Report to the host why ``job`` could not be started."""
         if job is self._job:
             self._job = None
             self._done(self._request, number, text)
 
     def ended(self, job: Job, status: int) -> None:
-        """Tell the host how ``job`` ended; one that was hung up interests nobody."""
+        """Report the end of ``job`` to the host, unless the host has disconnected."""
         if job is self._job:
             self._unwatch()
             self._job = None

@@ -32,8 +32,8 @@ class Port:
     def receive(self) -> tuple[list[bytes], bool]:
         """All raw frames that have arrived, and whether no host is connected (a read of 0 bytes).
 
-        That news travels by another queue and a kernel thread (control_work_handler), so that it can be late:
-        a new host's frames arrive while its predecessor's end is still to be announced.
+        Disconnection is reported by another queue and a kernel thread (control_work_handler), and so can be late:
+        a new host's frames can arrive before the end of the previous one is reported.
         """
         frames: list[bytes] = []
         while True:
@@ -95,7 +95,7 @@ class Port:
                 self._outgoing[0] = head[written:]
 
     def drop(self) -> None:
-        """Forget what is queued for a host that is gone, and what it left half-sent."""
+        """Discard the output that is queued for a disconnected host, and its partial frame."""
         self._outgoing.clear()
         self.backlog = 0
         self._decoder.reset()

@@ -1,4 +1,4 @@
-"""What an exec port and the process that it serves know of each other."""
+"""The interfaces between an exec port and the process that it serves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hands netlink bytes to the guest's kernel and its answers back; knows headers, not meanings."""
+"""Relays netlink messages to the guest's kernel and its answers back; parses only their headers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Step = memoryview | Awaited
 
 
 def open_socket(family: int, allowed: frozenset[int] = FAMILIES) -> socket.socket:
-    """A netlink socket that reports errors with the kernel's own sentence (NETLINK_EXT_ACK).
+    """Open a netlink socket with extended error messages of the kernel (NETLINK_EXT_ACK).
 
     :raise OSError: when the kernel lacks the family, or it is none of ``allowed``.
     """

@@ -59,7 +59,7 @@ class Streams:
             self.close_stdin()
 
     def close_stdin(self) -> None:
-        """Let the process see the end of its input."""
+        """Close the process's standard input."""
         if self.stdin >= 0:
             os.close(self.stdin)
             self.stdin = -1
@@ -125,7 +125,7 @@ class Streams:
 
 
 def _read(fd: int) -> bytes | None:
-    """What is there; nothing at the end, None before something comes."""
+    """The available bytes; empty at the end, None if there are none yet."""
     try:
         return os.read(fd, _READ_BYTES)
     except BlockingIOError:

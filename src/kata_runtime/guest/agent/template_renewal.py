@@ -1,4 +1,4 @@
-"""What makes a guest one of its own: guests that were loaded from one template are equal up to here."""
+"""Renews the identity of a guest: guests that are restored from one template are identical before."""
 
 from __future__ import annotations
 
