@@ -28,6 +28,9 @@ KERNEL_PARAMETERS = (
     "audit=0", "lsm=", "cryptomgr.notests", "i8042.noaux", "i8042.nokbd", "8250.nr_uarts=1",
 )  # fmt: skip
 
+# Run by the guest's init beside the agent, and before a template is taken of the guest.
+MODULES_SCRIPT = "/etc/init.d/modules"
+
 KERNEL_NAME = "vmlinuz"
 INITRD_NAME = "initrd.img"
 DESCRIPTION_NAME = "image.json"

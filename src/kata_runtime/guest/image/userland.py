@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from kata_runtime.errors import HostError
-from kata_runtime.guest.image import elf
+from kata_runtime.guest.image import MODULES_SCRIPT, elf
 from kata_runtime.guest.image.archive import Node, console_device, directory, regular_file, symbolic_link
 from kata_runtime.guest.image.packages import run_program
 
@@ -36,10 +36,10 @@ cd /mnt
 mount --move . /
 exec chroot . /usr/sbin/init
 """
-_INITTAB = """\
+_INITTAB = f"""\
 ::sysinit:/etc/init.d/start
 ::respawn:/usr/sbin/kata-agent
-::once:/etc/init.d/later
+::once:{MODULES_SCRIPT}
 ::shutdown:/usr/bin/sync
 """
 # Only what the agent needs comes before it; all else is done beside it.
@@ -57,11 +57,11 @@ mount -t tmpfs -o mode=1777,nosuid,nodev tmp /tmp
 ip link set lo up
 echo kata >/proc/sys/kernel/hostname
 """
-_LATER = """\
+_MODULES = """\
 #!/bin/sh
 # Connection tracking sees packets only where something asks for it: a firewall rule, or this parameter.
 modprobe nf_conntrack enable_hooks=1
-exec modprobe -a virtio_net ip_vs nf_conntrack_netlink
+exec modprobe -a virtio_net ip_vs nf_conntrack_netlink virtiofs
 """
 # Comes before crun until that has once succeeded: a guest without containers pays nothing for it.
 _CONTAINERS = """\
@@ -94,7 +94,7 @@ def system_nodes() -> dict[str, Node]:
     scripts = {
         "init": _INIT,
         "etc/init.d/start": _START,
-        "etc/init.d/later": _LATER,
+        MODULES_SCRIPT.removeprefix("/"): _MODULES,
         "etc/init.d/containers": _CONTAINERS,
         "usr/sbin/kata-agent": _AGENT,
     }
