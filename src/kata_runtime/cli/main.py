@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import EMFILE, ENFILE
 
 from kata_runtime import __version__
 from kata_runtime import fast_signal as signal
@@ -143,6 +144,10 @@ def _report(exc: BaseException, outcome: str) -> int:
         return 1
     if isinstance(exc, MemoryError):
         notify("this command has too little memory; raise its limit (ulimit -v, memory.max) or free some")
+        return 1
+    if isinstance(exc, OSError) and exc.errno in (EMFILE, ENFILE):
+        # Also an import needs a descriptor, wherever it happens.
+        notify("this command may open too few files; raise its limit (ulimit -n) or the host's (fs.file-max)")
         return 1
     advice = "run it again with --debug --log FILE and report what FILE holds"
     notify(f"internal error: {type(exc).__name__}: {exc}; {advice}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -38,8 +39,12 @@ def test_killed(runtime: Runtime, namespace: Namespace, unique: Callable[[str], 
             pid = load_record(str(sandbox.directory)).pid
             given = _given(sandbox, name)
             moment = MOMENTS[len(ended) % 2]
+            machine = os.pidfd_open(pid)
             done = run_traced(_argv(sandbox, name), given, at=at, moment=moment, victim=pid, seconds=_BOUND_SECONDS)
             where = (at, moment, calls[at], done)
+            # A killed QEMU counts as running until all of its threads have ended.
+            assert select.select([machine], [], [], _BOUND_SECONDS)[0], where
+            os.close(machine)
             lines = done.stderr.splitlines()
             assert (done.hung, done.status, len(lines)) in ((False, 0, 0), (False, 1, 1)), where
             assert all(line.startswith("kata-runtime: ") and "internal error" not in line for line in lines), where
