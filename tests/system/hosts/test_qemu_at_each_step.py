@@ -80,15 +80,15 @@ def _outcome(done: Completed) -> tuple[int, str, str]:
 _STOPPING = """
 import os, signal, sys
 pid, wanted = int(sys.argv.pop(1)), sys.argv.pop(1)
-from kata_runtime.guest import answer_limits, channel, host_port
+from kata_runtime.guest import answer_limits, host_port
 from kata_runtime.network import guest_nic
+from kata_runtime.sandbox import session
 from kata_runtime.vmm import monitor
 
 monitor.COMMAND_SECONDS = guest_nic._ANSWER_SECONDS = guest_nic._ARRIVAL_SECONDS = 2.0
 monitor.Monitor.execute.__defaults__ = (None, 2.0)
 monitor.Monitor.connect.__func__.__defaults__ = (2.0,)
-short = answer_limits.Limits(connect_seconds=2.0, request_seconds=2.0)
-channel.AgentChannel.__init__.__defaults__ = (short,)
+session.DEFAULT = answer_limits.Limits(connect_seconds=2.0, request_seconds=2.0)
 sent = 0
 
 def stopping(function, position):
