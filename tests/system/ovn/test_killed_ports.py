@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from tests.system.ovn.conftest import Side
 
 STEPS = """
-from kata_runtime.network.ports.ovsdb import Database, _Settled
+from kata_runtime.network.ports.ovsdb import Database, _InterfaceReady
 from kata_runtime.sandbox.session import Session
 from kata_runtime.vmm.monitor import Monitor
 step(Session, "save")
 step(Database, "_commit")
-step(_Settled, "wait")
+step(_InterfaceReady, "wait")
 step(Monitor, "_execute")
 """
 _ENOUGH = 20
