@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _MODULE_LINES = 400
 _FUNCTION_LINES = 50
+# The comments that this test forbids.
 _SUPPRESSIONS = re.compile(r"#\s*(type:\s*ignore|noqa|ruff:\s*noqa|mypy:|pragma:)", re.IGNORECASE)
 _OUTSIDE_ADDRESS = re.compile(r"\b[a-z][a-z+]*://[a-z0-9-]+(\.[a-z0-9-]+)+", re.IGNORECASE)
 # The name of a format, which nobody connects to.
@@ -113,6 +114,7 @@ def test_nothing_sleeps() -> None:
 @pytest.mark.parametrize(
     ("call", "sleeps"),
     [
+        # Calls as text, to try the rule on; nothing runs them.
         ("time.sleep(1)", True),
         ("select.select([], [], [], 0.1)", True),
         ("select([], [], [], PAUSE)", True),

@@ -40,6 +40,7 @@ def call_within(seconds: float, peer: str, function: Callable[[], T]) -> T:
     try:
         return future.result(seconds)
     except Exception:
+        # Whatever the client's library raised is passed on; only how long it took decides whether it is called again.
         now = time.monotonic()
         if now - begun > min(seconds, _UNANSWERED_SECONDS):
             _silent_until[peer] = now + _SILENCE_SECONDS
