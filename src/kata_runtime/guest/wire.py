@@ -1,11 +1,11 @@
 """The protocol between the host and the guest's agent on virtio-serial ports.
 
-A port is a byte stream on which either side can end in the middle of a frame, so frames are delimited and have no
-length field: SLIP (RFC 1055) keeps END out of every frame, and a client starts with an OPENING that invalidates a
-partial frame of its predecessor. A frame is ``kind:u8 request:u32 payload``, in network byte order. A client first
+A port is a byte stream on which either side can stop in the middle of a frame. Therefore frames have a delimiter and no
+length field: SLIP (RFC 1055) escapes END inside a frame, and a client starts with an OPENING that invalidates a
+partial frame of the previous client. A frame is ``kind:u8 request:u32 payload``, in network byte order. A client first
 sends HELLO with a nonce and discards everything that it reads until that nonce is returned.
 
-This module runs on both sides; it imports nothing but the standard library and raises ``FrameError`` only.
+This module runs on both sides; it imports only the standard library and raises only ``FrameError``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 VERSION = 3
 NONCE_BYTES = 16
-# The largest body (kind, request and payload) either side accepts; 128 KiB of netlink fit with room to spare.
+# The largest body (kind, request and payload) that either side accepts; blocks of netlink messages have 128 KiB.
 MAX_BODY_BYTES = 256 * 1024
-# include/linux/err.h, MAX_ERRNO: no kernel reports more.
-_MAX_ERRNO = 4095
-# The longest text in a DONE: a page, which is what a sysctl has at most.
+_MAX_ERRNO = 4095  # include/linux/err.h, MAX_ERRNO
+# The longest text in a DONE: a page, the largest value of a sysctl.
 _TEXT_BYTES = 4096
 
 CONTROL_PORT = "org.kata-runtime.control"
@@ -48,8 +47,8 @@ OPTIONS = 12  # number:u32 of a socket option, (size:u32 length:u16 argument)* -
 EXEC = 16  # JSON {"argv": [...]} -> STARTED | DONE(errno)
 STARTED = 17  # pid:u32
 STDIN = 18  # bytes; empty: end of file
-STDIN_TAKEN = 19  # count:u32 of bytes the process has taken
-STDOUT = 20  # bytes; empty: end of file; from the host: the output has no reader any more
+STDIN_TAKEN = 19  # count:u32 of bytes written to the process or discarded
+STDOUT = 20  # bytes; empty: end of file; from the host: nobody reads the output any more
 STDERR = 21  # the same
 SIGNAL = 22  # number:u8
 EXIT = 23  # wait status as os.waitstatus_to_exitcode gives it, i32
@@ -57,19 +56,21 @@ CREATE = 24  # JSON {"id", "bundle", "terminal"} -> STARTED when the container i
 CONTAINER_EXEC = 25  # JSON {"id", "process", "terminal"} -> as CREATE; "terminal" is [rows, columns] or null
 RESIZE = 26  # rows:u16 columns:u16
 
-# How the messages of NETLINK travel, or are sent: bits of its ``how``.
-DEFLATED = 1  # size:u32, then compressed (RFC 1950): the guest gets bytes in pages of 4 KiB, each at a price
-ONE_BY_ONE = 2  # each is a dump, and is sent to the kernel when the previous one has ended
+# Bits of NETLINK's ``how``.
+DEFLATED = (
+    1  # size:u32, then compressed messages (RFC 1950): every 4 KiB towards the guest cost an interrupt and a read
+)
+ONE_BY_ONE = 2  # each message requests a dump, and is sent to the kernel when the previous dump has ended
 
-# How many bytes of standard input may be under way: small enough that a process that does not read
-# costs the agent nothing, large enough to keep the port busy.
+# How many bytes of standard input may be sent ahead: they cost the agent little memory when the process does not read,
+# and are enough to keep the port busy.
 STDIN_WINDOW_BYTES = 64 * 1024
 
 _END = b"\xc0"
-# The first bytes of a client: an invalid escape before END. It ends a predecessor's partial frame and makes it invalid;
-# ended by END alone, half a block of netlink messages could pass for a whole one.
+# The first bytes of a client: an invalid escape, then END. They end a partial frame of the previous client and make it
+# invalid. With END alone, half a block of netlink messages could be taken for a whole one.
 OPENING = b"\xdb\xc0"
-_SPOILT = 0xDB
+_INVALID_LAST_BYTE = 0xDB
 _ESC = b"\xdb"
 _ESC_END = b"\xdb\xdc"
 _ESC_ESC = b"\xdb\xdd"
@@ -78,29 +79,29 @@ _HEADER = struct.Struct("!BI")
 _FAMILY_SEQUENCE = struct.Struct("!HI")
 _NUMBER = struct.Struct("!I")
 _SIZE = struct.Struct("!HH")
-_ASKED = struct.Struct("!IH")
-# The largest answer to one request for a socket option: the agent holds it as a whole.
+_OPTION_HEADER = struct.Struct("!IH")
+# The largest value of a socket option: the agent holds it in memory as a whole.
 OPTION_BYTES = 8 * 1024 * 1024
 SEED_BYTES = 64
 _RENEWAL = struct.Struct(f"!{SEED_BYTES}sQ")
 
 
 class FrameError(Exception):
-    """The peer sent bytes that are no frame."""
+    """The peer sent bytes that are no valid frame."""
 
 
 def pack_frame(kind: int, request: int, payload: bytes | memoryview = b"") -> bytes:
-    """One frame as it goes on the port, with its closing END."""
+    """Encode a frame, with escapes and the final END."""
     frame = b"".join((_HEADER.pack(kind, request), payload, _END))
     if _ESC not in frame and frame.find(_END) == len(frame) - 1:
-        return frame  # the usual large frame, copied once: under emulation copies are what sending costs
+        return frame  # most large frames need no escapes and are copied once; copies are most of the cost of sending
     return frame[:-1].replace(_ESC, _ESC_ESC).replace(_END, _ESC_END) + _END
 
 
 def unpack_body(raw: bytes) -> tuple[int, int, bytes]:
-    """``(kind, request, payload)`` of the bytes between two ENDs.
+    """Decode the bytes between two ENDs: ``(kind, request, payload)``.
 
-    :raise FrameError: when they are too short or too long, or hold an ESC that escapes nothing.
+    :raise FrameError: they are too short or too long, or contain an invalid escape.
     """
     if _ESC in raw:
         if raw.count(_ESC) != raw.count(_ESC_END) + raw.count(_ESC_ESC):
@@ -113,11 +114,11 @@ def unpack_body(raw: bytes) -> tuple[int, int, bytes]:
 
 
 class Decoder:
-    """Cuts a byte stream into frames; holds at most one frame, of ``MAX_BODY_BYTES`` when its escapes are undone."""
+    """Splits a byte stream into raw frames; buffers at most one frame, of ``MAX_BODY_BYTES`` without its escapes."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
-        self._escapes = 0  # in what is pending
+        self._escapes = 0  # in ``_pending``
         self._skips = False
 
     def reset(self) -> None:
@@ -127,10 +128,10 @@ class Decoder:
         self._skips = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The raw frames that ``data`` completes, for ``unpack_body``; empty and spoilt ones are dropped.
+        """The raw frames that ``data`` completes, for ``unpack_body``; empty and invalidated ones are dropped.
 
-        :raise FrameError: when a frame is larger than the limit; those of this ``data`` are lost, and the rest of
-            the large one is dropped when it comes.
+        :raise FrameError: a frame is larger than the limit. The other frames of this ``data`` are lost, and the rest of
+            the large one is dropped when it arrives.
         """
         if _END not in data:
             self._hold(data)
@@ -140,11 +141,11 @@ class Decoder:
         frames = [bytes(self._pending), *rest[:-1]]
         self.reset()
         self._hold(rest[-1])
-        # Escaped bytes are at most twice as many; who is that long is counted.
+        # Only a frame that is too long with its escapes has to be measured without them.
         if any(len(frame) - frame.count(_ESC) > MAX_BODY_BYTES for frame in frames if len(frame) > MAX_BODY_BYTES):
             raise _too_large()
-        # The last byte of a whole frame is never ESC: that is always followed by what it escapes.
-        return [frame for frame in frames if frame and frame[-1] != _SPOILT]
+        # A valid frame never ends in ESC, which is always followed by the byte that it escapes.
+        return [frame for frame in frames if frame and frame[-1] != _INVALID_LAST_BYTE]
 
     def _hold(self, data: bytes) -> None:
         if self._skips:
@@ -162,7 +163,7 @@ def _too_large() -> FrameError:
 
 
 def pack_target(family: int, number: int) -> bytes:
-    """The head of NETLINK (number: last sequence) and SUBSCRIBE (number: multicast group)."""
+    """The start of the payload of NETLINK (``number``: last sequence) and SUBSCRIBE (``number``: multicast group)."""
     return _FAMILY_SEQUENCE.pack(family, number)
 
 
@@ -176,9 +177,9 @@ def pack_netlink(family: int, last: int, block: bytes, *, one_by_one: bool) -> b
 
 
 def unpack_netlink(payload: bytes) -> tuple[int, int, bool, bytes]:
-    """``(family, last sequence, whether one by one, messages)``.
+    """Decode the payload of NETLINK: ``(family, last sequence, whether one by one, messages)``.
 
-    :raise FrameError: when the payload is too short, damaged, or larger than a frame may be.
+    :raise FrameError: the payload is too short or damaged, or has more messages than a frame may.
     """
     family, last, rest = unpack_target(payload)
     if not rest:
@@ -192,7 +193,7 @@ def unpack_netlink(payload: bytes) -> tuple[int, int, bool, bytes]:
 def _inflate(data: bytes) -> bytes:
     size = unpack_count(data)
     try:
-        # Told the size, zlib needs no second buffer. It is the trusted host that compressed.
+        # With the size known, zlib needs no second buffer. The host compressed it, which is trusted.
         inflated = zlib.decompress(data[_NUMBER.size :], bufsize=min(size, MAX_BODY_BYTES))
     except zlib.error as error:
         raise FrameError(f"compressed messages that are damaged: {error}") from None
@@ -202,9 +203,9 @@ def _inflate(data: bytes) -> bytes:
 
 
 def unpack_target(payload: bytes) -> tuple[int, int, bytes]:
-    """``(family, number, rest)``.
+    """Decode what ``pack_target`` makes: ``(family, number, the bytes that follow)``.
 
-    :raise FrameError: when the payload is too short.
+    :raise FrameError: the payload is too short.
     """
     if len(payload) < _FAMILY_SEQUENCE.size:
         raise FrameError("a target that is cut short")
@@ -213,26 +214,26 @@ def unpack_target(payload: bytes) -> tuple[int, int, bytes]:
 
 
 def pack_options(number: int, asked: Sequence[tuple[int, bytes]]) -> bytes:
-    """The payload of OPTIONS; ``asked`` are the size of each answer and the argument for the kernel."""
+    """The payload of OPTIONS; ``asked`` has the size of each answer and the argument for the kernel."""
     parts = [_NUMBER.pack(number)]
     for size, argument in asked:
-        parts += (_ASKED.pack(size, len(argument)), argument)
+        parts += (_OPTION_HEADER.pack(size, len(argument)), argument)
     return b"".join(parts)
 
 
 def unpack_options(payload: bytes) -> tuple[int, list[tuple[int, bytes]]]:
-    """``(number, [(size, argument)])``.
+    """Decode the payload of OPTIONS: ``(number, [(size, argument)])``.
 
-    :raise FrameError: when one is cut short, too large, or smaller than its argument.
+    :raise FrameError: an item is cut short, or its size is too large or smaller than its argument.
     """
     number = unpack_count(payload)
     asked: list[tuple[int, bytes]] = []
     offset, end = _NUMBER.size, len(payload)
     while offset < end:
-        if end - offset < _ASKED.size:
+        if end - offset < _OPTION_HEADER.size:
             raise FrameError("a socket option that is cut short")
-        size, length = _ASKED.unpack_from(payload, offset)
-        offset += _ASKED.size + length
+        size, length = _OPTION_HEADER.unpack_from(payload, offset)
+        offset += _OPTION_HEADER.size + length
         if not length <= size <= OPTION_BYTES or offset > end:
             raise FrameError(f"a socket option of {size} bytes with an argument of {length}")
         asked.append((size, payload[offset - length : offset]))
@@ -245,9 +246,9 @@ def pack_done(errno: int, text: str = "") -> bytes:
 
 
 def unpack_done(payload: bytes) -> tuple[int, str]:
-    """``(errno, text)``; a text that is too long is cut.
+    """Decode the payload of DONE: ``(errno, text)``; a text that is too long is cut.
 
-    :raise FrameError: when the payload is too short, or no kernel knows such an errno.
+    :raise FrameError: the payload is too short, or the errno larger than a kernel's can be.
     """
     number = unpack_count(payload)
     if number > _MAX_ERRNO:
@@ -261,9 +262,9 @@ def pack_renewal(seed: bytes, now: int, host_name: str) -> bytes:
 
 
 def unpack_renewal(payload: bytes) -> tuple[bytes, int, str]:
-    """``(seed, nanoseconds since 1970, host name)``.
+    """Decode the payload of RENEW: ``(seed, nanoseconds since 1970, host name)``.
 
-    :raise FrameError: when the payload is too short.
+    :raise FrameError: the payload is too short.
     """
     if len(payload) < _RENEWAL.size:
         raise FrameError("a renewal that is cut short")
@@ -277,9 +278,9 @@ def pack_count(count: int) -> bytes:
 
 
 def unpack_count(payload: bytes) -> int:
-    """The u32 at the head of a payload.
+    """The u32 at the start of a payload.
 
-    :raise FrameError: when the payload is too short.
+    :raise FrameError: the payload is too short.
     """
     if len(payload) < _NUMBER.size:
         raise FrameError("a number that is cut short")
@@ -288,9 +289,9 @@ def unpack_count(payload: bytes) -> int:
 
 
 def unpack_status(payload: bytes) -> int:
-    """The signed exit status of EXIT: negative is minus the signal that ended the process.
+    """The exit status in EXIT; negative: the number of the signal that ended the process.
 
-    :raise FrameError: when the payload is too short.
+    :raise FrameError: the payload is too short.
     """
     value = unpack_count(payload)
     return value - (1 << 32) if value >= 1 << 31 else value
@@ -302,9 +303,9 @@ def pack_size(rows: int, columns: int) -> bytes:
 
 
 def unpack_size(payload: bytes) -> tuple[int, int]:
-    """``(rows, columns)`` of a terminal.
+    """Decode the payload of RESIZE: ``(rows, columns)``.
 
-    :raise FrameError: when the payload has another length.
+    :raise FrameError: the payload has another length.
     """
     if len(payload) != _SIZE.size:
         raise FrameError("a terminal's size that is not two numbers")

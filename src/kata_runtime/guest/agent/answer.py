@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.netlink_relay import Awaited
+from kata_runtime.guest.agent.netlink_relay import KernelWait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Answer:
-    """DATA for each piece that ``steps`` yields, then DONE; ``resume`` is called when the kernel's answer arrives."""
+    """Sends DATA for each piece that ``steps`` yields, then DONE; calls ``resume`` when the kernel's answer arrives."""
 
     def __init__(
         self, port: Port, loop: Loop, request: int, steps: Generator[Step, None, None], resume: Callable[[], None]
@@ -33,8 +33,8 @@ class Answer:
         self.has_ended = False
 
     def advance(self) -> bool:
-        """Send one piece, or DONE; False when there is none before ``resume`` is called."""
-        # The socket can be closed below, which epoll would not report.
+        """Send one piece, or DONE; False: nothing can be sent until ``resume`` is called."""
+        # The next step may close the socket, so it is unregistered before.
         self._unwatch()
         try:
             step = next(self._steps)
@@ -43,14 +43,14 @@ class Answer:
         except OSError as error:
             self._end(error.errno or errno.EIO, error.strerror or "")
         else:
-            if isinstance(step, Awaited):
-                self._await(step)
+            if isinstance(step, KernelWait):
+                self._resume_after(step)
                 return False
             self._port.send(wire.DATA, self._request, step)
         return True
 
     def abandon(self) -> None:
-        """Discard the rest: its client is gone."""
+        """Discard the rest, because the client has disconnected."""
         self._unwatch()
         self._steps.close()
 
@@ -58,10 +58,10 @@ class Answer:
         self.has_ended = True
         self._port.send(wire.DONE, self._request, wire.pack_done(number, text))
 
-    def _await(self, awaited: Awaited) -> None:
-        self._watched = awaited.fd
-        self._loop.watch(awaited.fd, select.EPOLLIN, self._resume)
-        self._loop.later(max(awaited.deadline - time.monotonic(), 0), self._resume)
+    def _resume_after(self, wait: KernelWait) -> None:
+        self._watched = wait.fd
+        self._loop.watch(wait.fd, select.EPOLLIN, self._resume)
+        self._loop.later(max(wait.deadline - time.monotonic(), 0), self._resume)
 
     def _unwatch(self) -> None:
         if self._watched is not None:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _WAKEUP_BYTES = 4096
-# A container is made in a second; what its guest's other processes leave behind meanwhile is far less.
+# Far more than the processes that can end in the second that it takes to create a container.
 _UNCLAIMED_MAX = 4096
 
 
 class Children:
-    """One place calls waitpid(2), since the processes that containers leave behind come to the agent unannounced.
+    """The only caller of waitpid(2), since orphans of containers become children of the agent at any time.
 
     Statuses are as os.waitstatus_to_exitcode gives them.
     """
@@ -37,12 +37,12 @@ class Children:
         loop.watch(self._wakeup, select.EPOLLIN, self._reap)
 
     def expect(self, pid: int, ended: Ended) -> None:
-        """Call ``ended`` with the status of ``pid``, a child of ours from the start."""
-        self._unclaimed.pop(pid, None)  # of an orphan that had the number before
+        """Call ``ended`` with the status of ``pid``, a process that the agent itself started."""
+        self._unclaimed.pop(pid, None)  # of an orphan that had the same pid before
         self._expected[pid] = ended
 
     def adopt(self, pid: int, ended: Ended) -> None:
-        """Call ``ended`` with the status of ``pid``, an orphan; at once where it has been reaped already."""
+        """Call ``ended`` with the status of ``pid``, an orphan; at once if it has been reaped already."""
         status = self._unclaimed.pop(pid, None)
         if status is None:
             self._expected[pid] = ended
@@ -50,9 +50,9 @@ class Children:
             ended(status)
 
     def begin_adoption(self) -> None:
-        """Get the orphans of our children (prctl(2)), and keep their statuses until ``end_adoption``.
+        """Become the parent of orphans (prctl(2), PR_SET_CHILD_SUBREAPER); keep their statuses until ``end_adoption``.
 
-        A container's first process can end before its pid is known to us.
+        A container's first process can end before the agent knows its pid.
 
         :raise OSError: the kernel refused.
         """
@@ -61,7 +61,7 @@ class Children:
         self._adoptions += 1
 
     def end_adoption(self) -> None:
-        """Whoever began an adoption knows by now which process it was."""
+        """End what ``begin_adoption`` began: the caller has called ``adopt``, or there is nothing to adopt."""
         self._adoptions -= 1
         if not self._adoptions:
             self._unclaimed.clear()
@@ -89,12 +89,12 @@ class Children:
 
 
 def _ignore(number: int, frame: object) -> None:
-    # The loop is notified by the wake-up descriptor.
+    # A handler is needed for the byte in the wake-up pipe, which notifies the loop.
     del number, frame
 
 
 def _become_subreaper() -> bool:
-    import ctypes  # takes 0.1 s and a megabyte, and only guests with containers need it
+    import ctypes  # imported late: takes 0.1 s and 1 MB, and only guests with containers need it
 
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):

@@ -1,4 +1,4 @@
-"""One command that runs in the guest for a host that holds an exec port."""
+"""Runs a command in the guest for the host that is connected to an exec port."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ALL_SIGNALS = [number for number in signal.valid_signals() if number not in (si
 
 
 def spawn(argv: list[str], descriptors: Sequence[int]) -> int:
-    """Start ``argv`` in a session of its own with ``descriptors`` as 0, 1 and 2; its pid.
+    """Start ``argv`` in a session of its own with ``descriptors`` as 0, 1 and 2; return its pid.
 
     :raise OSError: it cannot be started (ENOENT, EACCES, E2BIG).
     """
@@ -42,9 +42,9 @@ def spawn(argv: list[str], descriptors: Sequence[int]) -> int:
 
 
 def parse_argv(payload: bytes) -> list[str]:
-    """The argument vector of an EXEC frame.
+    """Decode the payload of an EXEC frame: the argument vector.
 
-    :raise ValueError: when it is not JSON of the agreed shape.
+    :raise ValueError, KeyError, TypeError: it is not JSON with a list of strings as ``argv``.
     """
     argv = json.loads(payload)["argv"]
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
@@ -53,12 +53,12 @@ def parse_argv(payload: bytes) -> list[str]:
 
 
 class Process:
-    """A child with three pipes. Its pid means it until it is reaped, which happens in ``Children`` alone."""
+    """A child process with three pipes. Its pid cannot be reused before it is reaped, which only ``Children`` does."""
 
     def __init__(self, port: Port, request: int, argv: list[str], children: Children, owner: Owner) -> None:
         """Start ``argv``.
 
-        :raise OSError: when it cannot be started.
+        :raise OSError: it cannot be started.
         """
         ours, theirs = make_pipes()
         try:
@@ -75,7 +75,7 @@ class Process:
 
     @property
     def streams(self) -> Streams:
-        """Its three pipes."""
+        """The three pipes."""
         return self._streams
 
     def finish(self, status: int) -> None:
@@ -87,11 +87,11 @@ class Process:
         os.kill(self._pid, number)
 
     def resize(self, rows: int, columns: int) -> None:
-        """Pipes have no size."""
+        """Do nothing: pipes have no size."""
         del rows, columns
 
     def hang_up(self) -> None:
-        """The host is gone: end the process's session as a terminal that closes would."""
+        """The host has disconnected: end the process group as a terminal that closes does."""
         self._streams.abandon()
         for number in (signal.SIGHUP, signal.SIGCONT):
             try:

@@ -1,4 +1,4 @@
-"""Containers and commands in them, made by crun for a host that holds an exec port."""
+"""Starts containers, and commands in them, with crun; each belongs to the host that is connected to an exec port."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from kata_runtime.guest.agent.guest_port import Port
     from kata_runtime.guest.agent.job import Owner
 
-# Of crun, for root.
+# Where crun keeps its state when root runs it.
 STATE_DIRECTORY = "/run/crun"
-_SCRATCH_DIRECTORY = "/run/kata-agent"
+_WORK_DIRECTORY = "/run/kata-agent"
 _PREPARE = "/etc/init.d/containers"
 _CGROUP_ROOT = "/sys/fs/cgroup"
-_COMPLAINT_BYTES = 64 * 1024
+_ERROR_BYTES = 64 * 1024
 _SIZE_MAX = 0xFFFF
 
 
-class Wanted(NamedTuple):
-    """A decoded CREATE (with a bundle) or CONTAINER_EXEC request (with a process)."""
+class ContainerRequest(NamedTuple):
+    """A decoded request: CREATE has a bundle, CONTAINER_EXEC a process."""
 
     container_id: str
     bundle: str
@@ -36,10 +36,10 @@ class Wanted(NamedTuple):
     size: tuple[int, int] | None
 
 
-def parse_request(kind: int, payload: bytes) -> Wanted:
-    """The request in a CREATE or CONTAINER_EXEC frame.
+def parse_request(kind: int, payload: bytes) -> ContainerRequest:
+    """Decode the payload of a CREATE or CONTAINER_EXEC frame.
 
-    :raise ValueError, KeyError, TypeError: when it is not JSON of the agreed shape.
+    :raise ValueError, KeyError, TypeError: it is not JSON, or has other keys or types than ``wire`` says.
     """
     document = json.loads(payload)
     container_id, size = document["id"], document["terminal"]
@@ -53,19 +53,19 @@ def parse_request(kind: int, payload: bytes) -> Wanted:
     if kind == wire.CREATE:
         if not isinstance(document["bundle"], str):
             raise TypeError("bundle must be a string")
-        return Wanted(container_id, document["bundle"], None, size)
+        return ContainerRequest(container_id, document["bundle"], None, size)
     process = document["process"]
     if not isinstance(process, dict):
         raise TypeError("process must be an object")
     process["terminal"] = size is not None
     if size is not None:
-        # It runs, and can ask, before we have the terminal.
+        # The process runs, and may ask for the size, before the agent has the terminal and can set it.
         process["consoleSize"] = dict(zip(("height", "width"), size, strict=True))
-    return Wanted(container_id, "", process, size)
+    return ContainerRequest(container_id, "", process, size)
 
 
 class Crun:
-    """Makes containers; knows whether the guest is prepared for them."""
+    """What all calls of crun share: preparation of the guest, temporary directories, child processes."""
 
     def __init__(self, children: Children) -> None:
         self.children = children
@@ -73,38 +73,38 @@ class Crun:
         self._count = 0
 
     def prefix(self) -> list[str]:
-        """What comes before crun on a command line, until crun has once succeeded."""
+        """The command that prepares the guest and then runs crun; empty once crun has succeeded."""
         return [] if self._is_prepared else [_PREPARE]
 
     def succeeded(self) -> None:
-        """The guest is prepared."""
+        """Note that crun has succeeded, so the guest is prepared."""
         self._is_prepared = True
 
-    def scratch(self) -> str:
-        """A new directory."""
+    def make_directory(self) -> str:
+        """Make a new temporary directory for the files that are exchanged with crun; return its path."""
         self._count += 1
-        path = f"{_SCRATCH_DIRECTORY}/{os.getpid()}-{self._count}"
+        path = f"{_WORK_DIRECTORY}/{os.getpid()}-{self._count}"
         os.makedirs(path, 0o700)
         return path
 
     def end_leftovers(self) -> None:
-        """End the containers of a previous agent, as their exit status cannot be reported any more."""
+        """Kill the containers of a previous agent, since nobody can get their exit status any more."""
         for name in os.listdir(STATE_DIRECTORY) if os.path.isdir(STATE_DIRECTORY) else ():
-            nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            spawn(["crun", "delete", "--force", "--", name], [nowhere, nowhere, nowhere])
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            spawn(["crun", "delete", "--force", "--", name], [null, null, null])
+            os.close(null)
 
 
 class Container:
-    """A container's first process, or a command in a container: made by crun, then a child of the agent's.
+    """A container's first process, or a command in a container. crun creates it, then it becomes a child of the agent.
 
-    Its pid means it until it is reaped, which happens in ``Children`` alone.
+    The pid cannot be reused before the process is reaped, which only ``Children`` does.
     """
 
-    def __init__(self, port: Port, request: int, wanted: Wanted, crun: Crun, owner: Owner) -> None:
-        """Start crun; the owner learns what becomes of it.
+    def __init__(self, port: Port, request: int, wanted: ContainerRequest, crun: Crun, owner: Owner) -> None:
+        """Start crun; ``owner`` is notified of the result.
 
-        :raise OSError: it cannot be started.
+        :raise OSError: crun cannot be started.
         """
         self._port = port
         self._request = request
@@ -118,8 +118,8 @@ class Container:
         self._status: int | None = None
         self._cgroup = ""
         self._is_abandoned = False
-        self._scratch = crun.scratch()
-        self._ours: list[int] = []
+        self._directory = crun.make_directory()
+        self._pipe_ends: list[int] = []
         crun.children.begin_adoption()
         try:
             crun.children.expect(self._spawn(), self._crun_ended)
@@ -129,18 +129,18 @@ class Container:
             raise
 
     def _spawn(self) -> int:
-        path = self._scratch
+        path = self._directory
         if self._wanted.process is None:
-            verb = ["create", "--bundle", self._wanted.bundle]
+            subcommand = ["create", "--bundle", self._wanted.bundle]
         else:
             with open(f"{path}/process", "w") as file:
                 json.dump(self._wanted.process, file)
-            verb = ["exec", "--detach", "--process", f"{path}/process"]
+            subcommand = ["exec", "--detach", "--process", f"{path}/process"]
         if self._wanted.size is not None:
             self._console = ConsoleSocket(f"{path}/console")
-            verb += ["--console-socket", self._console.path]
-        self._ours, theirs = make_pipes()
-        argv = [*self._crun.prefix(), "crun", "--log", f"{path}/log", *verb]
+            subcommand += ["--console-socket", self._console.path]
+        self._pipe_ends, theirs = make_pipes()
+        argv = [*self._crun.prefix(), "crun", "--log", f"{path}/log", *subcommand]
         argv += ["--pid-file", f"{path}/pid", "--", self._wanted.container_id]
         try:
             return spawn(argv, theirs)
@@ -163,7 +163,7 @@ class Container:
 
     def _adopt(self) -> None:
         """Adopt the process that crun created, and relay its streams."""
-        with open(f"{self._scratch}/pid") as file:
+        with open(f"{self._directory}/pid") as file:
             self._pid = int(file.read(32))
         self._crun.children.adopt(self._pid, self._reaped)
         if self._wanted.process is None:
@@ -178,13 +178,13 @@ class Container:
             self._owner.ended(self, self._status)
 
     def _open_streams(self) -> Streams:
-        """The pipes that crun's heir has, or its terminal in their place.
+        """The process's pipes, or its terminal.
 
-        :raise OSError: the terminal did not come; the container is killed.
+        :raise OSError: crun sent no terminal; the container is killed.
         """
         if self._console is None:
-            stdin, stdout, stderr = self._ours
-            self._ours = []
+            stdin, stdout, stderr = self._pipe_ends
+            self._pipe_ends = []
             return Streams(self._port, self._request, stdin, {stdout: wire.STDOUT, stderr: wire.STDERR})
         try:
             self._terminal = Terminal(self._console.receive())
@@ -215,28 +215,28 @@ class Container:
         self._owner.failed(self, number, text)
 
     def _reason(self) -> str:
-        """The last line of crun's errors: in its log, or, before that was open, on standard error."""
+        """The last line of crun's error messages: from its log, or from standard error if it could not open the log."""
         try:
-            with open(f"{self._scratch}/log", "rb") as file:
-                text = file.read(_COMPLAINT_BYTES)
+            with open(f"{self._directory}/log", "rb") as file:
+                text = file.read(_ERROR_BYTES)
         except OSError:
             text = b""
         try:
-            os.set_blocking(self._ours[2], False)
-            text = text or os.read(self._ours[2], _COMPLAINT_BYTES)
+            os.set_blocking(self._pipe_ends[2], False)
+            text = text or os.read(self._pipe_ends[2], _ERROR_BYTES)
         except BlockingIOError:
             text = b""
         lines = text.decode("utf-8", "replace").splitlines()
         return lines[-1] if lines else ""
 
     def _clean(self) -> None:
-        close_all(self._ours)
-        self._ours = []
+        close_all(self._pipe_ends)
+        self._pipe_ends = []
         if self._console is not None:
             self._console.close()
-        for name in os.listdir(self._scratch):
-            os.unlink(f"{self._scratch}/{name}")
-        os.rmdir(self._scratch)
+        for name in os.listdir(self._directory):
+            os.unlink(f"{self._directory}/{name}")
+        os.rmdir(self._directory)
 
     @property
     def streams(self) -> Streams | None:
@@ -260,7 +260,7 @@ class Container:
         self._close_terminal()
 
     def hang_up(self) -> None:
-        """The host is gone: kill it."""
+        """The host has disconnected: kill the process, or the whole container."""
         self._is_abandoned = True
         if self._streams is not None:
             self._streams.abandon()
@@ -274,7 +274,7 @@ class Container:
 
 
 def _cgroup_of(pid: int) -> str:
-    """The directory of a process's cgroup; nothing where it is the root (cgroups(7), /proc/PID/cgroup)."""
+    """The directory of a process's cgroup; empty for the root cgroup (cgroups(7), /proc/PID/cgroup)."""
     try:
         with open(f"/proc/{pid}/cgroup") as file:
             path = file.read(4096).strip().removeprefix("0::")

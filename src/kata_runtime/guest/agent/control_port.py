@@ -1,4 +1,4 @@
-"""The control port: hello, netlink, notifications, sysctl, shutdown."""
+"""The control port: serves HELLO, netlink, notifications, sysctls, files, socket options, renewal and shutdown."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 _NOTIFICATION_BYTES = 256 * 1024
 _SUBSCRIPTIONS_MAX = 8
-# Requests of at most 256 KiB that wait for the one under way; the host sends no more than four ahead.
+# Requests (at most 256 KiB each) that may wait for the current one; the host sends at most four ahead.
 _WAITING_MAX = 16
-# After so many pieces of answers the other ports have their turn.
+# After this many pieces of answers the other ports are served.
 _PIECES_A_TURN = 16
-# The host may take so long to read that the guest powers off now.
-_FAREWELL_SECONDS = 2.0
+# How long the guest waits for the host to read the answer to SHUTDOWN before it powers off.
+_SHUTDOWN_SECONDS = 2.0
 _PROC_NET_NAME = re.compile(rb"[a-z0-9_]{1,64}")
-# proc_sys(5): components of a sysctl's path; no dot-dot, nothing but what the kernel uses.
+# The path of a sysctl (proc_sys(5)): components of the characters that the kernel uses, none of them "..".
 _SYSCTL_NAME = re.compile(rb"(?:[A-Za-z0-9_-][A-Za-z0-9_.:-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.:-]*")
 
 
 class Control:
-    """Serves one client after another, and its requests in order; a HELLO discards the requests of its predecessor.
+    """Serves one client at a time, and its requests in order; a HELLO discards the requests of the previous client.
 
     A client that does not read its answer delays only its own requests: the answer continues when the port has room.
     """
@@ -52,7 +52,7 @@ class Control:
         self._answer: Answer | None = None
         self._is_scheduled = False
         self._powers_off = False
-        self._verbs: dict[int, Callable[[int, bytes], None]] = {
+        self._handlers: dict[int, Callable[[int, bytes], None]] = {
             wire.NETLINK: self._netlink,
             wire.SUBSCRIBE: self._subscribe,
             wire.UNSUBSCRIBE: self._unsubscribe,
@@ -62,13 +62,13 @@ class Control:
             wire.OPTIONS: self._options,
             wire.SHUTDOWN: self._shutdown,
         }
-        # Notifies clients that still wait for a previous agent.
+        # Tells clients that still wait for an agent that ended.
         port.greet(0, b"")
         loop.watch(port.fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET, self._ready)
 
     def _ready(self) -> None:
         self._port.flush()
-        # A disconnected host needs no action here: the next one's HELLO discards its requests.
+        # A disconnection needs no action here: the next client's HELLO discards the requests.
         frames, _ = self._port.receive()
         for raw in frames:
             try:
@@ -84,7 +84,7 @@ class Control:
         self._work()
 
     def _work(self) -> None:
-        """Answer what was asked while the port has room; when it has none, ``_ready`` comes again."""
+        """Answer requests while the port has room; ``_ready`` is called when a full port has room again."""
         for _ in range(_PIECES_A_TURN):
             if self._port.is_full:
                 return
@@ -108,12 +108,12 @@ class Control:
         self._work()
 
     def _serve(self, kind: int, request: int, payload: bytes) -> None:
-        verb = self._verbs.get(kind)
-        if verb is None:
+        handler = self._handlers.get(kind)
+        if handler is None:
             self._done(request, errno.EOPNOTSUPP, f"unknown request {kind}")
             return
         try:
-            verb(request, payload)
+            handler(request, payload)
         except wire.FrameError as error:
             self._done(request, errno.EBADMSG, str(error))
 
@@ -143,7 +143,7 @@ class Control:
         self._begin(request, read_options(*wire.unpack_options(payload)))
 
     def _begin(self, request: int, steps: Generator[Step, None, None]) -> None:
-        """Answer with what ``steps`` yields, piece by piece; requests that follow wait for its end."""
+        """Answer with what ``steps`` yields, piece by piece; later requests wait until it has ended."""
         self._answer = Answer(self._port, self._loop, request, steps, self._work)
 
     def _subscribe(self, request: int, payload: bytes) -> None:
@@ -167,7 +167,7 @@ class Control:
         except BlockingIOError:
             return
         except OSError as error:
-            # ENOBUFS: notifications were lost; the host must look for itself.
+            # ENOBUFS: notifications were lost; the host has to read the state itself.
             self._close_subscription(request)
             self._done(request, error.errno or errno.EIO, "notifications were lost")
             return
@@ -213,11 +213,11 @@ class Control:
     def _shutdown(self, request: int, _payload: bytes) -> None:
         self._done(request)
         self._powers_off = True
-        self._loop.later(_FAREWELL_SECONDS, _power_off)
+        self._loop.later(_SHUTDOWN_SECONDS, _power_off)
 
 
 def _power_off() -> None:
-    # Everyone but init and us; then power off without the pauses of an orderly init.
+    # -1: all processes except init and the agent. Then power off at once: an orderly init would pause.
     os.kill(-1, signal.SIGTERM)
     os.sync()
     os.execvp("poweroff", ["poweroff", "-f"])

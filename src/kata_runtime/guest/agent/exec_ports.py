@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from kata_runtime.guest.agent.job import Job
     from kata_runtime.guest.agent.loop import Loop
 
-_GRACE_SECONDS = 0.2
+# The disconnection of a previous host is sometimes reported late, when the next is connected.
+_RECHECK_SECONDS = 0.2
 
 
 class ExecPort:
-    """A port and the job that its client asked for."""
+    """A port and the job that its client started."""
 
     def __init__(self, port: Port, loop: Loop, crun: Crun) -> None:
         self._port = port
@@ -42,11 +43,11 @@ class ExecPort:
             except wire.FrameError:
                 continue
         if gone and self._job is not None:
-            self._loop.later(_GRACE_SECONDS, self._check_presence)
+            self._loop.later(_RECHECK_SECONDS, self._recheck_connection)
         self._watch()
 
-    def _check_presence(self) -> None:
-        """Hang up if the host is still disconnected: the notification of a previous host's end can be late."""
+    def _recheck_connection(self) -> None:
+        """Hang up if no host is connected."""
         if not self._port.is_connected():
             self._port.drop()
             self._hang_up()
@@ -64,7 +65,7 @@ class ExecPort:
         elif kind == wire.RESIZE:
             self._job.resize(*wire.unpack_size(payload))
         elif self._job.streams is not None:
-            # What they close must not be watched.
+            # The calls below may close descriptors, which must not be watched then.
             self._unwatch()
             if kind == wire.STDIN:
                 self._job.streams.feed(payload)
@@ -90,7 +91,7 @@ class ExecPort:
         self._port.send(wire.DONE, request, wire.pack_done(number, text))
 
     def started(self, job: Job) -> None:
-        """Relay the streams that ``job`` has now."""
+        """Relay the streams of ``job``."""
         if job is self._job:
             self._watch()
 
@@ -119,7 +120,7 @@ class ExecPort:
         self._watched.clear()
 
     def _watch(self) -> None:
-        """Watch the streams that can make progress: no output while the port is full, no input without need."""
+        """Watch what can make progress: outputs while the port has room, standard input while data is queued for it."""
         streams = None if self._job is None else self._job.streams
         wanted: dict[int, int] = {}
         if streams is not None:
@@ -137,7 +138,7 @@ class ExecPort:
         streams = None if self._job is None else self._job.streams
         if streams is None:
             return
-        # Reading or writing may close the descriptor, which epoll would then forget behind our back.
+        # Reading or writing may close the descriptor, so it is unregistered before.
         self._loop.forget(fd)
         self._watched.discard(fd)
         if fd in streams.outputs:

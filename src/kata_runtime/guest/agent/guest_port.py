@@ -1,4 +1,4 @@
-"""A virtio-serial port as the guest sees it: framed, non-blocking, aware of the host's coming and going."""
+"""The guest's end of a virtio-serial port: sends and receives frames without blocking, sees the host disconnect."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections import deque
 
 from kata_runtime.guest import wire
 
-# Linux 6.1 drivers/char/virtio_console.c takes at most 32 KiB a write; more would only be copied twice.
+# virtio_console takes at most 32 KiB in a write (Linux 6.1, drivers/char/virtio_console.c); more would be copied twice.
 _WRITE_BYTES = 32 * 1024
 _READ_BYTES = 64 * 1024
-# With so much waiting for the host an answer pauses, and a process is not read from.
+# While this much waits for the host, answers pause and the output of processes is not read.
 HIGH_WATER_BYTES = 512 * 1024
 
 
@@ -32,8 +32,8 @@ class Port:
     def receive(self) -> tuple[list[bytes], bool]:
         """All raw frames that have arrived, and whether no host is connected (a read of 0 bytes).
 
-        Disconnection is reported by another queue and a kernel thread (control_work_handler), and so can be late:
-        a new host's frames can arrive before the end of the previous one is reported.
+        The disconnection is reported through another queue and a kernel thread (control_work_handler), and can be
+        late: frames of a new host can arrive before the disconnection of the previous one is reported.
         """
         frames: list[bytes] = []
         while True:
@@ -42,36 +42,36 @@ class Port:
             except BlockingIOError:
                 return frames, False
             except OSError:
-                # ENODEV and the like: the port is being unplugged; for us the same as a host that left.
+                # For example ENODEV: the port is being unplugged, which is treated as a disconnected host.
                 return frames, True
             if not data:
                 return frames, True
             try:
                 frames += self._decoder.feed(data)
             except wire.FrameError:
-                # The decoder has dropped it; the next END starts a frame of a client that knows the rules.
+                # The decoder has discarded the bad frame; after the next END it decodes again.
                 continue
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits for the host that nothing should be added; ``flush`` makes room."""
+        """Whether too much output waits for the host to add more; ``flush`` makes room."""
         return self.backlog >= HIGH_WATER_BYTES
 
     def is_connected(self) -> bool:
-        """Whether a host is connected, as far as the kernel knows by now."""
+        """Whether a host is connected, as far as the kernel has been informed."""
         poller = select.poll()
         poller.register(self.fd, 0)
         return not any(events & select.POLLHUP for _, events in poller.poll(0))
 
     def send(self, kind: int, request: int, payload: bytes | memoryview = b"") -> None:
-        """Queue a frame and write what the port takes now."""
+        """Queue a frame and write as much as the port takes now."""
         frame = wire.pack_frame(kind, request, payload)
         self._outgoing.append(memoryview(frame))
         self.backlog += len(frame)
         self.flush()
 
     def greet(self, request: int, payload: bytes) -> None:
-        """Answer a new client's HELLO; nothing that was meant for its predecessor follows."""
+        """Answer a new client's HELLO; discards what was queued for the previous client."""
         self._outgoing.clear()
         self._outgoing.append(memoryview(wire.OPENING))
         self.backlog = len(wire.OPENING)
@@ -95,7 +95,7 @@ class Port:
                 self._outgoing[0] = head[written:]
 
     def drop(self) -> None:
-        """Discard the output that is queued for a disconnected host, and its partial frame."""
+        """Discard the output that is queued for a disconnected host, and the partial frame received from it."""
         self._outgoing.clear()
         self.backlog = 0
         self._decoder.reset()

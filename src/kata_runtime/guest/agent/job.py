@@ -25,17 +25,17 @@ class Job(Protocol):
         """Pass its last output and its status to the host, and close everything."""
 
     def hang_up(self) -> None:
-        """The host is gone: end it."""
+        """The host has disconnected: end the job."""
 
 
 class Owner(Protocol):
-    """The exec port, as a job reports to it."""
+    """What a job reports to: its exec port."""
 
     def started(self, job: Job) -> None:
-        """The job has streams now."""
+        """The job has started and has streams."""
 
     def failed(self, job: Job, number: int, text: str) -> None:
-        """The job never started."""
+        """The job could not be started, with the errno ``number`` and a reason."""
 
     def ended(self, job: Job, status: int) -> None:
-        """Its process has ended."""
+        """The job's process has ended."""

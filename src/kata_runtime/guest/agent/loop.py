@@ -1,4 +1,4 @@
-"""The agent's one event loop: descriptors and what to do when they are ready."""
+"""The agent's only event loop: calls functions when descriptors are ready or deadlines have passed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Callback = Callable[[], None]
 
 
 class Loop:
-    """epoll(7) with a callback a descriptor."""
+    """epoll(7), with one callback for each descriptor."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -28,11 +28,11 @@ class Loop:
             self._epoll.unregister(fd)
 
     def later(self, seconds: float, callback: Callback) -> None:
-        """Call ``callback`` once, after ``seconds``; with 0 once all that is ready now has been served."""
+        """Call ``callback`` once, after ``seconds``; 0: as soon as everything that is ready now has been served."""
         self._due.append((time.monotonic() + seconds, callback))
 
     def _call_due(self) -> float | None:
-        """Make the calls that are due; seconds until the next, None without one."""
+        """Make the calls that are due; return the seconds until the next one, None if there is none."""
         now = time.monotonic()
         due = [callback for moment, callback in self._due if moment <= now]
         self._due = [entry for entry in self._due if entry[0] > now]
@@ -43,12 +43,12 @@ class Loop:
     def run(self) -> None:
         """Serve for ever."""
         while True:
-            self.turn()
+            self.run_once()
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         """Wait until something is ready or due, and make the calls for it."""
         for fd, _ in self._epoll.poll(self._call_due()):
-            # A callback can have forgotten another descriptor of the same round.
+            # An earlier callback of this round may have stopped watching this descriptor.
             callback = self._callbacks.get(fd)
             if callback is not None:
                 callback()

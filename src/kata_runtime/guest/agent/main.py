@@ -1,4 +1,4 @@
-"""Start of the agent: find the ports that QEMU made, serve them for ever."""
+"""The agent's entry point: find the virtio-serial ports that QEMU made and serve them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kata_runtime.guest.agent.loop import Loop
 from kata_runtime.guest.agent.netlink_relay import Relay
 
 _PORTS_DIRECTORY = "/sys/class/virtio-ports"
-# What the kernel shows of a port that has none yet.
+# What sysfs shows as the name of a port whose name the kernel has not received yet.
 _NO_NAME = "(null)"
 
 
 def main() -> None:
-    """Serve; ends only by a defect, and init starts the agent anew."""
+    """Serve all ports; never returns. After an uncaught exception init starts the agent again."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     loop = Loop()
     crun = Crun(Children(loop))
@@ -41,8 +41,8 @@ def _open(path: str) -> Port:
 def _ports() -> dict[str, str]:
     """``{port name: device}`` of every port.
 
-    The names come a little after the directories (drivers/char/virtio_console.c: VIRTIO_CONSOLE_PORT_NAME), that of the
-    control port first of all.
+    The kernel sets the names a little later than it makes the directories, first that of the control port
+    (drivers/char/virtio_console.c: VIRTIO_CONSOLE_PORT_NAME).
     """
     poller = select.poll()
     while True:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-# include/uapi/linux/netlink.h: the families the host may speak, and no others.
+# The only netlink families (include/uapi/linux/netlink.h) that the host may use.
 _ROUTE, _NETFILTER, _GENERIC = 0, 12, 16
 FAMILIES = frozenset({_ROUTE, _NETFILTER, _GENERIC})
-# What may be listened to besides: events of devices (NETLINK_KOBJECT_UEVENT).
+# Also allowed for subscriptions: events of devices (NETLINK_KOBJECT_UEVENT).
 _UEVENT = 15
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
@@ -29,29 +29,29 @@ _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
-# Room for the errors of a 128 KiB block of which every message fails; SO_RCVBUFFORCE since the default
-# limit (net.core.rmem_max) is 208 KiB.
+# Enough for the errors of a 128 KiB block in which every message fails. SO_RCVBUFFORCE, because the usual limit
+# (net.core.rmem_max) is 208 KiB.
 _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; Python names it from 3.12 on
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
-# The kernel fills the datagrams of a dump as far as the largest buffer that it was offered, up to 32 KiB
-# (net/netlink/af_netlink.c, netlink_recvmsg); an answer to a single request can be larger.
+# The kernel makes the datagrams of a dump as large as the largest receive buffer so far, up to 32 KiB
+# (net/netlink/af_netlink.c, netlink_recvmsg); the answer to a single request can be larger.
 _DATAGRAM_BYTES = 256 * 1024
-# Each piece of an answer crosses the port at a price of its own. Usual datagrams have less than 8 KiB, so that a piece
-# with its frame around it is one write: virtio_console takes 32 KiB at once (Linux 6.1, port_fops_write).
+# A piece is sent when it has this size, since each costs a write. Most datagrams are smaller than 8 KiB, so a piece and
+# its frame stay below the 32 KiB that virtio_console takes in one write (Linux 6.1, port_fops_write).
 _PIECE_BYTES = 24 * 1024
-# The kernel answers a request before send() returns; only a block without any answer waits this long.
+# The kernel answers a request before send() returns, so only a block without any answer waits this long.
 _ANSWER_SECONDS = 10.0
 
 
-class Awaited(NamedTuple):
-    """The kernel's answer is still to come: go on when ``fd`` is readable, or at ``deadline`` (monotonic clock)."""
+class KernelWait(NamedTuple):
+    """The kernel has not answered yet: continue when ``fd`` is readable, or at ``deadline`` (monotonic clock)."""
 
     fd: int
     deadline: float
 
 
-# An answer is made in steps: a piece of it, which is overwritten by the next step, or what it waits for.
-Step = memoryview | Awaited
+# A step of an answer: a piece of it, whose buffer the next step overwrites, or a wait for the kernel.
+Step = memoryview | KernelWait
 
 
 def open_socket(family: int, allowed: frozenset[int] = FAMILIES) -> socket.socket:
@@ -75,7 +75,7 @@ def open_socket(family: int, allowed: frozenset[int] = FAMILIES) -> socket.socke
 
 
 class Pieces:
-    """One buffer for all that is received: a new one for each datagram would be mapped and touched anew."""
+    """One receive buffer for everything; a new one for each datagram would cost memory mappings and page faults."""
 
     def __init__(self) -> None:
         self._buffer = memoryview(bytearray(_PIECE_BYTES + _DATAGRAM_BYTES))
@@ -86,22 +86,22 @@ class Pieces:
         self._filled = 0
 
     def room(self) -> memoryview:
-        """Where the next datagram goes."""
+        """The free part of the buffer, for the next datagram."""
         return self._buffer[self._filled :]
 
     def add(self, size: int) -> memoryview | None:
-        """Count what was received; the piece, when it is large enough to be sent."""
+        """Count ``size`` received bytes; return the piece once it is large enough to be sent."""
         self._filled += size
         return None if self._filled < _PIECE_BYTES else self.end()
 
     def end(self) -> memoryview | None:
-        """The piece that is left, if any."""
+        """The last piece, if there is one."""
         filled, self._filled = self._filled, 0
         return self._buffer[:filled] if filled else None
 
 
 class Relay:
-    """The sockets kept open between requests, one a family; serves one request at a time."""
+    """Keeps one socket open for each family; serves one request at a time."""
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}
@@ -115,8 +115,8 @@ class Relay:
     def exchange(self, family: int, last: int, block: bytes, *, one_by_one: bool) -> Generator[Step, None, None]:
         """Send ``block`` and yield the answer in pieces of whole messages, until sequence ``last`` is answered.
 
-        ``one_by_one``: each message is a dump. A socket runs one at a time and refuses others with EBUSY, so each
-        is sent when the one before has ended.
+        ``one_by_one``: each message requests a dump. A socket runs one dump at a time and refuses another with EBUSY,
+        so each is sent when the previous one has ended.
 
         :raise OSError: the socket's errno; ETIMEDOUT when the kernel gave no answer.
         """
@@ -141,7 +141,7 @@ class Relay:
         self._pieces.begin()
         fd = os.open(f"/proc/net/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            # A page at a time is all that one read gives (fs/seq_file.c).
+            # One read returns at most a page (fs/seq_file.c).
             while size := os.readv(fd, [self._pieces.room()]):
                 if (piece := self._pieces.add(size)) is not None:
                     yield piece
@@ -175,10 +175,10 @@ class Relay:
                     break
                 room = self._pieces.room()
                 try:
-                    # What follows is there already: whoever receives a part makes the next (netlink_recvmsg).
+                    # The next datagram is there already: receiving one makes the kernel produce it (netlink_recvmsg).
                     size = opened.recv_into(room)
                 except BlockingIOError:
-                    # The end came behind the last row. Usually it is a datagram of its own (netlink_dump).
+                    # NLMSG_DONE was in the same datagram as the last row; usually it has one of its own (netlink_dump).
                     break
         if (piece := self._pieces.end()) is not None:
             yield piece
@@ -193,20 +193,20 @@ def _receive(opened: socket.socket, room: memoryview) -> Generator[Step, None, i
     try:
         return opened.recv_into(room)
     except BlockingIOError:
-        awaited = Awaited(opened.fileno(), time.monotonic() + _ANSWER_SECONDS)
+        wait = KernelWait(opened.fileno(), time.monotonic() + _ANSWER_SECONDS)
     while True:
-        yield awaited
+        yield wait
         try:
             return opened.recv_into(room)
         except BlockingIOError:
-            if time.monotonic() >= awaited.deadline:
+            if time.monotonic() >= wait.deadline:
                 raise OSError(errno.ETIMEDOUT, "the kernel gave no answer") from None
 
 
 def _bounds(block: bytes) -> Iterator[tuple[int, int]]:
-    """Where each message of a block begins and ends.
+    """The offsets at which each message of a block begins and ends.
 
-    :raise OSError: EBADMSG where there is none.
+    :raise OSError: EBADMSG: the block does not consist of whole messages.
     """
     offset = 0
     while offset < len(block):
@@ -233,10 +233,10 @@ def subscribe(family: int, group: int) -> socket.socket:
 
 
 def ends_exchange(data: bytes, last: int) -> bool:
-    """Whether a datagram holds the NLMSG_ERROR or NLMSG_DONE of sequence ``last``.
+    """Whether a datagram contains the NLMSG_ERROR or NLMSG_DONE of sequence ``last``.
 
-    Walking the headers of a large dump costs more than the dump itself under emulation, so a datagram of
-    a dump (NLM_F_MULTI) is first searched for the bytes that every NLMSG_DONE begins with.
+    On an emulated processor, walking the headers of a large dump costs more than the dump itself. A datagram of a dump
+    (NLM_F_MULTI) is therefore first searched for the bytes with which every NLMSG_DONE begins.
     """
     if len(data) < _HEADER.size:
         return False

@@ -1,4 +1,4 @@
-"""The standard streams of a process in the guest, relayed to the host that holds a port."""
+"""Relays the standard streams of a process in the guest to the host that is connected to a port."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from kata_runtime.guest.agent.guest_port import Port
 
 _READ_BYTES = 32 * 1024
-# A pseudo-terminal holds 64 KiB and a page (drivers/tty/tty_buffer.c: TTYB_DEFAULT_MEM_LIMIT), a pipe what it says.
+# More than a pseudo-terminal buffers: 64 KiB and a page (drivers/tty/tty_buffer.c: TTYB_DEFAULT_MEM_LIMIT).
 _TERMINAL_BYTES = 128 * 1024
 _F_GETPIPE_SZ = 1032  # include/uapi/linux/fcntl.h
 
 
 class Streams:
-    """Non-blocking descriptors: one to write, and some to read with the kind of frame that their bytes become."""
+    """Relays non-blocking descriptors: ``stdin`` is written; ``outputs`` are read, each with its kind of frame."""
 
     def __init__(self, port: Port, request: int, stdin: int, outputs: dict[int, int]) -> None:
         self._port = port
@@ -42,7 +42,7 @@ class Streams:
         self.write_stdin()
 
     def write_stdin(self) -> None:
-        """Write what the process's end takes."""
+        """Write as much of the queue as the pipe or terminal takes."""
         while self._stdin_queue and self.stdin >= 0:
             try:
                 written = os.write(self.stdin, self._stdin_queue[: wire.STDIN_WINDOW_BYTES])
@@ -65,11 +65,11 @@ class Streams:
             self.stdin = -1
 
     def wants_stdin(self) -> bool:
-        """Whether the agent should wake us when the process takes more."""
+        """Whether queued input waits until the process reads."""
         return self.stdin >= 0 and bool(self._stdin_queue)
 
     def read_output(self, fd: int) -> None:
-        """Pass output on while the port's queue is not too long."""
+        """Send output to the host while the port has room."""
         while not self._port.is_full:
             data = _read(fd)
             if data is None:
@@ -84,7 +84,7 @@ class Streams:
         return next((fd for fd, of in self.outputs.items() if of == kind), None)
 
     def drop_output(self, kind: int) -> None:
-        """The host wants no more of it: the process gets SIGPIPE when it writes."""
+        """Close an output that the host no longer reads: the process gets SIGPIPE when it writes."""
         fd = self.output_of(kind)
         if fd is not None:
             self._close_output(fd)
@@ -94,9 +94,9 @@ class Streams:
         os.close(fd)
 
     def finish(self, status: int) -> None:
-        """Pass the last output and the exit status on, and close everything.
+        """Send the last output and the exit status, and close everything.
 
-        What a grandchild still holds open is not waited for: its end may never come.
+        An output that a grandchild still holds open is closed, too: waiting for its end could take forever.
         """
         for fd in list(self.outputs):
             self._drain_output(fd)
@@ -104,8 +104,8 @@ class Streams:
         self.abandon()
 
     def _drain_output(self, fd: int) -> None:
-        """What is there now; a grandchild that keeps writing must not keep us here."""
-        left = _held_bytes(fd)
+        """Send what is buffered now, and no more: a grandchild may keep writing."""
+        left = _buffer_bytes(fd)
         while left > 0:
             data = _read(fd)
             if not data:
@@ -114,7 +114,7 @@ class Streams:
             left -= len(data)
 
     def abandon(self) -> None:
-        """Close our ends."""
+        """Close all descriptors."""
         self.close_stdin()
         for fd in list(self.outputs):
             self._close_output(fd)
@@ -125,7 +125,7 @@ class Streams:
 
 
 def _read(fd: int) -> bytes | None:
-    """The available bytes; empty at the end, None if there are none yet."""
+    """The available bytes: None if there are none yet, empty at the end of the stream."""
     try:
         return os.read(fd, _READ_BYTES)
     except BlockingIOError:
@@ -134,7 +134,8 @@ def _read(fd: int) -> bytes | None:
         return b""  # EIO of a terminal that was hung up (vhangup(2))
 
 
-def _held_bytes(fd: int) -> int:
+def _buffer_bytes(fd: int) -> int:
+    """How much a pipe or a terminal can buffer."""
     try:
         return fcntl.fcntl(fd, _F_GETPIPE_SZ)
     except OSError:
@@ -142,7 +143,7 @@ def _held_bytes(fd: int) -> int:
 
 
 def make_pipes() -> tuple[list[int], list[int]]:
-    """``(ours, theirs)`` for descriptors 0, 1 and 2."""
+    """Make three pipes for descriptors 0, 1 and 2: ``(the agent's ends, the process's ends)``."""
     ours: list[int] = []
     theirs: list[int] = []
     try:

@@ -1,4 +1,4 @@
-"""The pseudo-terminal of a container, as crun hands it over."""
+"""The pseudo-terminal of a container, whose descriptor crun sends to the agent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 
-# include/uapi/asm-generic/ioctls.h; the module termios is not loaded for two numbers.
+# include/uapi/asm-generic/ioctls.h; not worth importing the module termios.
 _TIOCSWINSZ = 0x5414
 _TIOCGPTPEER = 0x5441
 _WINSIZE = struct.Struct("HHHH")  # struct winsize: rows, columns, pixels
@@ -16,7 +16,7 @@ _NAME_BYTES = 4096
 
 
 class ConsoleSocket:
-    """Where ``crun --console-socket`` sends the descriptor of the terminal (runc's docs/terminals.md)."""
+    """The socket to which ``crun --console-socket`` sends the terminal's descriptor (runc's docs/terminals.md)."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -43,7 +43,7 @@ class ConsoleSocket:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fd: int = array.array("i", data)[0]
                 return fd
-        raise OSError("no terminal came")
+        raise OSError("no descriptor of a terminal")
 
     def close(self) -> None:
         """Stop listening."""
@@ -51,15 +51,16 @@ class ConsoleSocket:
 
 
 class Terminal:
-    """A pseudo-terminal; ``reader`` and ``writer`` are closed by whoever uses them."""
+    """A pseudo-terminal; the user closes ``reader`` and ``writer``."""
 
     def __init__(self, fd: int) -> None:
-        """Take over ``fd``, the side that is not the container's.
+        """Take over ``fd``, the agent's side of the terminal.
 
         :raise OSError: it is no terminal.
         """
         self.reader = fd
-        # Held open, so that a container that closes its console and opens it again (init systems do) hangs nothing up.
+        # The container's side is held open, since init systems close their console and open it again; with the last
+        # descriptor closed, the terminal would hang up.
         try:
             self._peer: int = fcntl.ioctl(fd, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
@@ -73,6 +74,6 @@ class Terminal:
         fcntl.ioctl(self._control, _TIOCSWINSZ, _WINSIZE.pack(rows, columns, 0, 0))
 
     def close(self) -> None:
-        """Close what is not the user's; with that the terminal hangs up."""
+        """Close the other descriptors, so that the terminal hangs up."""
         os.close(self._peer)
         os.close(self._control)

@@ -10,17 +10,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-_PIECE_BYTES = 24 * 1024  # as in ``relay``
+_PIECE_BYTES = 24 * 1024  # as in ``netlink_relay``
 _FRAME_BYTES = 128 * 1024
 
 
 def read_options(number: int, asked: Sequence[tuple[int, bytes]]) -> Generator[memoryview, None, None]:
-    """Yield the answers in pieces: of each of ``asked`` as many bytes as its size, zero where the kernel left them.
+    """Read the option ``number`` once for each ``(size, argument)`` of ``asked``; yield the answers in pieces.
 
-    An argument stands at the head of what the kernel is given. The options are those of IPv4 (SOL_IP), which modules
-    extend (net/netfilter/nf_sockopt.c).
+    An answer has exactly ``size`` bytes; those that the kernel did not write are zero. The argument is at the start of
+    the buffer that the kernel is given. The options are those of IPv4 (SOL_IP), which modules extend
+    (net/netfilter/nf_sockopt.c).
 
-    :raise OSError: the kernel's errno; the answers that remain are not read.
+    :raise OSError: the kernel's errno; the remaining answers are not read.
     """
     read = _getsockopt()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as opened:
@@ -37,7 +38,7 @@ def read_options(number: int, asked: Sequence[tuple[int, bytes]]) -> Generator[m
 
 
 def _groups(asked: Sequence[tuple[int, bytes]]) -> Iterator[tuple[list[tuple[int, bytes]], int]]:
-    """What makes a piece together, and its size."""
+    """Split ``asked`` into groups that are sent as one piece; yield each with its size."""
     group: list[tuple[int, bytes]] = []
     size = 0
     for one in asked:
@@ -52,8 +53,8 @@ def _groups(asked: Sequence[tuple[int, bytes]]) -> Iterator[tuple[list[tuple[int
 
 @cache
 def _getsockopt() -> Callable[[int, int, bytearray, int, int], None]:
-    """getsockopt(2) itself: Python's takes no argument for the kernel, and reads 1,024 bytes at most."""
-    import ctypes  # 0.1 s and a megabyte, as in ``children``
+    """getsockopt(2) itself: Python's passes no argument to the kernel, and reads at most 1,024 bytes."""
+    import ctypes  # imported late: takes 0.1 s and 1 MB
 
     call = ctypes.CDLL(None, use_errno=True).getsockopt
     call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
@@ -63,8 +64,8 @@ def _getsockopt() -> Callable[[int, int, bytearray, int, int], None]:
 
     def read(fd: int, number: int, buffer: bytearray, offset: int, size: int) -> None:
         length.value = size
-        place = ctypes.addressof(byte.from_buffer(buffer, offset))
-        if call(fd, socket.SOL_IP, number, place, length_address):
+        address = ctypes.addressof(byte.from_buffer(buffer, offset))
+        if call(fd, socket.SOL_IP, number, address, length_address):
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
 

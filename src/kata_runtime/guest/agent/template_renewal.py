@@ -1,4 +1,4 @@
-"""Renews the identity of a guest: guests that are restored from one template are identical before."""
+"""Gives a guest an identity of its own after it was restored from a template: all restored guests are identical."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def renew(payload: bytes) -> None:
     pool = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(pool, _RNDADDENTROPY, _POOL_HEADER.pack(8 * len(seed), len(seed)) + seed)
-        # Else the generator goes on with its previous key for up to a minute (crng_reseed).
+        # Without it the generator would use its previous key for up to a minute (crng_reseed).
         fcntl.ioctl(pool, _RNDRESEEDCRNG)
     finally:
         os.close(pool)

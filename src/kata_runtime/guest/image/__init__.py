@@ -1,6 +1,6 @@
-"""The guest's kernel and initrd: their paths, their kernel parameters, and how to build them.
+"""The guest's kernel and initrd: their paths, the kernel parameters, and the functions that build them.
 
-Light to import: the builder itself is loaded by the functions that need it.
+Quick to import: the functions that build import the builder when they are called.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ TEST_PACKAGES = ("conntrack", "ethtool", "iproute2", "iputils-ping", "ipvsadm", 
 # Measured with QEMU's TCG on two cores, q35 and 32 root ports: 4 s to the agent, 2 s less than with "quiet" alone.
 KERNEL_PARAMETERS = (
     "console=ttyS0", "quiet", "panic=1", "reboot=k",
-    "oops=panic",  # a process that the kernel could not end would never be reported as ended
-    "pcie_ports=compat",  # hot-plug is ACPI's; the ports' own services cost 0.6 s for 32 of them
-    "tsc=reliable", "no_timer_check",  # calibration against timers that QEMU emulates
+    "oops=panic",  # after an oops the end of a process might never be reported
+    "pcie_ports=compat",  # ACPI does the hot-plug; the services of 32 PCIe ports would take 0.6 s to start
+    "tsc=reliable", "no_timer_check",  # no calibration against timers that QEMU emulates
     "random.trust_cpu=on",
-    "rcupdate.rcu_expedited=1",  # a NIC goes in milliseconds, not in tens of them
+    "rcupdate.rcu_expedited=1",  # a NIC is removed in milliseconds instead of tens of milliseconds
     "audit=0", "lsm=", "cryptomgr.notests", "i8042.noaux", "i8042.nokbd", "8250.nr_uarts=1",
 )  # fmt: skip
 
-# Run by the guest's init beside the agent, and before a template is taken of the guest.
+# The guest's init runs it at the same time as the agent; it has ended before a template is made of the guest.
 MODULES_SCRIPT = "/etc/init.d/modules"
 
 KERNEL_NAME = "vmlinuz"
@@ -55,11 +55,11 @@ def build_image(
     modules: Path | None = None,
     progress: Callable[[str], None],
 ) -> Image:
-    """Build an image from Debian packages and put it at ``destination`` in one step.
+    """Build an image from Debian packages and put it at ``destination``.
 
     ``include`` names packages to add, each with the libraries that it is linked to; ``kernel`` and ``modules``
-    (a ``lib/modules/RELEASE`` directory) replace the distribution's. An image that is there already is replaced
-    only by a complete one. Raises HostError, InputError.
+    (a ``lib/modules/RELEASE`` directory) are used instead of the distribution's. An existing image is replaced
+    atomically. Raises HostError, InputError.
     """
     from kata_runtime.guest.image.build import build
 
@@ -67,7 +67,7 @@ def build_image(
 
 
 def image_is_current(directory: Path, include: Sequence[str] = ()) -> bool:
-    """True when ``directory`` holds what ``build_image`` of this version would put there for ``include``."""
+    """Whether ``directory`` has an image that this version's ``build_image`` made with the same ``include``."""
     from kata_runtime.guest.image.build import is_current
 
     return is_current(directory, include)

@@ -1,6 +1,6 @@
 """The kernel's initramfs format, "newc" cpio (Documentation/driver-api/early-userspace/buffer-format.rst).
 
-Owners are root, times are zero, the order is that of the paths: the same files give the same bytes.
+All files belong to root, all times are zero and the paths are sorted, so the same files give the same bytes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def console_device() -> Node:
 
 
 def write_archive(stream: BinaryIO, nodes: Mapping[str, Node]) -> None:
-    """Write ``nodes`` (path without a leading slash -> node), adding the directories that they lie in."""
+    """Write ``nodes`` (path without a leading slash -> node) and the directories that contain them."""
     complete = {parent: directory() for path in nodes for parent in _parents(path)}
     complete.update(nodes)
     for number, path in enumerate(sorted(complete), start=1):

@@ -47,7 +47,7 @@ def build(
 ) -> Image:
     """See ``kata_runtime.guest.image.build_image``."""
     if (kernel is None) != (modules is None):
-        raise InputError("a kernel of your own needs its modules, and the other way round")
+        raise InputError("--kernel and --modules must be given together")
     packages.check_names(include)
     try:
         install.prepare(destination)
@@ -95,7 +95,7 @@ def is_current(directory: Path, include: Sequence[str]) -> bool:
 
 
 def _key(include: Sequence[str]) -> str:
-    """Return a hash of all sources that determine the image's content; the installation of the image does not count."""
+    """Return a hash of ``include`` and of all source files that determine the image's content (not ``install.py``)."""
     digest = hashlib.sha256(json.dumps(sorted(include)).encode())
     sources = {path.name: path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))}
     del sources[Path(install.__file__).name]
@@ -110,7 +110,7 @@ def _kernel_package() -> packages.Package:
             return package
     raise HostError(
         f"{packages.KERNEL_META_PACKAGE} depends on no kernel",
-        hint="name your own with --kernel and --modules",
+        hint="name a kernel with --kernel and --modules",
     )
 
 

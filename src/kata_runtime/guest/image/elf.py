@@ -1,4 +1,4 @@
-"""Reads what the image builder needs of 64-bit little-endian ELF files: libraries and module information (elf(5))."""
+"""Reads the needed libraries and the module information of 64-bit little-endian ELF files (elf(5))."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAGIC = b"\x7fELF\x02\x01"
 _SECTION_TABLE = struct.Struct("<40xQ10xHHH")  # Elf64_Ehdr: e_shoff, e_shentsize, e_shnum, e_shstrndx
 _SECTION = struct.Struct("<II8x8xQQ")  # Elf64_Shdr: sh_name, sh_type, sh_offset, sh_size
 _DYNAMIC = struct.Struct("<qQ")
-_NOTHING_IN_FILE = 8  # SHT_NOBITS
+_SHT_NOBITS = 8  # the section occupies no space in the file
 _DT_NEEDED = 1
 
 
@@ -45,9 +45,7 @@ def _sections(data: bytes) -> dict[bytes, bytes]:
         raise ProtocolError("ELF file is cut short") from exc
     names = data[start : start + length]
     return {
-        _text(names, name): data[begin : begin + extent]
-        for name, kind, begin, extent in headers
-        if kind != _NOTHING_IN_FILE
+        _text(names, name): data[begin : begin + extent] for name, kind, begin, extent in headers if kind != _SHT_NOBITS
     }
 
 

@@ -1,6 +1,6 @@
-"""The guest's Python: the version that its release has, the useful part of the library, compiled ahead.
+"""The guest's Python: the Debian release's version, with a part of the standard library, compiled to byte code.
 
-The release decides: ``python3-minimal`` depends on the one interpreter (3.11 in Debian 12, 3.13 in Debian 13).
+``python3-minimal`` depends on the release's only interpreter (3.11 in Debian 12, 3.13 in Debian 13).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ for name in sys.stdin.read().splitlines():
 
 
 def python_version(package_names: Iterable[str]) -> str:
-    """Return the version that is among the packages, for example ``3.13``; raise HostError where none is."""
+    """Return the version of the interpreter among the packages, for example ``3.13``; raise HostError without one."""
     for match in map(_INTERPRETER_PACKAGE.fullmatch, package_names):
         if match:
             return match[1]
@@ -59,7 +59,7 @@ def interpreter_packages(version: str) -> frozenset[str]:
 
 
 def wanted_files(nodes: Mapping[str, Node], version: str) -> dict[str, Node]:
-    """Return of the interpreter's packages the program and the useful part of the library, as sources."""
+    """Return the program, and the part of the library that the guest needs, from the interpreter's packages."""
     program, root = f"python{version}", f"usr/lib/python{version}/"
     kept = {path: node for path, node in nodes.items() if path.startswith(root) and _is_wanted(path.removeprefix(root))}
     return kept | {f"usr/bin/{program}": nodes[f"usr/bin/{program}"], "usr/bin/python3": symbolic_link(program)}
@@ -72,10 +72,11 @@ def _is_wanted(name: str) -> bool:
 
 
 def compile_python(sources: Mapping[str, Node], runtime: Mapping[str, Node], version: str) -> dict[str, Node]:
-    """Return the sources compiled ahead, as the guest would otherwise spend seconds on them at each boot.
+    """Return the byte code of ``sources``; the guest would need seconds at each boot to compile them.
 
-    The guest's own interpreter does it, with the guest's C library (``runtime`` holds both): what it makes does not
-    depend on this host's Python. A fresh process, since marshalled code depends on what the interpreter did before.
+    The guest's own interpreter compiles them, with the guest's C library (both are in ``runtime``), so the result does
+    not depend on this host's Python. It is a new process, since marshal's output depends on what the interpreter did
+    before.
     """
     with tempfile.TemporaryDirectory(prefix="kata-image-") as scratch:
         for path, node in (*runtime.items(), *sources.items()):

@@ -1,7 +1,7 @@
-"""Unpacks a kernel when the image is built instead of at every boot.
+"""Unpacks the kernel once, when the image is built.
 
-A bzImage unpacks itself at every boot, which costs a second on an emulated processor. The kernel inside is an
-ELF file that QEMU boots directly where it has a PVH entry (Xen's HVM start info, XEN_ELFNOTE_PHYS32_ENTRY).
+A bzImage unpacks itself at every boot, which takes a second on an emulated processor. It contains an ELF file, which
+QEMU can boot directly if it has a PVH entry (Xen's HVM start info, XEN_ELFNOTE_PHYS32_ENTRY).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _PAYLOAD_FIELDS = 0x248
 _SECTOR = 512
 _XZ_MAGIC = b"\xfd7zXZ\0"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-# scripts/Makefile.lib (size_append): behind a zstd frame stands the length of what is in it.
+# The uncompressed length, which the kernel's build appends to a zstd frame (scripts/Makefile.lib, size_append).
 _APPENDED_SIZE = 4
 _PVH_NOTES = tuple(struct.pack("<III", 4, size, 18) + b"Xen\0" for size in (4, 8))
 
 
 def unpack_kernel(image: bytes) -> bytes:
-    """Return the ELF kernel inside ``image`` if QEMU can boot that, else ``image``."""
+    """Return the ELF kernel in ``image`` if QEMU can boot it, else ``image``."""
     if image[_SIGNATURE : _SIGNATURE + 4] != b"HdrS" or len(image) < _PAYLOAD_FIELDS + _PAYLOAD.size:
         return image
     offset, length = _PAYLOAD.unpack_from(image, _PAYLOAD_FIELDS)
@@ -37,7 +37,7 @@ def unpack_kernel(image: bytes) -> bytes:
 
 
 def _decompress(payload: bytes) -> bytes:
-    """Return the content of a payload (LZ4 in Debian 12, zstd in 13), nothing for a format that is not known here."""
+    """Decompress a payload (LZ4 in Debian 12, zstd in 13); return nothing for an unknown format."""
     try:
         if payload.startswith(lz4.MAGIC):
             return lz4.decompress(payload)

@@ -1,8 +1,8 @@
-"""Decompresses LZ4 as the kernel's build writes it: the legacy frame of ``lz4 -l``.
+"""Decompresses the LZ4 legacy frame (``lz4 -l``), which the kernel's build writes.
 
 Source: lz4_Frame_format.md and lz4_Block_format.md of the LZ4 project.
 
-Python's library has no LZ4, and a Debian kernel is the only thing read here: one call, about a second.
+Python's standard library has no LZ4, and only Debian 12's kernel needs it: one call, about a second.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _SHORTEST_MATCH = 4
 
 
 def decompress(frame: bytes) -> bytes:
-    """Return the content of a legacy frame, up to the first thing that is no block; raise ProtocolError."""
+    """Return the content of a legacy frame, up to the first bytes that are no block; raise ProtocolError."""
     if not frame.startswith(MAGIC):
         raise ProtocolError("not an LZ4 legacy frame")
     position, blocks = len(MAGIC), []
     while position + _SIZE.size <= len(frame):
         (size,) = _SIZE.unpack_from(frame, position)
         position += _SIZE.size
-        # The kernel's build appends the uncompressed size, which is longer than any block.
+        # The kernel's build appends the uncompressed size, which as the size of a block would be too large.
         if size == 0 or size > _LARGEST_COMPRESSED or position + size > len(frame):
             break
         blocks.append(_block(frame[position : position + size]))
@@ -54,7 +54,7 @@ def _block(data: bytes) -> bytes:
 
 
 def _length(data: bytes, position: int, length: int) -> tuple[int, int]:
-    """Return a length that may go on in further bytes, and the position behind it."""
+    """Return a length, which further bytes may extend, and the position after it."""
     if length == _LENGTH_CONTINUES:
         more = 255
         while more == 255:

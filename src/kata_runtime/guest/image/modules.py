@@ -1,4 +1,4 @@
-"""Kernel modules: the selection for the guest, their dependencies, and their aliases."""
+"""Selects the guest's kernel modules, with their dependencies and aliases."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _index(lines: Iterable[str]) -> Node:
 
 
 def _closure(module: Module, by_name: Mapping[str, Module]) -> list[str]:
-    """Return the names ``module`` depends on, each before those that it needs itself."""
+    """Return the names of all modules that ``module`` depends on, each before its own dependencies."""
     order: list[str] = []
 
     def visit(name: str) -> None:

@@ -1,6 +1,6 @@
-"""Debian packages: resolved and downloaded with the host's own apt configuration, and read without installing.
+"""Debian packages: resolves and downloads them with the host's apt configuration, and reads them without installing.
 
-apt resolves against an empty dpkg status file, so that the answer does not depend on what the host has installed.
+apt resolves against an empty dpkg status file, so that the result does not depend on what the host has installed.
 """
 
 from __future__ import annotations

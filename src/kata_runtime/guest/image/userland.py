@@ -27,8 +27,8 @@ _DOCUMENTATION = re.compile(
     r"usr/(include|share/(applications|apport|bash-completion|bug|doc|doc-base|icons|info|initramfs-tools|lintian|locale"
     r"|man|menu|metainfo|pixmaps|zsh))(/|$)|etc/(init\.d|default|cron[^/]*|logrotate\.d)(/|$)|usr/lib/systemd(/|$)"
 )
-# pivot_root(2), with which crun enters a container's root, refuses the rootfs that the kernel unpacked the initrd into,
-# since no mount lies below it. A bind mount of it on itself has one; nothing is copied.
+# pivot_root(2), with which crun enters a container's root, does not work on the rootfs that the kernel unpacks the
+# initrd into, since that has no parent mount. A bind mount of it has one; nothing is copied.
 _INIT = """\
 #!/bin/sh
 mount --bind / /mnt
@@ -42,7 +42,7 @@ _INITTAB = f"""\
 ::once:{MODULES_SCRIPT}
 ::shutdown:/usr/bin/sync
 """
-# Only what the agent needs comes before it; all else is done beside it.
+# Runs before the agent, so it does only what the agent needs.
 _START = """\
 #!/bin/sh
 mount -t devtmpfs -o mode=0755,nosuid dev /dev
@@ -59,11 +59,11 @@ echo kata >/proc/sys/kernel/hostname
 """
 _MODULES = """\
 #!/bin/sh
-# Connection tracking sees packets only where something asks for it: a firewall rule, or this parameter.
+# Without a firewall rule that needs it, connection tracking sees packets only with this parameter.
 modprobe nf_conntrack enable_hooks=1
 exec modprobe -a virtio_net ip_vs nf_conntrack_netlink virtiofs
 """
-# Comes before crun until that has once succeeded: a guest without containers pays nothing for it.
+# Runs before crun until crun has succeeded once, so that a guest without containers does not spend time on it.
 _CONTAINERS = """\
 #!/bin/sh
 [ -e /sys/fs/cgroup/cgroup.procs ] || mount -t cgroup2 -o nosuid,nodev,noexec cgroup /sys/fs/cgroup 2>/dev/null
@@ -86,7 +86,7 @@ def agent_sources() -> dict[str, bytes]:
 
 
 def system_nodes() -> dict[str, Node]:
-    """Return the fixed skeleton: directories, links, init and its scripts, the few files of /etc."""
+    """Return the files that are the same in every image: directories, links, init and its scripts, files in /etc."""
     nodes = {name: directory() for name in ("dev", "etc", "mnt", "proc", "root", "run", "sys", "usr", "var")}
     nodes |= {name: symbolic_link(f"usr/{name}") for name in ("bin", "sbin", "lib", "lib64")}
     nodes |= {"tmp": directory(0o1777), "dev/console": console_device(), "var/run": symbolic_link("../run")}
@@ -111,7 +111,7 @@ def system_nodes() -> dict[str, Node]:
 
 
 def package_nodes(files: Iterable[tuple[str, Node]]) -> dict[str, Node]:
-    """Return the files of a package under their merged-/usr paths, without documentation and directories."""
+    """Return the files of a package with merged-/usr paths, without documentation and directories."""
     nodes = {}
     for path, node in files:
         merged = f"usr/{path}" if _USR_MERGE.match(path) else path
@@ -121,7 +121,7 @@ def package_nodes(files: Iterable[tuple[str, Node]]) -> dict[str, Node]:
 
 
 def applet_nodes(busybox: Node) -> dict[str, Node]:
-    """Return a link for each of busybox's applets, which it names itself."""
+    """Return a link for each applet that busybox lists."""
     with tempfile.TemporaryDirectory(prefix="kata-image-") as scratch:
         program = Path(scratch, "busybox")
         program.write_bytes(busybox.data)
@@ -132,9 +132,9 @@ def applet_nodes(busybox: Node) -> dict[str, Node]:
 
 
 def library_nodes(nodes: Mapping[str, Node], available: Mapping[str, Node]) -> dict[str, Node]:
-    """Return from ``available`` the shared libraries that ``nodes`` are linked to, and theirs.
+    """Return the shared libraries of ``available`` that ``nodes`` need, directly or through other libraries.
 
-    Raises HostError where a program lacks one; a plug-in may, as its package only suggests the library then.
+    Raises HostError if a program's library is missing. A plug-in's may be missing: its package only suggests it then.
     """
     found: dict[str, Node] = {}
     queue = list(nodes.items())
@@ -143,7 +143,7 @@ def library_nodes(nodes: Mapping[str, Node], available: Mapping[str, Node]) -> d
         for soname in elf.needed_libraries(node.data) if node.data.startswith(elf.MAGIC) else ():
             paths = _library_paths(soname, nodes, available)
             if paths is None and user.startswith(_PROGRAM_DIRECTORIES):
-                raise HostError(f"no package brings the library {soname} that {user} needs")
+                raise HostError(f"no package has the library {soname} that {user} needs")
             fresh = {path: available[path] for path in paths or () if path not in found}
             found |= fresh
             queue.extend(fresh.items())
@@ -151,7 +151,7 @@ def library_nodes(nodes: Mapping[str, Node], available: Mapping[str, Node]) -> d
 
 
 def _library_paths(soname: str, nodes: Mapping[str, Node], available: Mapping[str, Node]) -> list[str] | None:
-    """Return the path of a library that ``nodes`` lacks and, where that is a link, of the file behind it."""
+    """Return the path of a library in ``available``, and its target if it is a link; empty if ``nodes`` has it."""
     for where in _LIBRARY_DIRECTORIES:
         path = f"{where}/{soname}"
         if path in nodes:

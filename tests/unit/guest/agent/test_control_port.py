@@ -53,7 +53,7 @@ class Client:
         for _ in range(turns):
             # What falls due in this turn makes it wait for nothing.
             self.loop.later(0, lambda: self.loop.later(0, lambda: None))
-            self.loop.turn()
+            self.loop.run_once()
 
     def receive(self, *, strict: bool = True) -> tuple[int, int, bytes]:
         """The next frame that the agent sends."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kata_runtime.guest.agent import netlink_relay as relay_module
-from kata_runtime.guest.agent.netlink_relay import Awaited, Relay, Step
+from kata_runtime.guest.agent.netlink_relay import KernelWait, Relay, Step
 from kata_runtime.netlink.address import dump_addresses
 from kata_runtime.netlink.link import RTM_NEWLINK, dump_links, get_link
 from kata_runtime.netlink.message import (
@@ -42,7 +42,7 @@ class Answers:
     def take(self, steps: Generator[Step, None, None]) -> None:
         """Keep what ``steps`` yields and end it."""
         for step in steps:
-            assert not isinstance(step, Awaited)
+            assert not isinstance(step, KernelWait)
             self.pieces.append(bytes(step))
             if len(self.pieces) == self._limit:
                 break
@@ -169,7 +169,7 @@ def test_a_kernel_that_gives_no_answer(relay: Relay, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(relay_module, "_ANSWER_SECONDS", 0.0)
     silent = pack_message(get_link("lo").type, NLM_F_REQUEST, 7, b"")[:8] + b"\0" * 8
     steps = relay.exchange(_ROUTE, 7, silent, one_by_one=False)
-    assert isinstance(next(steps), Awaited)
+    assert isinstance(next(steps), KernelWait)
     with pytest.raises(OSError, match="no answer") as refusal:
         next(steps)
     assert refusal.value.errno == errno.ETIMEDOUT

@@ -60,7 +60,7 @@ def test_kernel_needs_its_modules(tmp_path: Path) -> None:
     """A kernel without modules is refused before anything is done."""
     with pytest.raises(InputError) as caught:
         build_image(tmp_path / "image", kernel=tmp_path / "vmlinuz", progress=_ignore)
-    assert str(caught.value) == "a kernel of your own needs its modules, and the other way round"
+    assert str(caught.value) == "--kernel and --modules must be given together"
 
 
 def test_own_kernel_that_is_not_there(tmp_path: Path) -> None:
