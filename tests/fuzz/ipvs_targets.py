@@ -24,7 +24,7 @@ from kata_runtime.ipvs.model import (
     View,
 )
 from kata_runtime.ipvs.queries import answer
-from kata_runtime.ipvs.sockopt_table import Wanted
+from kata_runtime.ipvs.sockopt_table import ServerDetails
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,10 +91,10 @@ def _proc_table(data: bytes) -> None:
 
 
 def _entries(data: bytes) -> None:
-    """Socket options: the first part says what is wanted, the others are the lists of services and of servers."""
+    """Socket options: the first part selects the details, the others are the lists of services and of servers."""
     how, *answers = list(parts(data)) or [b""]
-    wanted = Wanted(statistics=b"s" in how, tunnels=b"t" in how)
-    for servers in sockopt_table.servers(ScriptedKernel(answers), _KEYS, wanted):
+    details = ServerDetails(statistics=b"s" in how, tunnels=b"t" in how)
+    for servers in sockopt_table.servers(ScriptedKernel(answers), _KEYS, details):
         check_line(" ".join(server.spec.key.text for server in servers or ()))
 
 

@@ -1,4 +1,4 @@
-"""A guest that does not let go of a NIC, whose addition or deletion was interrupted: nothing else waits for it."""
+"""A guest does not release a NIC whose addition or deletion was interrupted: no other command waits for it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _timed(sandbox: Sandbox, verb: str, document: object = None) -> tuple[int, s
 
 @pytest.mark.parametrize("kind", ["addition", "deletion"])
 def test_nothing_else_waits(sandbox: Sandbox, namespace: Namespace, kind: str) -> None:
-    """Listings answer at once, other changes after one short wait in all; when the guest lets go, the NIC goes."""
+    """Listings answer at once, other changes wait once and shortly; when the guest releases the NIC, it is removed."""
     namespace.tap("tap0", "10.0.0.1/24")
     route = '[{"dest":"10.77.0.0/16","gateway":"","device":"lo"}]'
     _interrupt(sandbox, kind)

@@ -64,7 +64,7 @@ def test_nothing_to_recover() -> None:
 
 
 def test_refused_work_is_not_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A NIC that the guest did not let go of is still pending, and no command takes it for gone."""
+    """A NIC that the guest did not release stays pending, and no command treats it as removed."""
     work = _WORK[WorkKind.DELETE_NIC]
     refused = work._replace(refused=True)
     session = _session(work)

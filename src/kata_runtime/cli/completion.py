@@ -36,7 +36,7 @@ class Candidate(NamedTuple):
     meaning: str = ""
 
 
-class _Place(NamedTuple):
+class _Context(NamedTuple):
     """The context of the last word, from the words before it.
 
     ``option`` is set if the word is its value; ``commands`` are those that begin with the words before.
@@ -59,18 +59,18 @@ def complete(words: Sequence[str]) -> list[str]:
     :raise KataError: the root directory cannot be read.
     """
     *before, typed = words or [""]
-    place = _place(before)
-    if place is None:
+    context = _context_after(before)
+    if context is None:
         return []
     prefix = ""
-    option = place.option
-    if option is None and not place.options_end and typed.startswith("--") and "=" in typed:
+    option = context.option
+    if option is None and not context.options_end and typed.startswith("--") and "=" in typed:
         name, _, typed = typed.partition("=")
         prefix = f"{name}="
-        option = _named(_options(place), name)
+        option = _named(_options(context), name)
         if option is None or option.metavar is None:
             return []
-    found = _values(option, place) if option is not None else _words(place, typed)
+    found = _values(option, context) if option is not None else _words(context, typed)
     if isinstance(found, str):
         return [found]
     fitting = (candidate for candidate in found if candidate.text.startswith(typed))
@@ -78,59 +78,59 @@ def complete(words: Sequence[str]) -> list[str]:
     return lines[:_CANDIDATES_MAX]
 
 
-def _place(before: Sequence[str]) -> _Place | None:
+def _context_after(before: Sequence[str]) -> _Context | None:
     """The context of the word after ``before``; None if these are invalid, or arguments of another program."""
-    place = _Place(DEFAULT_ROOT, COMMANDS, 0, (), (), None, options_end=False)
+    context = _Context(DEFAULT_ROOT, COMMANDS, 0, (), (), None, options_end=False)
     for word in before:
-        following = _behind(place, word)
+        following = _after_word(context, word)
         if following is None:
             return None
-        place = following
-    command = _command(place)
-    if command is not None and _takes_rest(command, len(place.operands)):
+        context = following
+    command = _command(context)
+    if command is not None and _takes_rest(command, len(context.operands)):
         return None
-    return place
+    return context
 
 
-def _behind(place: _Place, word: str) -> _Place | None:
-    if place.option is not None:
-        root = word if place.option.name == "--root" and not place.depth else place.root
-        return place._replace(option=None, root=root)
-    if word.startswith("-") and word != "-" and not place.options_end:
-        return _behind_option(place, word)
-    command = _command(place)
+def _after_word(context: _Context, word: str) -> _Context | None:
+    if context.option is not None:
+        root = word if context.option.name == "--root" and not context.depth else context.root
+        return context._replace(option=None, root=root)
+    if word.startswith("-") and word != "-" and not context.options_end:
+        return _after_option(context, word)
+    command = _command(context)
     if command is not None:
-        return place._replace(operands=(*place.operands, word))
-    commands = tuple(command for command in place.commands if command.words[place.depth] == word)
+        return context._replace(operands=(*context.operands, word))
+    commands = tuple(command for command in context.commands if command.words[context.depth] == word)
     # Options before the command were the program's.
-    return place._replace(commands=commands, depth=place.depth + 1, given=()) if commands else None
+    return context._replace(commands=commands, depth=context.depth + 1, given=()) if commands else None
 
 
-def _behind_option(place: _Place, word: str) -> _Place | None:
+def _after_option(context: _Context, word: str) -> _Context | None:
     if word == "--":
-        return place._replace(options_end=True) if _command(place) is not None else None
+        return context._replace(options_end=True) if _command(context) is not None else None
     name, equals, value = word.partition("=")
-    option = _named(_options(place), name)
+    option = _named(_options(context), name)
     if option is None:
         return None
-    place = place._replace(given=(*place.given, option.name))
+    context = context._replace(given=(*context.given, option.name))
     if option.metavar is None:
-        return place
-    return _behind(place._replace(option=option), value) if equals else place._replace(option=option)
+        return context
+    return _after_word(context._replace(option=option), value) if equals else context._replace(option=option)
 
 
-def _command(place: _Place) -> Command | None:
+def _command(context: _Context) -> Command | None:
     """The command, if its words are complete."""
-    if len(place.commands) == 1 and len(place.commands[0].words) == place.depth:
-        return place.commands[0]
+    if len(context.commands) == 1 and len(context.commands[0].words) == context.depth:
+        return context.commands[0]
     return None
 
 
-def _options(place: _Place) -> Sequence[Option]:
-    command = _command(place)
+def _options(context: _Context) -> Sequence[Option]:
+    command = _command(context)
     if command is not None:
         return command.options
-    return GLOBAL_OPTIONS if place.depth == 0 else ()
+    return GLOBAL_OPTIONS if context.depth == 0 else ()
 
 
 def _named(options: Iterable[Option], name: str) -> Option | None:
@@ -141,45 +141,45 @@ def _takes_rest(command: Command, count: int) -> bool:
     return bool(command.operands) and command.operands[-1].endswith("...]") and count >= len(command.operands) - 2
 
 
-def _words(place: _Place, typed: str) -> list[Candidate] | str:
+def _words(context: _Context, typed: str) -> list[Candidate] | str:
     """The candidates for a word that is no option's value: options, words of commands, or operands."""
-    if typed.startswith("-") and not place.options_end:
-        options = [option for option in _options(place) if option.many or option.name not in place.given]
+    if typed.startswith("-") and not context.options_end:
+        options = [option for option in _options(context) if option.many or option.name not in context.given]
         names = [Candidate(option.name, option.help) for option in options]
         return [*names, Candidate("--help", "what the command does and takes")]
-    command = _command(place)
+    command = _command(context)
     if command is None:
-        return _command_words(place)
-    if len(place.operands) >= len(command.operands):
+        return _command_words(context)
+    if len(context.operands) >= len(command.operands):
         return []
-    wanted = command.operands[len(place.operands)].strip("[]<>")
+    wanted = command.operands[len(context.operands)].strip("[]<>")
     if wanted in ("ID", "container-id"):
-        return [] if command.words in _NEW_ID else _ids(place.root)
+        return [] if command.words in _NEW_ID else _ids(context.root)
     if wanted == "PORT":
-        return _nics(place.root, place.operands[0])
+        return _nics(context.root, context.operands[0])
     if wanted == "SIGNAL":
         return [Candidate(name) for name in _SIGNALS]
     return FILES if wanted.endswith("FILE") else []
 
 
-def _command_words(place: _Place) -> list[Candidate]:
+def _command_words(context: _Context) -> list[Candidate]:
     from kata_runtime.cli.help import GROUPS
 
     found: dict[str, str] = {}
-    for command in place.commands:
-        word = command.words[place.depth]
-        is_group = len(command.words) > place.depth + 1
+    for command in context.commands:
+        word = command.words[context.depth]
+        is_group = len(command.words) > context.depth + 1
         found.setdefault(word, GROUPS[word] if is_group else command.summary)
     return [Candidate(word, meaning) for word, meaning in found.items()]
 
 
-def _values(option: Option, place: _Place) -> list[Candidate] | str:
+def _values(option: Option, context: _Context) -> list[Candidate] | str:
     if option.choices:
         return [Candidate(choice) for choice in option.choices]
-    if option.metavar == "NIC" and place.commands[0].words != _NEW_NIC:
-        return _nics(place.root, place.operands[0]) if place.operands else []
+    if option.metavar == "NIC" and context.commands[0].words != _NEW_NIC:
+        return _nics(context.root, context.operands[0]) if context.operands else []
     if option.metavar == "ID":
-        return _ids(place.root)
+        return _ids(context.root)
     if option.metavar == "DIR":
         return DIRECTORIES
     return FILES if option.metavar in _FILE_VALUES else []

@@ -16,7 +16,7 @@ from kata_runtime.errors import ContainerError, DeadlineError, HostError, KataEr
 from kata_runtime.guest.answer_limits import DEFAULT
 from kata_runtime.ipvs.codec import FAMILY_NAME
 from kata_runtime.ipvs.engine import Engine
-from kata_runtime.ipvs.sockopt_table import Wanted
+from kata_runtime.ipvs.sockopt_table import ServerDetails
 from kata_runtime.netlink.generic import find_family
 from kata_runtime.network.topology import guest_nic, look_into_guest, shown_nics
 from kata_runtime.sandbox.identity import sandbox_ids, sandbox_of
@@ -126,4 +126,4 @@ def _services(session: Session) -> Sequence[Service] | None:
         engine = Engine(channel, find_family(channel, FAMILY_NAME).id)
     except KernelError:
         return None
-    return list(engine.services(engine.heads(), Wanted(statistics=True, tunnels=False)))
+    return list(engine.services(engine.heads(), ServerDetails(statistics=True, tunnels=False)))

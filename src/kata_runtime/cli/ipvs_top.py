@@ -20,7 +20,7 @@ from kata_runtime.cli.streams import write_text
 from kata_runtime.errors import DeadlineError
 from kata_runtime.ipvs.commands import open_engine
 from kata_runtime.ipvs.model import Forwarding, Service, ServiceFlag
-from kata_runtime.ipvs.sockopt_table import Wanted
+from kata_runtime.ipvs.sockopt_table import ServerDetails
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,8 +105,8 @@ class TopScreen:
         try:
             with session_of(hurried, "ipvs", changes=False) as session:
                 engine = open_engine(session)
-                wanted = Wanted(statistics=True, tunnels=False)
-                self._services = list(engine.services(engine.heads(), wanted))
+                details = ServerDetails(statistics=True, tunnels=False)
+                self._services = list(engine.services(engine.heads(), details))
                 self._container = session.container_id
         except DeadlineError as error:
             if not self._looked:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from kata_runtime.cli.argument_parser import Call
     from kata_runtime.oci.container import Container
-    from kata_runtime.oci.create import CreateRequest, Surroundings
+    from kata_runtime.oci.create import CreateContext, CreateRequest
 
 _EVENTS_SECONDS = 5.0  # as in runc
 
@@ -34,8 +34,8 @@ def run_bundle(call: Call) -> int:
     container_id = call.operands[0] if call.operands else new_id()
     request = _request(call, container_id)
     if call.value("--detach") is None:
-        return run_attached(request, _surroundings(call))
-    run_detached(request, _surroundings(call))
+        return run_attached(request, _create_context(call))
+    run_detached(request, _create_context(call))
     if not call.operands:
         write_line(container_id)
     return 0
@@ -72,7 +72,7 @@ def _create(call: Call) -> int:
     from kata_runtime.oci.create import create
 
     _refuse_descriptors(call)
-    create(_request(call, call.operands[0]), _surroundings(call))
+    create(_request(call, call.operands[0]), _create_context(call))
     return 0
 
 
@@ -116,12 +116,12 @@ def _resume(call: Call) -> int:
 def _update(call: Call) -> int:
     """Change a container's limits."""
     from kata_runtime.oci import operations
-    from kata_runtime.oci.document import parse_document
+    from kata_runtime.oci.json_object import parse_json_object
 
     path = call.value("--resources")
     if path is None:
         raise UsageError("update needs --resources", hint="a file with linux.resources, or - for standard input")
-    resources = parse_document(read_input(path), "the resources").fields
+    resources = parse_json_object(read_input(path), "the resources").fields
     operations.update(root_of(call), _container(call), resources)
     return 0
 
@@ -207,12 +207,12 @@ def _container(call: Call) -> Container:
     return found
 
 
-def _surroundings(call: Call) -> Surroundings:
-    from kata_runtime.oci.create import Surroundings
+def _create_context(call: Call) -> CreateContext:
+    from kata_runtime.oci.create import CreateContext
     from kata_runtime.sandbox.config import load_config
 
     # Standard error belongs to the container: messages that are no errors are only logged.
-    return Surroundings(root_of(call), lambda: load_config(config_path_of(call), _note), _note)
+    return CreateContext(root_of(call), lambda: load_config(config_path_of(call), _note), _note)
 
 
 def _note(message: str) -> None:

@@ -21,7 +21,7 @@ from kata_runtime.ipvs.model import (
     StopDaemon,
     Zero,
 )
-from kata_runtime.ipvs.sockopt_table import Wanted
+from kata_runtime.ipvs.sockopt_table import ServerDetails
 from kata_runtime.netlink.exchange import ROW_BYTES, Request, call, decoded, dump_each
 from kata_runtime.netlink.message import NLM_F_DUMP
 from kata_runtime.netlink.transport import Family
@@ -98,7 +98,7 @@ class Engine:
         row_bytes = 2 * ROW_BYTES if statistics else ROW_BYTES
         return decoded(self._transport, Family.GENERIC, request, decode, row_bytes=row_bytes)
 
-    def services(self, heads: Sequence[Head], wanted: Wanted) -> Iterator[Service]:
+    def services(self, heads: Sequence[Head], details: ServerDetails) -> Iterator[Service]:
         """These services with their servers, in any order."""
         told: list[Head] = []
         rest = list(heads)
@@ -108,7 +108,7 @@ class Engine:
                 (told if sockopt_table.covers(head[0].key) else rest).append(head)
         done = 0
         try:
-            for servers in sockopt_table.servers(self._transport, [spec.key for spec, _ in told], wanted):
+            for servers in sockopt_table.servers(self._transport, [spec.key for spec, _ in told], details):
                 if servers is None:
                     rest.append(told[done])
                 else:
@@ -117,7 +117,7 @@ class Engine:
         except KernelError:
             # A service is gone, or the guest has no such socket option.
             rest += told[done:]
-        yield from self._with_servers(rest, statistics=wanted.statistics)
+        yield from self._with_servers(rest, statistics=details.statistics)
 
     def shown_services(self, heads: Sequence[Head]) -> Iterator[Service]:
         """``services`` with what -L and most of -S show of them, read by the interface that is fastest for so many.
@@ -125,7 +125,7 @@ class Engine:
         :raise ConflictError: the table changed meanwhile. :raise ProtocolError: the kernel writes it in another way.
         """
         if len(heads) > _FILE_SERVICES:
-            return self.services(heads, Wanted(statistics=False, tunnels=False))
+            return self.services(heads, ServerDetails(statistics=False, tunnels=False))
         from kata_runtime.ipvs import proc_table  # with its regular expressions, which changes do not need
 
         return proc_table.services((spec for spec, _ in heads), self._transport.read_file(proc_table.NAME))
@@ -172,7 +172,7 @@ class Engine:
         heads = [head for head in self.heads(statistics=False) if keys is None or head[0].key in keys]
         return {
             service.spec.key: (service.spec, {server.spec.key: server.spec for server in service.servers})
-            for service in self.services(heads, Wanted(statistics=False, tunnels=True))
+            for service in self.services(heads, ServerDetails(statistics=False, tunnels=True))
         }
 
     def change(self, change: Change) -> None:

@@ -16,7 +16,7 @@ from kata_runtime.ipvs.model import (
     ServiceFlag,
     flag_names,
 )
-from kata_runtime.ipvs.sockopt_table import Wanted
+from kata_runtime.ipvs.sockopt_table import ServerDetails
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def render(engine: Engine, question: Question) -> Iterator[str]:
             yield from _array(_dumped(_daemon(daemon)) for daemon in engine.daemons())
         case _:
             key = getattr(question, "key", None)
-            everything = Wanted(statistics=True, tunnels=True)
+            everything = ServerDetails(statistics=True, tunnels=True)
             services = engine.services(engine.heads(), everything) if key is None else [engine.service(key)]
             yield from _array(by_service(_gathered(services)))
     yield "\n"

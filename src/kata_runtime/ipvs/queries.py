@@ -18,7 +18,7 @@ from kata_runtime.ipvs.model import (
     View,
     Zero,
 )
-from kata_runtime.ipvs.sockopt_table import Wanted
+from kata_runtime.ipvs.sockopt_table import ServerDetails
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def _of_services(engine: Engine, text: Callable[[Service], str], view: View) -> 
             # reads each service as a whole.
             heads = engine.heads(statistics=False)
             order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
-    wanted = Wanted(statistics=is_counted, tunnels=view == View.TUNNELS)
-    return order_of_kernel | _gathered(engine.services(heads, wanted), text)
+    details = ServerDetails(statistics=is_counted, tunnels=view == View.TUNNELS)
+    return order_of_kernel | _gathered(engine.services(heads, details), text)
 
 
 def _gathered(services: Iterable[Service], text: Callable[[Service], str]) -> dict[ServiceKey, str]:
@@ -135,6 +135,6 @@ def _saved(engine: Engine) -> dict[ServiceKey, str]:
     if tunnelled:
         # Neither the file nor the socket options have the kind of tunnel.
         heads = [head for head in engine.heads(statistics=False) if head[0].key in tunnelled]
-        wanted = Wanted(statistics=False, tunnels=True)
-        texts |= {service.spec.key: rules(service) for service in engine.services(heads, wanted)}
+        details = ServerDetails(statistics=False, tunnels=True)
+        texts |= {service.spec.key: rules(service) for service in engine.services(heads, details)}
     return texts

@@ -55,8 +55,8 @@ _ANSWER_BYTES = 8 * 1024 * 1024
 _EXACT_BYTES = 1 << 35
 
 
-class Wanted(NamedTuple):
-    """Which facts about servers are needed beyond those in every entry."""
+class ServerDetails(NamedTuple):
+    """Which details of servers are needed besides those in every entry."""
 
     statistics: bool
     tunnels: bool
@@ -85,7 +85,7 @@ def counts(guest: Guest, keys: Sequence[ServiceKey]) -> list[int | None]:
     return [found.get(_packed(key)) for key in keys]
 
 
-def servers(guest: Guest, keys: Sequence[ServiceKey], wanted: Wanted) -> Iterator[list[Server] | None]:
+def servers(guest: Guest, keys: Sequence[ServiceKey], details: ServerDetails) -> Iterator[list[Server] | None]:
     """The servers of each service, in the kernel's order; None where the interface lacks some of the facts.
 
     :raise KernelError: the kernel refused: one of them is gone. :raise ProtocolError: the answer is broken.
@@ -101,7 +101,7 @@ def servers(guest: Guest, keys: Sequence[ServiceKey], wanted: Wanted) -> Iterato
     ]
     answers = _answers(guest, _GET_SERVERS, asked)
     for told in is_told:
-        yield _servers(next(answers), wanted) if told else None
+        yield _servers(next(answers), details) if told else None
     for _ in answers:
         raise ProtocolError("the guest's kernel lists more virtual servers than it was asked for")
 
@@ -139,13 +139,13 @@ def _answers(guest: Guest, number: int, asked: Sequence[tuple[int, bytes]]) -> I
         raise ProtocolError("the guest sent more of a socket option than was asked for")
 
 
-def _servers(answer: bytes, wanted: Wanted) -> list[Server] | None:
+def _servers(answer: bytes, details: ServerDetails) -> list[Server] | None:
     found: list[Server] = []
     end = len(answer) - _ENTRY.size
     if any(answer[end:]):
         return None
     for start in range(_HEAD_BYTES, end, _ENTRY.size):
-        server = _server(answer[start : start + _ENTRY.size], wanted)
+        server = _server(answer[start : start + _ENTRY.size], details)
         if server is None:
             return None
         found.append(server)
@@ -154,15 +154,15 @@ def _servers(answer: bytes, wanted: Wanted) -> list[Server] | None:
 
 # Servers that stand behind several services have the same entry while nothing was counted.
 @lru_cache(maxsize=1 << 13)
-def _server(entry: bytes, wanted: Wanted) -> Server | None:
+def _server(entry: bytes, details: ServerDetails) -> Server | None:
     address, port, flags, weight, upper, lower, active, inactive, persistent, *counted = _ENTRY.unpack(entry)
     if not any(address):
         # An entry that the kernel did not fill: there are fewer servers than it counted.
         return None
     forwarding = forwarding_of(flags)
-    if wanted.tunnels and forwarding == Forwarding.TUNNEL:
+    if details.tunnels and forwarding == Forwarding.TUNNEL:
         return None
-    statistics = Statistics(*counted) if wanted.statistics else NOT_COUNTED
+    statistics = Statistics(*counted) if details.statistics else NOT_COUNTED
     if statistics.in_bytes >= _EXACT_BYTES or statistics.out_bytes >= _EXACT_BYTES:
         return None
     key = ServerKey(AF_INET, address, port[0] << 8 | port[1])

@@ -1,6 +1,6 @@
 """Parses a bundle's config.json (OCI runtime specification, "Configuration"), as far as the host needs it.
 
-The rest is passed to crun in the guest by ``document``; properties that a VM cannot have are refused here.
+The rest is passed to crun in the guest by ``guest_config``; properties that a VM cannot have are refused here.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import InputError
-from kata_runtime.oci.document import read_document
+from kata_runtime.oci.json_object import read_json_file
 
 if TYPE_CHECKING:
-    from kata_runtime.oci.document import Place
+    from kata_runtime.oci.json_object import JsonObject
 
 CONFIG = "config.json"
 _VERSION = re.compile(r"1\.\d+\.\d+([-+].*)?")
@@ -77,42 +77,42 @@ def read_bundle(directory: str) -> Bundle:
     :raise InputError: it is invalid, or requests what a VM cannot do.
     """
     directory = os.path.abspath(directory)
-    return bundle_of(directory, read_document(os.path.join(directory, CONFIG), CONFIG))
+    return bundle_of(directory, read_json_file(os.path.join(directory, CONFIG), CONFIG))
 
 
-def bundle_of(directory: str, config: Place) -> Bundle:
+def bundle_of(directory: str, config: JsonObject) -> Bundle:
     """The bundle that ``config`` describes. :raise InputError: as for ``read_bundle``."""
     version = config.text("ociVersion")
     if not _VERSION.fullmatch(version):
         raise InputError(f"{CONFIG}: ociVersion is {version!a}", hint="1.0.2 and later versions 1 are known")
-    linux = config.place("linux")
+    linux = config.child("linux")
     _refuse_sections(config, linux)
     _check_devices(linux)
     namespaces = _namespaces(linux)
     sysctl = linux.text_map("sysctl")
     _check_sysctls(sysctl, namespaces)
-    root = config.place("root").text("path")
-    process = config.place("process")
+    root = config.child("root").text("path")
+    process = config.child("process")
     if not root:
         raise InputError(f"{CONFIG}: root.path is missing", field="root.path")
     return Bundle(
         directory=directory,
         root=os.path.join(directory, root),
         terminal=process.flag("terminal"),
-        rows=process.place("consoleSize").number("height"),
-        columns=process.place("consoleSize").number("width"),
+        rows=process.child("consoleSize").number("height"),
+        columns=process.child("consoleSize").number("width"),
         hostname=config.text("hostname"),
-        mounts=tuple(_mount(directory, place) for place in config.places("mounts")),
+        mounts=tuple(_mount(directory, item) for item in config.children("mounts")),
         namespaces=namespaces,
         annotations=config.text_map("annotations"),
-        hooks=_hooks(config.place("hooks")),
+        hooks=_hooks(config.child("hooks")),
         cgroups_path=linux.text("cgroupsPath"),
         sysctl=sysctl,
         document=config.fields,
     )
 
 
-def _refuse_sections(config: Place, linux: Place) -> None:
+def _refuse_sections(config: JsonObject, linux: JsonObject) -> None:
     for name in ("windows", "solaris", "vm", "zos", "freebsd"):
         if config.has(name):
             raise InputError(f"{CONFIG}: a section for {name!a} means nothing here", field=name)
@@ -120,21 +120,21 @@ def _refuse_sections(config: Place, linux: Place) -> None:
         raise InputError(f"{CONFIG}: linux is missing", field="linux")
     for name, what in (("intelRdt", "the host's cache allocation"), ("netDevices", "network devices of the host"),
                        ("timeOffsets", "time namespaces")):  # fmt: skip
-        if linux.place(name).fields:
+        if linux.child(name).fields:
             raise InputError(f"{CONFIG}: linux.{name}: {what} cannot reach into a VM", field=f"linux.{name}")
-    if linux.place("seccomp").has("listenerPath"):
+    if linux.child("seccomp").has("listenerPath"):
         raise InputError(
             f"{CONFIG}: linux.seccomp.listenerPath: no program of the host can serve a guest's system calls"
         )
-    if config.place("hooks").fields.get("createContainer"):
+    if config.child("hooks").fields.get("createContainer"):
         raise InputError(
             f"{CONFIG}: hooks.createContainer: the container's mount namespace is in the guest, out of a hook's reach",
             field="hooks.createContainer",
         )
 
 
-def _check_devices(linux: Place) -> None:
-    for device in linux.places("devices"):
+def _check_devices(linux: JsonObject) -> None:
+    for device in linux.children("devices"):
         path, numbers = device.text("path"), (device.number("major"), device.number("minor"))
         if device.text("type") == "p" or (device.text("type") in ("c", "u") and numbers in GUEST_DEVICES.values()):
             continue
@@ -145,16 +145,16 @@ def _check_devices(linux: Place) -> None:
         )
 
 
-def _namespaces(linux: Place) -> dict[str, str]:
+def _namespaces(linux: JsonObject) -> dict[str, str]:
     found: dict[str, str] = {}
-    for place in linux.places("namespaces"):
-        kind, path = place.text("type"), place.text("path")
+    for item in linux.children("namespaces"):
+        kind, path = item.text("type"), item.text("path")
         if kind not in _NAMESPACES:
-            raise InputError(f"{place.where}: there are no namespaces {kind!a} for containers in a VM")
+            raise InputError(f"{item.where}: there are no namespaces {kind!a} for containers in a VM")
         if kind in found:
-            raise InputError(f"{place.where}: the namespace {kind} is named twice")
+            raise InputError(f"{item.where}: the namespace {kind} is named twice")
         if path and kind not in _JOINABLE:
-            raise InputError(f"{place.where}: a {kind} namespace of the host ({path}) cannot be shared with a VM")
+            raise InputError(f"{item.where}: a {kind} namespace of the host ({path}) cannot be shared with a VM")
         found[kind] = path
     if "network" not in found:
         raise InputError(
@@ -177,25 +177,25 @@ def _check_sysctls(sysctl: dict[str, str], namespaces: dict[str, str]) -> None:
             raise InputError(f"{CONFIG}: linux.sysctl: {name} needs the container to have an {needed} namespace")
 
 
-def _mount(directory: str, place: Place) -> Mount:
-    options = place.texts("options")
-    mount = Mount(place.text("destination"), place.text("type"), place.text("source"), options)
+def _mount(directory: str, item: JsonObject) -> Mount:
+    options = item.texts("options")
+    mount = Mount(item.text("destination"), item.text("type"), item.text("source"), options)
     if not mount.destination:
-        raise InputError(f"{place.where}: destination is missing")
+        raise InputError(f"{item.where}: destination is missing")
     if mount.is_bind:
         # A relative source is relative to the bundle.
         mount = mount._replace(source=os.path.join(directory, mount.source))
     mapped = any(option.partition("=")[0] in ("idmap", "ridmap") for option in options)
-    if mapped or place.has("uidMappings") or place.has("gidMappings"):
-        raise InputError(f"{place.where}: mounts with mapped users are not possible with virtiofs")
+    if mapped or item.has("uidMappings") or item.has("gidMappings"):
+        raise InputError(f"{item.where}: mounts with mapped users are not possible with virtiofs")
     return mount
 
 
-def _hooks(section: Place) -> dict[str, tuple[Hook, ...]]:
+def _hooks(section: JsonObject) -> dict[str, tuple[Hook, ...]]:
     return {
         name: tuple(
             Hook(hook.text("path"), hook.texts("args"), hook.texts("env"), hook.number("timeout"))
-            for hook in section.places(name)
+            for hook in section.children(name)
         )
         for name in HOST_HOOKS
         if section.has(name)

@@ -56,7 +56,7 @@ class CreateRequest(NamedTuple):
     reason_log: str = ""
 
 
-class Surroundings(NamedTuple):
+class CreateContext(NamedTuple):
     """The root directory of containers, the configuration of new VMs, and a callback for progress messages."""
 
     root: str
@@ -64,28 +64,28 @@ class Surroundings(NamedTuple):
     progress: Callable[[str], None]
 
 
-def create(request: CreateRequest, around: Surroundings) -> Container:
+def create(request: CreateRequest, context: CreateContext) -> Container:
     """Create a container whose process waits for ``start``; after a failure nothing of it is left.
 
     :raise InputError: the bundle requests what a VM cannot do. :raise ConflictError: the container exists already.
     :raise HostError, QemuError, GuestError, DeadlineError: host, QEMU or guest failed.
     """
     try:
-        return _create(request, around)
+        return _create(request, context)
     except BootError as error:
         for line in error.console:
-            around.progress(f"guest: {line}")
+            context.progress(f"guest: {line}")
         raise
     except OSError as error:
         # The host is out of descriptors, memory or disk space.
         raise HostError.of(f"cannot make container {request.container_id}", error) from error
 
 
-def _create(request: CreateRequest, around: Surroundings) -> Container:
+def _create(request: CreateRequest, context: CreateContext) -> Container:
     check_id(request.container_id)
     bundle = read_bundle(request.bundle)
     _check_terminal(bundle, request)
-    known = known_containers(around.root)
+    known = known_containers(context.root)
     sandbox_id = sandbox_for(bundle, known) or request.container_id
     directories = host_cgroup.cgroup_directories(
         bundle.cgroups_path, host_cgroup.host_mountinfo(), systemd=request.systemd_cgroup
@@ -109,11 +109,11 @@ def _create(request: CreateRequest, around: Surroundings) -> Container:
     with ExitStack() as locks, ExitStack() as undo:
         follows = False
         if container.owns_pod:
-            config = around.config()
+            config = context.config()
             follows = config.follow_network
-            session = _begin_pod(container, config, around, locks, undo)
+            session = _begin_pod(container, config, context, locks, undo)
         else:
-            session = _join_pod(container, around, locks, undo)
+            session = _join_pod(container, context, locks, undo)
         locks.callback(session.close)
         creation = _Creation(container, bundle, request, session, guest, undo)
         created = creation.run(follows=follows)
@@ -133,32 +133,32 @@ def _check_terminal(bundle: Bundle, request: CreateRequest) -> None:
 
 
 def _begin_pod(
-    container: Container, config: Config, around: Surroundings, locks: ExitStack, undo: ExitStack
+    container: Container, config: Config, context: CreateContext, locks: ExitStack, undo: ExitStack
 ) -> Session:
     if not config.shared_memory:
         raise InputError("shared_memory is false in the configuration", hint="virtiofsd needs it")
     lifecycle.make(
-        config, container.container_id, Path(around.root), around.progress, locks, undo, pod_cgroups=container.cgroups
+        config, container.container_id, Path(context.root), context.progress, locks, undo, pod_cgroups=container.cgroups
     )
-    directory = os.path.join(around.root, container.container_id)
-    session = Session(around.root, load_record(directory))
-    save_container(around.root, container)
+    directory = os.path.join(context.root, container.container_id)
+    session = Session(context.root, load_record(directory))
+    save_container(context.root, container)
     serve_files(session, config.virtio_fs_daemon, undo)
     return session
 
 
-def _join_pod(container: Container, around: Surroundings, locks: ExitStack, undo: ExitStack) -> Session:
-    locks.enter_context(held(around.root, container.sandbox_id))
-    directory = os.path.join(around.root, container.container_id)
+def _join_pod(container: Container, context: CreateContext, locks: ExitStack, undo: ExitStack) -> Session:
+    locks.enter_context(held(context.root, container.sandbox_id))
+    directory = os.path.join(context.root, container.container_id)
     with held_signals():
         _make_member_directory(directory, container)
         undo.callback(_remove_member_directory, directory)
-    save_container(around.root, container)
-    record = load_record(os.path.join(around.root, container.sandbox_id))
+    save_container(context.root, container)
+    record = load_record(os.path.join(context.root, container.sandbox_id))
     require_running(record)
     if not is_alive(record.virtiofsd, record.virtiofsd_start_time):
         raise HostError(f"virtiofsd of sandbox {container.sandbox_id} has ended", hint="delete its containers")
-    session = Session(around.root, record)
+    session = Session(context.root, record)
     if record.pending:
         recover(session)
     undo.callback(cgroup.remove, container.cgroups)

@@ -11,8 +11,8 @@ from kata_runtime.guest.crun import exec_request
 from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.oci import container as status_of
 from kata_runtime.oci.bundle import CONFIG
-from kata_runtime.oci.document import Place, read_document
 from kata_runtime.oci.guest_config import guest_process
+from kata_runtime.oci.json_object import JsonObject, read_json_file
 from kata_runtime.oci.pid_file import write_pid_file
 from kata_runtime.oci.shim import Order, Shim, forward_signals
 from kata_runtime.oci.terminal import raw_terminal, terminal_size
@@ -73,27 +73,27 @@ def execute(root: str, container: Container, request: ExecRequest) -> int:
 
 def _process(container: Container, request: ExecRequest) -> dict[str, object]:
     if request.process:
-        process = guest_process(read_document(request.process, "the process").fields)
+        process = guest_process(read_json_file(request.process, "the process").fields)
         if request.tty:
             process["terminal"] = True
         return process
     # The defaults are those of the container's own process; engines keep the bundle while it runs.
-    config = read_document(os.path.join(container.bundle, CONFIG), CONFIG)
-    process = guest_process(config.place("process").fields)
-    environment = [*config.place("process").texts("env"), *request.environment]
+    config = read_json_file(os.path.join(container.bundle, CONFIG), CONFIG)
+    process = guest_process(config.child("process").fields)
+    environment = [*config.child("process").texts("env"), *request.environment]
     process |= {"args": list(request.argv), "env": environment, "terminal": request.tty}
     if request.directory:
         process["cwd"] = request.directory
-    user = config.place("process").place("user")
+    user = config.child("process").child("user")
     process["user"] = user.fields | _user(request, user)
     if request.capabilities:
-        process["capabilities"] = _capabilities(config.place("process").place("capabilities"), request.capabilities)
+        process["capabilities"] = _capabilities(config.child("process").child("capabilities"), request.capabilities)
     if request.no_new_privileges:
         process["noNewPrivileges"] = True
     return process
 
 
-def _user(request: ExecRequest, user: Place) -> dict[str, object]:
+def _user(request: ExecRequest, user: JsonObject) -> dict[str, object]:
     """The container's user with the changes by the options."""
     changed: dict[str, object] = {}
     if request.user:
@@ -114,7 +114,7 @@ def _id_number(option: str, text: str) -> int:
     return int(text)
 
 
-def _capabilities(of_container: Place, added: Sequence[str]) -> dict[str, object]:
+def _capabilities(of_container: JsonObject, added: Sequence[str]) -> dict[str, object]:
     """The container's capabilities and ``added``; not inheritable, as they would survive execve (CVE-2022-24769)."""
     sets: dict[str, object] = {kind: list(of_container.texts(kind)) for kind in of_container.fields}
     for kind in ("bounding", "effective", "permitted"):
@@ -164,5 +164,5 @@ def _attached(root: str, container: Container, process: dict[str, object], *, te
 
 
 def _size(process: dict[str, object]) -> tuple[int, int]:
-    size = Place("the process: ", process).place("consoleSize")
+    size = JsonObject("the process: ", process).child("consoleSize")
     return size.number("height"), size.number("width")

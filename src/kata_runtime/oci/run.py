@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kata_runtime.oci.bundle import read_bundle
-from kata_runtime.oci.create import CreateRequest, Surroundings, create
+from kata_runtime.oci.create import CreateContext, CreateRequest, create
 from kata_runtime.oci.foreground_terminal import ForegroundTerminal
 from kata_runtime.oci.operations import start
 from kata_runtime.oci.removal import delete
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def run_detached(request: CreateRequest, around: Surroundings) -> None:
+def run_detached(request: CreateRequest, context: CreateContext) -> None:
     """Create and start a container. :raise KataError: as create and start; nothing of it is left then."""
-    with _deleted_on_failure(request, around):
-        start(around.root, create(request, around))
+    with _deleted_on_failure(request, context):
+        start(context.root, create(request, context))
 
 
-def run_attached(request: CreateRequest, around: Surroundings) -> int:
+def run_attached(request: CreateRequest, context: CreateContext) -> int:
     """Run a container with this process's streams and signals, and delete it; returns its exit status."""
-    with _deleted_on_failure(request, around), ExitStack() as stack:
+    with _deleted_on_failure(request, context), ExitStack() as stack:
         terminal = None
         if not request.console_socket and read_bundle(request.bundle).terminal:
             terminal = ForegroundTerminal(stack)
             request = request._replace(console_socket=terminal.console_socket)
-        container = create(request, around)
+        container = create(request, context)
         with forwarded_signals() as wakeup:
             if terminal is not None:
                 terminal.take()
-            start(around.root, container)
+            start(context.root, container)
             status = _await(container.shim, wakeup, terminal)
-        delete(Path(around.root), container.container_id, LockWait(), force=True)
+        delete(Path(context.root), container.container_id, LockWait(), force=True)
     return status
 
 
@@ -73,13 +73,13 @@ def _await(shim: int, wakeup: int, terminal: ForegroundTerminal | None) -> int:
 
 
 @contextmanager
-def _deleted_on_failure(request: CreateRequest, around: Surroundings) -> Iterator[None]:
+def _deleted_on_failure(request: CreateRequest, context: CreateContext) -> Iterator[None]:
     made = False
     try:
-        made = not os.path.exists(os.path.join(around.root, request.container_id))
+        made = not os.path.exists(os.path.join(context.root, request.container_id))
         yield
     except BaseException:
         # An ID that was in use before belongs to another container.
         if made:
-            delete(Path(around.root), request.container_id, LockWait(), force=True)
+            delete(Path(context.root), request.container_id, LockWait(), force=True)
         raise

@@ -112,7 +112,7 @@ def plug_vhost_user(
 def unplug(monitor: Monitor, identity: str, deadline: float = UNPLUG_SECONDS) -> None:
     """Unplug a NIC, with the guest's consent, and delete its back end; missing parts are ignored.
 
-    :raise DeadlineError: the guest did not let go within ``deadline`` seconds; it may still do so later.
+    :raise DeadlineError: the guest did not release the device within ``deadline`` seconds; it may still do so.
     :raise QemuError: QEMU refused or ended.
     """
     with monitor.listen("DEVICE_DELETED") as events:

@@ -9,7 +9,7 @@ import pytest
 
 from kata_runtime.ipvs import sockopt_table
 from kata_runtime.ipvs.commands import open_engine
-from kata_runtime.ipvs.sockopt_table import Wanted
+from kata_runtime.ipvs.sockopt_table import ServerDetails
 
 if TYPE_CHECKING:
     from tests.system.ipvs.conftest import Balancer
@@ -80,7 +80,7 @@ def test_listings_of_many_services(balancer: Balancer) -> None:
         real = balancer.real(*words.split())
         ours = balancer.ours(words)
         assert (ours.returncode, ours.stdout, ours.stderr) == (0, real.stdout, ""), words
-    everything = Wanted(statistics=True, tunnels=True)
+    everything = ServerDetails(statistics=True, tunnels=True)
     with balancer.sandbox.session() as session:
         engine = open_engine(session)
         heads = engine.heads()

@@ -12,7 +12,7 @@ from kata_runtime.errors import KernelError
 from kata_runtime.ipvs.codec import NOT_COUNTED
 from kata_runtime.ipvs.engine import Engine
 from kata_runtime.ipvs.model import Protocol, ServiceKey, ServiceSpec
-from kata_runtime.ipvs.sockopt_table import Wanted
+from kata_runtime.ipvs.sockopt_table import ServerDetails
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -73,4 +73,4 @@ def test_the_way_that_is_taken(count: int, family: int, options: Exception, show
     with pytest.raises(_AskedError, match=f"^{shown}$"):
         list(engine.shown_services(heads))
     with pytest.raises(_AskedError, match=f"^{all_of_them}$"):
-        list(engine.services(heads, Wanted(statistics=True, tunnels=False)))
+        list(engine.services(heads, ServerDetails(statistics=True, tunnels=False)))

@@ -25,7 +25,7 @@ from kata_runtime.ipvs.model import (
     Statistics,
     Tunnel,
 )
-from kata_runtime.ipvs.sockopt_table import Wanted
+from kata_runtime.ipvs.sockopt_table import ServerDetails
 from kata_runtime.netlink.generic import pack_generic
 from kata_runtime.netlink.message import pack_attribute, pack_nested, pack_u32
 
@@ -36,8 +36,8 @@ _GET_SERVICES, _GET_SERVERS = 1154, 1156
 _KEY = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80)
 _MARK = ServiceKey(AF_INET, Protocol.NONE, b"", 0, 17)
 _NONE = bytes(96)  # an entry that the kernel left alone
-_LITTLE = Wanted(statistics=False, tunnels=False)
-_ALL = Wanted(statistics=True, tunnels=True)
+_LITTLE = ServerDetails(statistics=False, tunnels=False)
+_ALL = ServerDetails(statistics=True, tunnels=True)
 
 
 def _service_entry(key: ServiceKey, count: int) -> bytes:

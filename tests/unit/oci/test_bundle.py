@@ -9,7 +9,7 @@ import pytest
 
 from kata_runtime.errors import HostError, InputError
 from kata_runtime.oci.bundle import Bundle, Hook, Mount, bundle_of, read_bundle
-from kata_runtime.oci.document import parse_document
+from kata_runtime.oci.json_object import parse_json_object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ MINIMAL: dict[str, Any] = {
 
 def bundle(**changes: object) -> Bundle:
     """The bundle of ``MINIMAL`` with changes."""
-    return bundle_of("/b", parse_document(json.dumps(MINIMAL | changes).encode(), "config.json"))
+    return bundle_of("/b", parse_json_object(json.dumps(MINIMAL | changes).encode(), "config.json"))
 
 
 def linux(**changes: object) -> dict[str, object]:
@@ -44,7 +44,7 @@ def test_everything_that_the_host_reads() -> None:
         "hooks": {"prestart": [{"path": "/bin/hook", "args": ["hook", "x"], "env": ["A=b"], "timeout": 3}]},
         "linux": linux(cgroupsPath="/engine/c", sysctl={"net.a": "1"}),
     }
-    assert bundle_of("/b", parse_document(json.dumps(document).encode(), "config.json")) == Bundle(
+    assert bundle_of("/b", parse_json_object(json.dumps(document).encode(), "config.json")) == Bundle(
         directory="/b",
         root="/b/rootfs",
         terminal=True,

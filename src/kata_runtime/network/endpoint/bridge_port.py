@@ -8,7 +8,7 @@ from kata_runtime.errors import InputError, KernelError
 from kata_runtime.netlink.exchange import call
 from kata_runtime.netlink.link import get_link, links_of, set_link
 from kata_runtime.netlink.transport import Family
-from kata_runtime.network.endpoint.made_tap import MadeTapEndpoint
+from kata_runtime.network.endpoint.created_tap import CreatedTapEndpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.session import Session
 
 
-class BridgeEndpoint(MadeTapEndpoint):
+class BridgeEndpoint(CreatedTapEndpoint):
     """A TAP in a Linux bridge. Its deletion removes it from the bridge: ``release`` has nothing to do."""
 
     def __init__(self, session: Session, nic: NicRecord, namespace: Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kata_runtime import optional_packages
 from kata_runtime.errors import KataError
-from kata_runtime.network.endpoint.made_tap import MadeTapEndpoint
+from kata_runtime.network.endpoint.created_tap import CreatedTapEndpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.session import Session
 
 
-class OvsEndpoint(MadeTapEndpoint):
+class OvsEndpoint(CreatedTapEndpoint):
     """A TAP in a bridge of Open vSwitch, whose port in the database outlives the TAP: ``release`` deletes it."""
 
     def __init__(

@@ -13,7 +13,7 @@ SIZE_LIMIT = 16 * 1024 * 1024  # bytes
 _NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a whole number"}
 
 
-class Place(NamedTuple):
+class JsonObject(NamedTuple):
     """An object in a document, and its path there, such as ``config.json: linux.resources``."""
 
     where: str
@@ -37,14 +37,14 @@ class Place(NamedTuple):
         value = self._value(key, int)
         return value if isinstance(value, int) else default
 
-    def place(self, key: str) -> Place:
+    def child(self, key: str) -> JsonObject:
         """An object, empty by default. :raise InputError: another type."""
         value = self._value(key, dict)
-        return Place(self._name(key), value if isinstance(value, dict) else {})
+        return JsonObject(self._name(key), value if isinstance(value, dict) else {})
 
-    def places(self, key: str) -> list[Place]:
+    def children(self, key: str) -> list[JsonObject]:
         """A list of objects. :raise InputError: another type."""
-        return [Place(f"{self._name(key)}[{number}]", _checked(f"{self._name(key)}[{number}]", item, dict))
+        return [JsonObject(f"{self._name(key)}[{number}]", _checked(f"{self._name(key)}[{number}]", item, dict))
                 for number, item in enumerate(self._list(key))]  # fmt: skip
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class Place(NamedTuple):
 
     def text_map(self, key: str) -> dict[str, str]:
         """An object of strings. :raise InputError: another type."""
-        found = self.place(key)
+        found = self.child(key)
         return {name: found.text(name) for name in found.fields}
 
     def _list(self, key: str) -> list[object]:
@@ -68,7 +68,7 @@ class Place(NamedTuple):
         return f"{self.where}{'' if self.where.endswith(': ') else '.'}{key}"
 
 
-def read_document(path: str, name: str) -> Place:
+def read_json_file(path: str, name: str) -> JsonObject:
     """Read a JSON file with one object; ``name`` is its name in messages.
 
     :raise HostError: it cannot be read. :raise InputError: it is no JSON object.
@@ -78,10 +78,10 @@ def read_document(path: str, name: str) -> Place:
             data = file.read(SIZE_LIMIT + 1)
     except OSError as error:
         raise HostError.of(f"cannot read {path}", error) from error
-    return parse_document(data, name)
+    return parse_json_object(data, name)
 
 
-def parse_document(data: bytes, name: str) -> Place:
+def parse_json_object(data: bytes, name: str) -> JsonObject:
     """Decode a JSON object. :raise InputError: ``data`` is none."""
     if len(data) > SIZE_LIMIT:
         raise InputError(f"{name} is larger than {SIZE_LIMIT >> 20} MiB")
@@ -89,7 +89,7 @@ def parse_document(data: bytes, name: str) -> Place:
         value = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not JSON: {error}") from error
-    return Place(f"{name}: ", _checked(name, value, dict))
+    return JsonObject(f"{name}: ", _checked(name, value, dict))
 
 
 def _checked(where: str, value: object, wanted: type[T]) -> T:

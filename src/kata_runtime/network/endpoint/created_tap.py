@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _QUIET = {"ipv6/conf/{}/disable_ipv6": "1", "ipv4/conf/{}/arp_ignore": "8", "ipv4/conf/{}/rp_filter": "1"}
 
 
-class MadeTapEndpoint(DescriptorEndpoint):
+class CreatedTapEndpoint(DescriptorEndpoint):
     """A back end with a TAP that ``plug`` creates, with name and MTU from the NIC's record."""
 
     def plug(self) -> None:
