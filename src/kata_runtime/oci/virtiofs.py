@@ -11,7 +11,8 @@ from kata_runtime.errors import GuestError, HostError
 from kata_runtime.netlink.transport import Family
 from kata_runtime.oci.guest_config import GUEST_SHARED
 from kata_runtime.oci.shared_directory import make_shared_directory
-from kata_runtime.sandbox import mounts
+from kata_runtime.sandbox import cgroup, mounts
+from kata_runtime.sandbox.confinement import THREADS
 from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import Child, Program
 from kata_runtime.vmm.filesystem import TAG, plug_filesystem
@@ -57,6 +58,7 @@ def serve_files(session: Session, program: str, undo: ExitStack) -> None:
 
     def started(pid: int, start_time: int) -> None:
         session.save(session.record._replace(virtiofsd=pid, virtiofsd_start_time=start_time))
+        cgroup.join(session.record.cgroups, pid, THREADS, counted=True)
 
     path = find_virtiofsd(program)
     undo.callback(mounts.remove_mounts, directory)
