@@ -28,7 +28,7 @@ def raw_hotplug(session: Session, tap: int) -> float:
 
     def is_it(datagram: bytes) -> bool:
         links = links_of(list(iter_messages(datagram)))
-        found.extend(link.index for link in links if link.mac == _MAC)
+        found.extend(link.index for link in links if str(link.mac) == _MAC)
         return bool(found)
 
     def plug() -> None:

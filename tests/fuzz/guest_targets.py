@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from tests.fuzz.target import ScriptedKernel, Target, parts
+from tests.unit.typed_addresses import mac
 
 from kata_runtime import unix_socket
 from kata_runtime.errors import ProtocolError, QemuError
@@ -202,7 +203,7 @@ def _answers(data: bytes) -> None:
 def _route(data: bytes) -> None:
     route = unpack_route(data)
     assert unpack_route(route.payload).payload == route.payload
-    assert route.network
+    assert str(route.key.network)
     add_route(route, 0)
     delete_route(route)
     route_table.is_visible(route)
@@ -220,7 +221,7 @@ def _neighbour(data: bytes) -> None:
 def _portable(data: bytes) -> None:
     """An address and a route carried to a kernel with other interfaces, as the first and the second part say."""
     address, route, *_ = [*parts(data), b"", b""]
-    for found in portable_addresses([Message(RTM_NEWADDR, 0, 1, address)], {2: "02:42:20:6e:03:01"}):
+    for found in portable_addresses([Message(RTM_NEWADDR, 0, 1, address)], {2: mac("02:42:20:6e:03:01")}):
         add_portable_address(found.payload, 7)
         delete_portable_address(found.payload, 7)
     there = unpack_route(route)

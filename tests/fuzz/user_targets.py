@@ -74,7 +74,7 @@ def _port(data: bytes) -> None:
     mac, address, cidr, gateway, destination, hop, mtu = (*map(_argument, data.split(b"\0")), *[""] * 7)[:7]
     subnet = Subnet(cidr, gateway, ((destination, hop),), ())
     port = Port("id", "name", mac, len(mtu) * 100, "host", ((address, subnet),))
-    assert neutron_ports._request(port, "eth0").mac == mac.lower()
+    assert str(neutron_ports._checked(port, "eth0")[0].mac) == mac.lower()
 
 
 def _routes(data: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.quality.trees import SOURCE
 from tests.unit.guest.scripted import scripted_agent
+from tests.unit.typed_addresses import mac
 
 from kata_runtime.guest import wire
 from kata_runtime.netlink.local import LocalTransport
@@ -71,7 +72,7 @@ def test_a_listing_loads_little(tmp_path: Path) -> None:
     directory = tmp_path / "web"
     directory.mkdir()
     (directory / "lock").touch()
-    nic = NicRecord("lo", "tap0", "02:00:00:00:00:01", 1500, (), 0)
+    nic = NicRecord("lo", "tap0", mac("02:00:00:00:00:01"), 1500, (), 0)
     save_record(str(directory), Record("web", pid=os.getpid(), start_time=start_time_of(os.getpid()) or 0, nics=(nic,)))
     with scripted_agent(directory / "control.sock", _agent):
         status, listed, heavy = _list_ifaces(tmp_path, "web")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.system.conftest import PROGRAM, measured
 from tests.unit.guest.scripted import Agent, scripted_agent
+from tests.unit.typed_addresses import mac
 
 from kata_runtime.guest import wire
 from kata_runtime.ipvs import codec
@@ -218,7 +219,7 @@ def test_memory_stays_bounded(
     directory = tmp_path / "root" / "hostile"
     directory.mkdir(parents=True, mode=0o700)
     pid = os.getpid()
-    nic = NicRecord("eth-test", "tap_test", "02:42:20:6e:03:01", 1500, (), 0)
+    nic = NicRecord("eth-test", "tap_test", mac("02:42:20:6e:03:01"), 1500, (), 0)
     save_record(str(directory), Record("hostile", pid=pid, start_time=start_time_of(pid) or 0, nics=(nic,)))
     (directory / "lock").touch()
     report = tmp_path / "memory"

@@ -8,8 +8,9 @@ import re
 from typing import TYPE_CHECKING
 
 from tests.system.conftest import Namespace, Sandbox, nic
+from tests.unit.typed_addresses import interface_address, mac
 
-from kata_runtime.sandbox.record import NicRecord
+from kata_runtime.sandbox.record import NicRecord, document_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +58,8 @@ def test_add_iface_with_details(
     removed = sandbox.network("del-iface", document)
     assert (done.returncode, done.stderr, removed.returncode) == (0, "", 0)
     place = os.stat(f"/run/netns/{namespace.name}")
-    added = NicRecord(
-        "eth1", tap, _MAC, 1500, ("10.1.0.3/24",), slot=0, namespace=f"{place.st_dev}:{place.st_ino}"
-    )._asdict()
+    address, held_in = interface_address("10.1.0.3/24"), f"{place.st_dev}:{place.st_ino}"
+    added = NicRecord("eth1", tap, mac(_MAC), 1500, (address,), slot=0, namespace=held_in)
     record = str(sandbox.directory / "record.json")
     assert _read(log) == [
         {"level": "info", "message": f"kata-network add-iface {sandbox.id!r} '-'"},
@@ -74,7 +74,7 @@ def test_add_iface_with_details(
             "level": "debug",
             "message": "record",
             "path": record,
-            "pending": [{"kind": "interface.add", "nic": json.loads(json.dumps(added))}],
+            "pending": [{"kind": "interface.add", "nic": json.loads(json.dumps(document_of(added)))}],
         },
         {"level": "debug", "message": "qmp connection"},
         _qmp("getfd", fdname="nic0.tap0"),

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.unit.typed_addresses import mac
 
 from kata_runtime.errors import GuestError
 from kata_runtime.recovery import recover, recover_for
 from kata_runtime.sandbox.pending import begun, ended
 from kata_runtime.sandbox.record import NicRecord, Record, Work, WorkKind
 
-_NIC = NicRecord("eth0", "tap0", "02:00:00:00:00:01", 1500, (), 0)
+_NIC = NicRecord("eth0", "tap0", mac("02:00:00:00:00:01"), 1500, (), 0)
 _WORK = {
     WorkKind.ADD_NIC: Work(WorkKind.ADD_NIC, _NIC),
     WorkKind.DELETE_NIC: Work(WorkKind.DELETE_NIC, name="eth0"),

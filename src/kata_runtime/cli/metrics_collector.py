@@ -126,7 +126,7 @@ def _nics(found: Sequence[Sample]) -> Iterator[Metric]:
     for each in found:
         for nic, guest in each.nics:
             label = [each.container, nic.name]
-            info.add_metric([*label, nic.device, str(nic.kind), nic.mac], 1)
+            info.add_metric([*label, nic.device, str(nic.kind), str(nic.mac)], 1)
             up.add_metric(label, guest is not None and guest.is_up and guest.has_carrier)
             if guest is not None:
                 for family, field in counters:

@@ -10,12 +10,10 @@ from kata_runtime.named_tuple import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # The request module imports json, which list-ifaces does not need.
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from kata_runtime.cli.argument_parser import Call
     from kata_runtime.network.interfaces import AddedNic
-    from kata_runtime.network.requests import RouteRequest
-    from kata_runtime.network.route_table import ListedRoute
     from kata_runtime.sandbox.record import NicRecord
 
 
@@ -65,20 +63,7 @@ def _added(call: Call, added: AddedNic, nic: NicRecord) -> _Answer:
 
     if added.note:
         notify(added.note)
-    text = added_nic(
-        device=nic.device,
-        name=nic.name,
-        addresses=(*nic.addresses, *added.leased),
-        mac=nic.mac,
-        mtu=nic.mtu,
-        vhost_user_socket=nic.vhost_user_socket,
-        queues=nic.queues,
-        offload=nic.offload,
-        dhcp=nic.dhcp,
-        pci_address=added.pci_address,
-        port="" if nic.port is None else nic.port.port,
-    )
-    return _Answer(text, lambda: _take_out(call, nic))
+    return _Answer(added_nic(added, nic), lambda: _take_out(call, nic))
 
 
 def _take_out(call: Call, nic: NicRecord) -> str:
@@ -102,12 +87,15 @@ def _list_interfaces(call: Call) -> _Answer:
     with session_of(call, "interface", changes=False) as session:
         nics = list_interfaces(session)
     if is_table:
-        return _table(("NAME", "MAC", "IP", "MTU"), [(n.name, n.mac, " ".join(n.ip), str(n.mtu)) for n in nics])
+        return _table(
+            ("NAME", "MAC", "IP", "MTU"),
+            [(n.name, str(n.mac), " ".join(map(str, n.addresses)), str(n.mtu)) for n in nics],
+        )
     if not nics:
         return _Answer("null", None)
     from kata_runtime.cli.network_json import listed_nics
 
-    return _Answer(listed_nics((nic.name, nic.mac, nic.ip, nic.mtu) for nic in nics), None)
+    return _Answer(listed_nics(nics), None)
 
 
 def _wants_table(call: Call) -> bool:
@@ -147,15 +135,7 @@ def _delete_interface(call: Call) -> _Answer:
             nic = find_record(session, name)
             if nic is None:
                 raise
-            left = remaining_nic(
-                device=nic.device,
-                name=nic.name,
-                addresses=nic.addresses,
-                mac=nic.mac,
-                mtu=nic.mtu,
-                vhost_user_socket=nic.vhost_user_socket,
-            )
-            raise AnswerError(exc, left) from exc
+            raise AnswerError(exc, remaining_nic(nic)) from exc
     return _Answer("null", _carried_out)
 
 
@@ -210,7 +190,7 @@ def _add_routes(call: Call) -> _Answer:
     requests = read_route_requests(read_input(call.operands[1]))
     with session_of(call, "routes") as session:
         add_routes(session, requests)
-    return _Answer(_listed(requests), _carried_out)
+    return _Answer(_listed(request.given for request in requests), _carried_out)
 
 
 def _delete_routes(call: Call) -> _Answer:
@@ -220,7 +200,7 @@ def _delete_routes(call: Call) -> _Answer:
     filters = read_route_filters(read_input(call.operands[1]))
     with session_of(call, "routes") as session:
         delete_routes(session, filters)
-    return _Answer(_listed(filters), _carried_out)
+    return _Answer(_listed(given.given for given in filters), _carried_out)
 
 
 def _list_routes(call: Call) -> _Answer:
@@ -230,8 +210,8 @@ def _list_routes(call: Call) -> _Answer:
     with session_of(call, "routes", changes=False) as session:
         routes = list_routes(session)
     if is_table:
-        return _table(("DESTINATION", "GATEWAY", "DEVICE"), [(r.dest, r.gateway, r.device) for r in routes])
-    return _Answer(_listed(routes), None)
+        return _table(("DESTINATION", "GATEWAY", "DEVICE"), [route.texts for route in routes])
+    return _Answer(_listed(route.texts for route in routes), None)
 
 
 def _update_routes(call: Call) -> _Answer:
@@ -241,13 +221,13 @@ def _update_routes(call: Call) -> _Answer:
     requests = read_route_table(read_input(call.operands[1]))
     with session_of(call, "routes") as session:
         routes = update_routes(session, requests)
-    return _Answer(_listed(routes), _carried_out)
+    return _Answer(_listed(route.texts for route in routes), _carried_out)
 
 
-def _listed(routes: Sequence[RouteRequest | ListedRoute]) -> str:
+def _listed(routes: Iterable[tuple[str, str, str]]) -> str:
     from kata_runtime.cli.network_json import listed_routes
 
-    return listed_routes((route.dest, route.gateway, route.device) for route in routes)
+    return listed_routes(routes)
 
 
 _COMMANDS: dict[str, Callable[[Call], _Answer]] = {

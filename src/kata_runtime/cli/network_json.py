@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from kata_runtime import fast_json
-from kata_runtime.netlink.address import packed_address
-from kata_runtime.network.request_fields import family_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
+
+    from kata_runtime.address_types import InterfaceAddress
+    from kata_runtime.network.interfaces import AddedNic, ListedNic
+    from kata_runtime.sandbox.record import NicRecord
 
 
 def compact(value: object) -> str:
@@ -16,67 +18,58 @@ def compact(value: object) -> str:
     return fast_json.dumps(value)
 
 
-def added_nic(
-    *,
-    device: str,
-    name: str,
-    addresses: Iterable[str],
-    mac: str,
-    mtu: int,
-    vhost_user_socket: str,
-    queues: int,
-    offload: bool,
-    dhcp: bool,
-    pci_address: str,
-    port: str = "",
-) -> str:
-    """The output of add-iface, or with ``port`` of add-port; ``addresses`` as ``172.16.0.3/16``."""
-    answer = _nic(device, name, addresses, mac, mtu)
-    if vhost_user_socket:
-        answer["vhostUserSocket"] = vhost_user_socket
-    if queues:
-        answer["queues"] = queues
-    if not offload:
+def added_nic(added: AddedNic, nic: NicRecord) -> str:
+    """The output of add-iface and add-port."""
+    answer = _nic(nic, [_address(given.value, given.text) for given in added.addresses])
+    if nic.vhost_user_socket:
+        answer["vhostUserSocket"] = nic.vhost_user_socket
+    if nic.queues:
+        answer["queues"] = nic.queues
+    if not nic.offload:
         answer["offload"] = False
-    if dhcp:
+    if nic.dhcp:
         answer["dhcp"] = True
-    answer["pciAddr"] = pci_address
-    if port:
-        answer["port"] = port
+    answer["pciAddr"] = added.pci_address
+    if nic.port is not None:
+        answer["port"] = nic.port.port
     return compact(answer)
 
 
-def remaining_nic(
-    *, device: str, name: str, addresses: Iterable[str], mac: str, mtu: int, vhost_user_socket: str
-) -> str:
+def remaining_nic(nic: NicRecord) -> str:
     """The output of a failed del-iface: the NIC that still exists."""
-    answer = _nic(device, name, addresses, mac, mtu)
-    answer["linkType"] = "vhost-user" if vhost_user_socket else "tap"
+    answer = _nic(nic, [_address(value, str(value)) for value in nic.addresses])
+    answer["linkType"] = "vhost-user" if nic.vhost_user_socket else "tap"
     return compact(answer)
 
 
-def listed_nics(nics: Iterable[tuple[str, str, Sequence[str], int]]) -> str:
-    """The output of list-ifaces, from (name, mac, addresses with prefix length, mtu)."""
-    listed = [{"name": name, "mac": mac, "ip": list(ip), "mtu": mtu} for name, mac, ip, mtu in nics]
+def listed_nics(nics: Iterable[ListedNic]) -> str:
+    """The output of list-ifaces."""
+    listed = [
+        {"name": nic.name, "mac": str(nic.mac), "ip": [str(address) for address in nic.addresses], "mtu": nic.mtu}
+        for nic in nics
+    ]
     return compact(listed or None)
 
 
 def listed_routes(routes: Iterable[tuple[str, str, str]]) -> str:
     """The output of the route commands, from (dest, gateway, device)."""
-    listed = [{"dest": dest, "gateway": gateway, "device": device} for dest, gateway, device in routes]
-    return compact(listed or None)
+    return compact([route_object(*route) for route in routes] or None)
 
 
-def _nic(device: str, name: str, addresses: Iterable[str], mac: str, mtu: int) -> dict[str, object]:
+def route_object(dest: str, gateway: str, device: str) -> dict[str, object]:
+    """A route as it is printed."""
+    return {"dest": dest, "gateway": gateway, "device": device}
+
+
+def _nic(nic: NicRecord, addresses: list[dict[str, object]]) -> dict[str, object]:
     return {
-        "device": device,
-        "name": name,
-        "IPAddresses": [_address(address) for address in addresses],
-        "mtu": mtu,
-        "hwAddr": mac,
+        "device": nic.device,
+        "name": nic.name,
+        "IPAddresses": addresses,
+        "mtu": nic.mtu,
+        "hwAddr": str(nic.mac),
     }
 
 
-def _address(with_prefix: str) -> dict[str, object]:
-    text, _, mask = with_prefix.partition("/")
-    return {"Family": family_of(packed_address(text) or bytes(4)), "Address": text, "Mask": mask}
+def _address(value: InterfaceAddress, text: str) -> dict[str, object]:
+    return {"Family": value.address.family, "Address": text.partition("/")[0], "Mask": str(value.prefix_length)}

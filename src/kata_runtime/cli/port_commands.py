@@ -44,7 +44,8 @@ def list_ports(call: Call) -> list[dict[str, object]]:
     from kata_runtime.network.ports import port_changes
 
     with session_of(call, "interface", changes=False) as session:
-        return [port._asdict() for port in port_changes.list_ports(session)]
+        ports = port_changes.list_ports(session)
+    return [{**port._asdict(), "mac": str(port.mac), "ip": [str(address) for address in port.ip]} for port in ports]
 
 
 def delete_port(call: Call) -> None:

@@ -79,7 +79,7 @@ class _Graph:
         guest = nic.guest
         if guest is None:
             return self._node(("nic", f"{number}.{place}"), [nic.record.name, "missing in the guest"], _BROKEN)
-        lines = [guest.name, guest.mac, *nic.addresses, f"mtu {guest.mtu}, {_state(guest)}"]
+        lines = [guest.name, str(guest.mac), *map(str, nic.addresses), f"mtu {guest.mtu}, {_state(guest)}"]
         if nic.rates is not None:
             lines.append(f"{_speed(nic.rates.received_bytes)} in, {_speed(nic.rates.sent_bytes)} out")
         return self._node(("nic", f"{number}.{place}"), lines, _NIC if guest.is_up else _BROKEN)

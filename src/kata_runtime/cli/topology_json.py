@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kata_runtime.cli.network_json import route_object
+
 if TYPE_CHECKING:
     from kata_runtime.network.host_devices import Bridge, HostLink, HostSide
     from kata_runtime.network.topology import GuestNic, NicView, Rates, Topology
@@ -18,7 +20,7 @@ def document(shown: Topology) -> dict[str, object]:
         "accelerator": record.accelerator,
         "vcpus": record.vcpus,
         "nics": [_nic(nic) for nic in shown.nics],
-        "routes": [route._asdict() for route in shown.routes],
+        "routes": [route_object(*route.texts) for route in shown.routes],
     }
 
 
@@ -26,7 +28,7 @@ def _nic(nic: NicView) -> dict[str, object]:
     record = nic.record
     return {
         "name": record.name,
-        "mac": record.mac,
+        "mac": str(record.mac),
         "pciAddr": nic.pci_address,
         "queues": record.queues,
         "source": "namespace" if record.carried_from else "add-iface",
@@ -40,11 +42,11 @@ def _guest(nic: GuestNic) -> dict[str, object]:
     counters = nic.counters
     return {
         "name": nic.name,
-        "mac": nic.mac,
+        "mac": str(nic.mac),
         "mtu": nic.mtu,
         "up": nic.is_up,
         "carrier": nic.has_carrier,
-        "addresses": list(nic.addresses),
+        "addresses": [str(address) for address in nic.addresses],
         "received": {
             "bytes": counters.received_bytes,
             "packets": counters.received_packets,

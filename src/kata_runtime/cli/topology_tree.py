@@ -43,9 +43,9 @@ def _container(shown: Topology) -> Tree:
     if shown.routes:
         routes = tree.add(Text("routes", style=_DIM))
         for route in shown.routes:
-            via = [(" via ", _DIM), (route.gateway, _VALUE)] if route.gateway else []
+            via = [(" via ", _DIM), (str(route.gateway), _VALUE)] if route.gateway else []
             device = [(" dev ", _DIM), (route.device, _NAME)] if route.device else []
-            routes.add(joined((route.dest, _VALUE), *via, *device))
+            routes.add(joined((str(route.dest), _VALUE), *via, *device))
     return tree
 
 
@@ -53,7 +53,7 @@ def _add_nic(tree: Tree, nic: NicView) -> None:
     record = nic.record
     guest = nic.guest
     name = record.name if guest is None else guest.name
-    facts = [(record.mac, _VALUE)]
+    facts = [(str(record.mac), _VALUE)]
     if guest is None:
         facts.append(("missing in the guest", _BAD))
     else:
@@ -64,7 +64,7 @@ def _add_nic(tree: Tree, nic: NicView) -> None:
     branch = tree.add(joined(("NIC ", _DIM), (name, _NAME), *_spaced(facts)))
     if guest is not None:
         for address in nic.addresses:
-            branch.add(joined(("address ", _DIM), (address, _VALUE)))
+            branch.add(joined(("address ", _DIM), (str(address), _VALUE)))
         branch.add(_traffic(guest, nic.rates))
     _add_host(branch, nic)
 

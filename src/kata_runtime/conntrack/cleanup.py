@@ -9,9 +9,9 @@ import errno
 import struct
 from _socket import AF_INET, AF_INET6
 
+from kata_runtime.address_types import IpAddress
 from kata_runtime.errors import InputError, ProtocolError
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.address import packed_address
 from kata_runtime.netlink.exchange import Request, attempt_all, decoded
 from kata_runtime.netlink.message import NLA_F_NESTED, NLM_F_DUMP, pack_attribute, parse_attributes, unpack_u8
 from kata_runtime.netlink.transport import Family
@@ -124,7 +124,7 @@ def _delete(transport: Transport, doomed: Sequence[Request]) -> int:
 def _destination(text: str | None) -> bytes:
     if text is None:
         return b""
-    packed = packed_address(text)
+    packed = IpAddress.parse(text)
     if packed is None:
         raise InputError(f"original destination {text!a} is no address", hint="write 10.0.0.1 or fd00::1")
     return packed

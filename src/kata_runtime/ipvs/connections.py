@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from _socket import AF_INET, AF_INET6
 
+from kata_runtime.address_types import IpAddress
 from kata_runtime.errors import ProtocolError
 from kata_runtime.ipvs.model import Connection, address_text
 from kata_runtime.ipvs.proc_file import rows
-from kata_runtime.netlink.address import packed_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ def _connection(line: str) -> Connection:
 
 def _end(address: str, port: str) -> str:
     """IPv4 is eight hexadecimal digits, IPv6 eight groups in brackets or without."""
+    packed: bytes | None
     family = AF_INET6 if ":" in address else AF_INET
     if family == AF_INET6:
-        packed = packed_address(address.strip("[]"))
+        packed = IpAddress.parse(address.strip("[]"))
     else:
         packed = bytes.fromhex(address) if _ADDRESS4.fullmatch(address) else None
     if packed is None or not _PORT.fullmatch(port):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
 
+from kata_runtime.address_types import IpAddress
 from kata_runtime.errors import InputError
 from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.ipvsadm_options import Command, Line, read_line
@@ -47,7 +48,6 @@ from kata_runtime.ipvs.model import (
     Zero,
 )
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.address import packed_address
 from kata_runtime.shell_words import split_words
 
 TYPE_CHECKING = False
@@ -175,7 +175,7 @@ def _netmask(text: str | None, family: int) -> int:
         return FULL_PREFIX if text is None else _number(text, "the netmask of an IPv6 service", 1, FULL_PREFIX)
     if text is None:
         return FULL_MASK
-    packed = packed_address(text)
+    packed = IpAddress.parse(text)
     if packed is None or len(packed) != 4:
         raise InputError(f"netmask {text!a} is no IPv4 netmask", hint="write it like 255.255.255.0")
     return int.from_bytes(packed, "big")
@@ -270,7 +270,7 @@ def endpoint(text: str, what: str) -> Endpoint:
     else:
         host, colon, port = text.partition(":")
         complete = not colon or bool(port)
-    packed = packed_address(host) if complete else None
+    packed = IpAddress.parse(host) if complete else None
     if packed is None or (len(packed) == 16) != text.startswith("["):
         raise InputError(
             f"{what} {text!a} is no address and port",
@@ -318,7 +318,7 @@ def _daemon(line: Line) -> Daemon:
         raise InputError("--start-daemon lacks the interface that it uses", hint="give --mcast-interface NAME")
     group = b""
     if "mcast-group" in options:
-        group = packed_address(options["mcast-group"]) or b""
+        group = IpAddress.parse(options["mcast-group"]) or b""
         if not group:
             raise InputError(f"multicast group {options['mcast-group']!a} is no address")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from _socket import AF_INET, AF_INET6
 
+from kata_runtime.address_types import InterfaceAddress, IpAddress
 from kata_runtime.errors import ProtocolError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.exchange import Request
@@ -46,66 +47,36 @@ class Address(
         "_Address",
         [
             ("index", int),
-            ("family", int),
-            ("address", bytes),
-            ("prefix_length", int),
+            ("value", InterfaceAddress),
             ("flags", int),
             ("scope", int),
             ("label", str),
         ],
     )
 ):
-    """One address of interface ``index``; ``address`` in network byte order, 4 or 16 bytes."""
+    """One address of interface ``index``."""
 
     # Only the functional form allows a field with the name of a method of tuples, index().
     __slots__ = ()
 
     @property
-    def text(self) -> str:
-        """For example ``172.16.0.3/16``."""
-        return f"{format_address(self.address)}/{self.prefix_length}"
+    def family(self) -> int:
+        """AF_INET or AF_INET6."""
+        return self.value.address.family
 
 
-def format_address(address: bytes) -> str:
-    """Text of 4 or 16 bytes, as inet_ntop(3) writes it."""
-    return inet_ntop(family_of(address), address)
-
-
-def packed_address(text: str) -> bytes | None:
-    """4 or 16 bytes of a numeric IP address as inet_pton(3) reads it, None of anything else."""
-    if not text.isascii() or "\0" in text:
-        return None
-    try:
-        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
-    except OSError:
-        return None
-
-
-def family_of(address: bytes) -> int:
-    """AF_INET of 4 bytes, AF_INET6 of 16.
-
-    :raise ProtocolError: any other length.
-    """
-    if len(address) == 4:
-        return AF_INET
-    if len(address) == 16:
-        return AF_INET6
-    raise ProtocolError(f"an IP address of {len(address)} bytes")
-
-
-def add_address(index: int, address: bytes, prefix_length: int, *, broadcast: bytes | None = None) -> Request:
+def add_address(index: int, value: InterfaceAddress, *, broadcast: IpAddress | None = None) -> Request:
     """Give an interface an address, as ``ip address add`` does (no broadcast address unless one is given).
 
     IPv6 skips duplicate address detection (IFA_F_NODAD): the operator chose the address, and while it is
     tentative for a second or more, nothing can be bound to it nor sent from it.
     """
-    family = family_of(address)
-    flags = IFA_F_NODAD if family == AF_INET6 else 0
-    payload = _pack(index, address, prefix_length, flags)
+    flags = IFA_F_NODAD if value.address.family == AF_INET6 else 0
+    payload = _pack(index, value, flags)
     if broadcast is not None:
         payload += pack_attribute(_IFA_BROADCAST, broadcast)
     return Request(
-        f"add address {format_address(address)}/{prefix_length} to interface {index}",
+        f"add address {value} to interface {index}",
         RTM_NEWADDR,
         NLM_F_CREATE | NLM_F_EXCL,
         payload,
@@ -132,7 +103,8 @@ def unpack_address(payload: bytes) -> Address:
         raise ProtocolError(f"an address of {len(address)} bytes and {prefix_length} bits in family {family}")
     if _IFA_FLAGS in attributes:
         flags = unpack_u32(attributes[_IFA_FLAGS])  # the header holds the low 8 bits only
-    return Address(index, family, address, prefix_length, flags, scope, unpack_text(attributes.get(_IFA_LABEL, b"")))
+    value = InterfaceAddress(IpAddress(address), prefix_length)
+    return Address(index, value, flags, scope, unpack_text(attributes.get(_IFA_LABEL, b"")))
 
 
 def addresses_of(messages: list[Message]) -> list[Address]:
@@ -147,11 +119,12 @@ def addresses_of(messages: list[Message]) -> list[Address]:
     ]
 
 
-def _pack(index: int, address: bytes, prefix_length: int, flags: int) -> bytes:
+def _pack(index: int, value: InterfaceAddress, flags: int) -> bytes:
+    address = value.address
     # 127.0.0.0/8 belongs to the host only; so says ip-address(8) of its default scope.
     scope = RT_SCOPE_HOST if len(address) == 4 and address[0] == 127 else RT_SCOPE_UNIVERSE
     return (
-        _HEADER.pack(family_of(address), prefix_length, flags, scope, index)
+        _HEADER.pack(address.family, value.prefix_length, flags, scope, index)
         + pack_attribute(_IFA_LOCAL, address)
         + pack_attribute(_IFA_ADDRESS, address)
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from _socket import AF_INET6
 
+from kata_runtime.address_types import IpAddress, MacAddress
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import (
     IFA_F_NODAD,
@@ -57,7 +58,7 @@ class PortableAddress(NamedTuple):
     payload: bytes
 
 
-def portable_addresses(messages: list[Message], macs: Mapping[int, str]) -> list[PortableAddress]:
+def portable_addresses(messages: list[Message], macs: Mapping[int, MacAddress]) -> list[PortableAddress]:
     """The IPv4 and IPv6 addresses of a dump; ``macs`` are those of the interfaces, where they are known.
 
     An automatic address is one that the kernel made from the hardware address or from a router advertisement; the other
@@ -71,10 +72,11 @@ def portable_addresses(messages: list[Message], macs: Mapping[int, str]) -> list
         if message.type == RTM_NEWADDR and message.payload[:1] in (b"\x02", b"\x0a"):
             address = unpack_address(message.payload)
             attributes = dict(iter_attributes(message.payload[_ADDRESS_HEADER.size :]))
-            header = _ADDRESS_HEADER.pack(address.family, address.prefix_length, 0, address.scope, 0)
+            value = address.value
+            header = _ADDRESS_HEADER.pack(address.family, value.prefix_length, 0, address.scope, 0)
             kept = [pack_attribute(kind, attributes[kind]) for kind in _CONFIGURED if kind in attributes]
             automatic = address.family == AF_INET6 and (
-                _is_automatic(address, attributes) or address.address == _link_local(macs.get(address.index, ""))
+                _is_automatic(address, attributes) or value.address == _link_local(macs.get(address.index))
             )
             found.append(PortableAddress(address.index, automatic, header + b"".join(kept)))
     return found
@@ -88,7 +90,7 @@ def add_portable_address(payload: bytes, index: int) -> Request:
     family, length, _, scope, _ = _ADDRESS_HEADER.unpack_from(payload)
     flags = _IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if family == AF_INET6 else 0)
     packed = _ADDRESS_HEADER.pack(family, length, 0, scope, index) + payload[_ADDRESS_HEADER.size :]
-    words = f"add address {unpack_address(payload).text} to interface {index}"
+    words = f"add address {unpack_address(payload).value} to interface {index}"
     return Request(words, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, packed + pack_u32(_IFA_FLAGS, flags))
 
 
@@ -96,7 +98,7 @@ def delete_portable_address(payload: bytes, index: int) -> Request:
     """Take the address from interface ``index``."""
     family, length, _, scope, _ = _ADDRESS_HEADER.unpack_from(payload)
     packed = _ADDRESS_HEADER.pack(family, length, 0, scope, index) + payload[_ADDRESS_HEADER.size :]
-    return Request(f"delete address {unpack_address(payload).text} from interface {index}", RTM_DELADDR, 0, packed)
+    return Request(f"delete address {unpack_address(payload).value} from interface {index}", RTM_DELADDR, 0, packed)
 
 
 def portable_route(route: Route, interfaces: Mapping[int, int]) -> Route:
@@ -112,12 +114,11 @@ def portable_route(route: Route, interfaces: Mapping[int, int]) -> Route:
     return unpack_route(route.payload[:_ROUTE_HEADER_BYTES] + packed)
 
 
-def _link_local(mac: str) -> bytes:
-    """The address that IPv6 forms from a MAC address (RFC 4291, appendix A); empty of anything else."""
-    parts = bytes.fromhex(mac.replace(":", ""))
-    if len(parts) != 6:
-        return b""
-    return b"\xfe\x80" + bytes(6) + bytes([parts[0] ^ 2]) + parts[1:3] + b"\xff\xfe" + parts[3:]
+def _link_local(mac: MacAddress | None) -> IpAddress | None:
+    """The address that IPv6 forms from a MAC address (RFC 4291, appendix A); None of anything else."""
+    if mac is None or not mac.is_ethernet:
+        return None
+    return IpAddress(b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:])
 
 
 def _is_automatic(address: Address, attributes: Mapping[int, bytes]) -> bool:

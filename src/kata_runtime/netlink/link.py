@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from _socket import AF_INET6
 
+from kata_runtime.address_types import MacAddress
 from kata_runtime.errors import InputError, ProtocolError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.exchange import Request
@@ -72,7 +73,7 @@ class Link(
         [
             ("index", int),
             ("name", str),
-            ("mac", str),
+            ("mac", MacAddress),
             ("mtu", int),
             ("flags", int),
             ("operstate", int),
@@ -128,7 +129,7 @@ def set_link(
     index: int,
     *,
     name: str | None = None,
-    mac: str | None = None,
+    mac: MacAddress | None = None,
     mtu: int | None = None,
     up: bool | None = None,
     master: int | None = None,
@@ -142,7 +143,7 @@ def set_link(
     payload = _HEADER.pack(0, 0, index, flags, change)
     words = []
     if mac is not None:
-        payload += pack_attribute(_IFLA_ADDRESS, parse_mac(mac))
+        payload += pack_attribute(_IFLA_ADDRESS, mac)
         words.append(f"address {mac}")
     if mtu is not None:
         payload += pack_u32(_IFLA_MTU, mtu)
@@ -183,7 +184,7 @@ def unpack_link(payload: bytes) -> Link:
     return Link(
         index=index,
         name=unpack_text(attributes.get(_IFLA_IFNAME, b"")),
-        mac=attributes.get(_IFLA_ADDRESS, b"").hex(":"),
+        mac=MacAddress(attributes.get(_IFLA_ADDRESS, b"")),
         mtu=_optional_u32(attributes.get(_IFLA_MTU)),
         flags=flags,
         operstate=_optional_u8(attributes.get(_IFLA_OPERSTATE)),
@@ -206,20 +207,6 @@ def links_of(messages: list[Message]) -> list[Link]:
     :raise ProtocolError: the bytes break the format.
     """
     return [unpack_link(message.payload) for message in messages if message.type == RTM_NEWLINK]
-
-
-def parse_mac(text: str) -> bytes:
-    """The six bytes of ``02:42:20:6e:03:01``.
-
-    :raise InputError: it is none.
-    """
-    parts = text.split(":")
-    try:
-        if len(parts) == 6 and all(len(part) == 2 for part in parts):
-            return bytes(int(part, 16) for part in parts)
-    except ValueError:
-        pass
-    raise InputError(f"{text!r} is no MAC address", hint="six bytes such as 02:42:20:6e:03:01 are needed")
 
 
 def _checked_name(name: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from _socket import AF_INET, AF_INET6
 
+from kata_runtime.address_types import IpAddress, MacAddress
 from kata_runtime.errors import ProtocolError
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.address import ADDRESS_BYTES, format_address
+from kata_runtime.netlink.address import ADDRESS_BYTES
 from kata_runtime.netlink.exchange import Request
 from kata_runtime.netlink.message import (
     NLM_F_CREATE,
@@ -37,8 +37,8 @@ class Neighbour(NamedTuple):
     """Address ``address`` on interface ``interface`` has the hardware address ``mac``."""
 
     interface: int
-    address: bytes
-    mac: bytes
+    address: IpAddress
+    mac: MacAddress
     state: int
     flags: int
 
@@ -48,16 +48,16 @@ class Neighbour(NamedTuple):
         return bool(self.state & NUD_PERMANENT and not self.flags & NTF_PROXY and self.mac)
 
 
-def add_neighbour(index: int, address: bytes, mac: bytes) -> Request:
+def add_neighbour(index: int, address: IpAddress, mac: MacAddress) -> Request:
     """Make it a permanent neighbour, whatever was known of it."""
     payload = _pack(index, address, NUD_PERMANENT) + pack_attribute(_NDA_LLADDR, mac)
-    words = f"add neighbour {format_address(address)} to interface {index}"
+    words = f"add neighbour {address} to interface {index}"
     return Request(words, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, payload)
 
 
-def delete_neighbour(index: int, address: bytes) -> Request:
+def delete_neighbour(index: int, address: IpAddress) -> Request:
     """Forget a neighbour; no such one is ENOENT."""
-    words = f"delete neighbour {format_address(address)} from interface {index}"
+    words = f"delete neighbour {address} from interface {index}"
     return Request(words, RTM_DELNEIGH, 0, _pack(index, address, 0))
 
 
@@ -90,9 +90,8 @@ def unpack_neighbour(payload: bytes) -> Neighbour:
     address = attributes.get(_NDA_DST, b"")
     if len(address) != ADDRESS_BYTES.get(family):
         raise ProtocolError(f"a neighbour with an address of {len(address)} bytes in family {family}")
-    return Neighbour(index, address, attributes.get(_NDA_LLADDR, b""), state, flags)
+    return Neighbour(index, IpAddress(address), MacAddress(attributes.get(_NDA_LLADDR, b"")), state, flags)
 
 
-def _pack(index: int, address: bytes, state: int) -> bytes:
-    family = AF_INET if len(address) == 4 else AF_INET6
-    return _HEADER.pack(family, index, state, 0, 0) + pack_attribute(_NDA_DST, address)
+def _pack(index: int, address: IpAddress, state: int) -> bytes:
+    return _HEADER.pack(address.family, index, state, 0, 0) + pack_attribute(_NDA_DST, address)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from _socket import AF_INET, AF_INET6
 
+from kata_runtime.address_types import IpAddress, Network
 from kata_runtime.errors import ProtocolError
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.address import ADDRESS_BYTES, family_of, format_address
+from kata_runtime.netlink.address import ADDRESS_BYTES
 from kata_runtime.netlink.exchange import Request
 from kata_runtime.netlink.message import (
     NLM_F_DUMP,
@@ -77,12 +78,12 @@ _U16 = struct.Struct("=H")
 
 
 class NextHop(NamedTuple):
-    """Where packets go next: ``gateway`` is empty for a destination on the link itself.
+    """Where packets go next: ``gateway`` is None for a destination on the link itself.
 
     ``attributes`` are packed, without RTA_OIF: the gateway, and whatever else (encapsulation) belongs to it.
     """
 
-    gateway: bytes
+    gateway: IpAddress | None
     interface: int
     weight: int = 1
     flags: int = 0
@@ -92,9 +93,7 @@ class NextHop(NamedTuple):
 class RouteKey(NamedTuple):
     """What identifies a route within one table: the kernel refuses a second one with the same key (EEXIST)."""
 
-    family: int
-    destination: bytes
-    prefix_length: int
+    network: Network
     tos: int
     priority: int
 
@@ -102,8 +101,8 @@ class RouteKey(NamedTuple):
 class Route(NamedTuple):
     """One route. ``payload`` recreates it, including attributes that this class does not decode.
 
-    ``destination`` has the full length of its family; ``source`` is the preferred source address or empty;
-    ``expires`` is in seconds, 0 for never, and not part of ``payload``: it changes all the time.
+    ``source`` is the preferred source address; ``expires`` is in seconds, 0 for never, and not part of ``payload``: it
+    changes all the time.
     """
 
     key: RouteKey
@@ -112,15 +111,10 @@ class Route(NamedTuple):
     scope: int
     type: int
     flags: int
-    source: bytes
+    source: IpAddress | None
     next_hops: tuple[NextHop, ...]
     payload: bytes
     expires: int = 0
-
-    @property
-    def network(self) -> str:
-        """The destination as ip-route(8) writes it: ``default``, ``10.0.0.0/8``, ``10.0.0.1``."""
-        return format_network(self.key.destination, self.key.prefix_length)
 
     @property
     def full_payload(self) -> bytes:
@@ -128,28 +122,19 @@ class Route(NamedTuple):
         return self.payload + (pack_u32(_RTA_EXPIRES, self.expires) if self.expires else b"")
 
 
-def format_network(destination: bytes, prefix_length: int) -> str:
-    """A network as ip-route(8) writes it."""
-    if prefix_length == 0:
-        return "default"
-    text = format_address(destination)
-    return text if prefix_length == 8 * len(destination) else f"{text}/{prefix_length}"
-
-
 def new_route(
-    destination: bytes,
-    prefix_length: int,
+    network: Network,
     *,
     index: int,
-    gateway: bytes = b"",
-    source: bytes = b"",
+    gateway: IpAddress | None = None,
+    source: IpAddress | None = None,
     scope: int | None = None,
 ) -> Route:
     """A unicast route of the main table as ``ip route add`` would make it (protocol boot).
 
     ``scope`` defaults to link without a gateway, universe with one; IPv6 knows no scopes.
     """
-    family = family_of(destination)
+    family, prefix_length = network.family, network.prefix_length
     if scope is None:
         scope = RT_SCOPE_UNIVERSE if gateway or family == AF_INET6 else RT_SCOPE_LINK
     priority = IPV6_DEFAULT_PRIORITY if family == AF_INET6 else 0
@@ -157,7 +142,7 @@ def new_route(
         _RTA_TABLE, RT_TABLE_MAIN
     )
     if prefix_length:
-        payload += pack_attribute(_RTA_DST, destination)
+        payload += pack_attribute(_RTA_DST, network.address)
     if priority:
         payload += pack_u32(_RTA_PRIORITY, priority)
     if source:
@@ -220,9 +205,6 @@ def unpack_route(payload: bytes) -> Route:
     destination = attributes.get(_RTA_DST, bytes(width))
     if len(destination) != width:
         raise ProtocolError(f"a route to an address of {len(destination)} bytes in family {family}")
-    source = attributes.get(_RTA_PREFSRC, b"")
-    if source:
-        family_of(source)
     flags &= _CONFIGURED_FLAGS
     dropped = _STATE | _IMPLIED_BY_NH_ID if _RTA_NH_ID in attributes else _STATE
     hops = tuple(_next_hops(attributes, flags))
@@ -237,13 +219,13 @@ def unpack_route(payload: bytes) -> Route:
         # With padding that the sender left out it is more than 64 KiB.
         raise ProtocolError(f"a route with {len(hops)} next hops that are too long") from None
     return Route(
-        key=RouteKey(family, destination, length, tos, _number(attributes, _RTA_PRIORITY)),
+        key=RouteKey(Network(IpAddress(destination), length), tos, _number(attributes, _RTA_PRIORITY)),
         table=_number(attributes, _RTA_TABLE) or table,
         protocol=protocol,
         scope=scope,
         type=kind,
         flags=flags,
-        source=source,
+        source=_address(attributes.get(_RTA_PREFSRC)),
         next_hops=hops,
         payload=header + b"".join(kept),
         expires=_expiry(family, attributes),
@@ -304,17 +286,18 @@ def _pack_hops(hops: Sequence[NextHop]) -> bytes:
     )
 
 
-def _gateway(attributes: dict[int, bytes]) -> bytes:
+def _address(packed: bytes | None) -> IpAddress | None:
+    return IpAddress(packed) if packed else None
+
+
+def _gateway(attributes: dict[int, bytes]) -> IpAddress | None:
     via = attributes.get(_RTA_VIA)
     if via is None:
-        gateway = attributes.get(_RTA_GATEWAY, b"")
-        if gateway:
-            family_of(gateway)
-        return gateway
+        return _address(attributes.get(_RTA_GATEWAY))
     # struct rtvia: an IPv4 route over a gateway of the other family.
     if len(via) < _U16.size or ADDRESS_BYTES.get(_U16.unpack_from(via)[0]) != len(via) - _U16.size:
         raise ProtocolError(f"a gateway of {len(via)} bytes")
-    return via[_U16.size :]
+    return IpAddress(via[_U16.size :])
 
 
 def _number(attributes: dict[int, bytes], number: int) -> int:
@@ -335,7 +318,6 @@ def _expiry(family: int, attributes: dict[int, bytes]) -> int:
 
 def _words(route: Route) -> str:
     hops = " ".join(
-        (f"via {format_address(hop.gateway)} " if hop.gateway else "") + f"interface {hop.interface}"
-        for hop in route.next_hops[:2]
+        (f"via {hop.gateway} " if hop.gateway else "") + f"interface {hop.interface}" for hop in route.next_hops[:2]
     )
-    return f"{route.network} {hops}".rstrip()
+    return f"{route.key.network} {hops}".rstrip()

@@ -16,6 +16,7 @@ from kata_runtime.netlink.transport import Family
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kata_runtime.address_types import InterfaceAddress
     from kata_runtime.guest.channel import AgentChannel
 
 # DISCOVER packets, one a second; the first is often lost while a switch takes up the new port.
@@ -81,9 +82,9 @@ rm -f "$1.pid" "$1.lease"
 
 
 class Lease(NamedTuple):
-    """The result of DHCP: addresses as ``172.16.0.3/16``, and the MTU, which may be less than requested."""
+    """The result of DHCP: addresses, and the MTU, which may be less than requested."""
 
-    addresses: tuple[str, ...]
+    addresses: tuple[InterfaceAddress, ...]
     mtu: int
 
 
@@ -114,6 +115,6 @@ def stop(channel: AgentChannel, name: str) -> None:
         return
 
 
-def _addresses(channel: AgentChannel, index: int) -> list[str]:
+def _addresses(channel: AgentChannel, index: int) -> list[InterfaceAddress]:
     (dumped,) = call_each(channel, Family.ROUTE, [dump_addresses(AF_INET)])
-    return [address.text for address in addresses_of(dumped) if (address.index, address.family) == (index, AF_INET)]
+    return [found.value for found in addresses_of(dumped) if (found.index, found.family) == (index, AF_INET)]

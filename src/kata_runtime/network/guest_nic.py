@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-from _socket import AF_INET6
 
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
 from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.address import Address, add_address, addresses_of
+from kata_runtime.netlink.address import add_address, addresses_of
 from kata_runtime.netlink.exchange import attempt_all, call
 from kata_runtime.netlink.link import RTM_NEWLINK, RTNLGRP_LINK, dump_links, links_of, set_link
 from kata_runtime.netlink.message import Message, iter_messages
@@ -18,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kata_runtime.address_types import InterfaceAddress, MacAddress
     from kata_runtime.guest.channel import AgentChannel, Subscription
     from kata_runtime.netlink.link import Link
     from kata_runtime.network.requests import NicRequest
@@ -29,20 +29,13 @@ _ARRIVAL_SECONDS = 20.0
 _ANSWER_SECONDS = 10.0
 
 
-class NicAddress(NamedTuple):
-    """An address; ``text`` is as ``172.16.0.3/16``, ``is_automatic`` whether it is IPv6 link-local."""
-
-    text: str
-    is_automatic: bool
-
-
 class NicState(NamedTuple):
     """An interface and its addresses."""
 
     name: str
-    mac: str
+    mac: MacAddress
     mtu: int
-    addresses: tuple[NicAddress, ...]
+    addresses: tuple[InterfaceAddress, ...]
 
 
 class Arrivals:
@@ -52,7 +45,7 @@ class Arrivals:
         self._subscription = subscription
         self.links_before = links_before
 
-    def wait(self, mac: str) -> int:
+    def wait(self, mac: MacAddress) -> int:
         """Wait until the kernel announces an interface with this MAC address; return its index.
 
         :raise DeadlineError: it does not announce one.
@@ -86,9 +79,9 @@ def read_states(links: list[Message], addresses: list[Message]) -> list[NicState
 
     :raise ProtocolError: the bytes break the format.
     """
-    by_index: dict[int, list[NicAddress]] = {}
+    by_index: dict[int, list[InterfaceAddress]] = {}
     for address in addresses_of(addresses):
-        by_index.setdefault(address.index, []).append(NicAddress(address.text, _is_link_local(address)))
+        by_index.setdefault(address.index, []).append(address.value)
     return [NicState(link.name, link.mac, link.mtu, tuple(by_index.get(link.index, ()))) for link in links_of(links)]
 
 
@@ -98,7 +91,7 @@ def configure(channel: AgentChannel, index: int, request: NicRequest) -> None:
     :raise InputError, ConflictError, KernelError: the kernel refused one; others may have been applied.
     """
     requests = [set_link(index, name=request.name), set_link(index, mtu=request.mtu)]
-    requests += [add_address(index, address.packed, address.prefix_length) for address in request.addresses]
+    requests += [add_address(index, address.value) for address in request.addresses]
     requests.append(set_link(index, up=True))
     for place, error in attempt_all(channel, Family.ROUTE, requests).items():
         raise _explain(error, place, request) from error
@@ -113,7 +106,7 @@ def _explain(error: KernelError, place: int, request: NicRequest) -> Exception:
     if place == 1:
         return InputError(f"the container's kernel refuses mtu {request.mtu}: {reason}", field="mtu")
     if place < 2 + len(request.addresses):
-        address = request.addresses[place - 2].with_prefix
+        address = request.addresses[place - 2].text
         return InputError(f"the container's kernel refuses the address {address}: {reason}", field="IPAddresses")
     return KernelError(f"set NIC {request.name!a} up in the container", error.errno, error.extack)
 
@@ -125,7 +118,3 @@ def _links_in(datagram: bytes) -> list[Link]:
     except ProtocolError:
         # An interface of another family, such as a bridge port, has other attributes.
         return []
-
-
-def _is_link_local(address: Address) -> bool:
-    return address.family == AF_INET6 and address.address[0] == 0xFE and address.address[1] & 0xC0 == 0x80

@@ -108,7 +108,7 @@ class _Links:
             self._read[path] = detailed_links_of(links)
             # Link-local ones of IPv6 do not count: the kernel gives every interface one.
             self._addressed[path] = frozenset(
-                each.index for each in addresses_of(addresses) if each.address[:2] != b"\xfe\x80"
+                each.index for each in addresses_of(addresses) if not each.value.address.is_link_local
             )
         return self._read[path]
 

@@ -18,7 +18,7 @@ from kata_runtime.errors import (
     QemuError,
 )
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.address import dump_addresses, format_address, packed_address
+from kata_runtime.netlink.address import dump_addresses
 from kata_runtime.netlink.exchange import call_each
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.transport import Family
@@ -30,8 +30,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kata_runtime.address_types import InterfaceAddress, MacAddress
     from kata_runtime.guest.channel import AgentChannel
     from kata_runtime.network.endpoint import Endpoint
+    from kata_runtime.network.request_fields import GivenAddress
     from kata_runtime.network.requests import NicRequest
     from kata_runtime.sandbox.record import EndpointKind, NicRecord, Work
     from kata_runtime.sandbox.session import Session
@@ -44,21 +46,21 @@ _MTU_MIN_IPV6 = 1280
 class AddedNic(NamedTuple):
     """A NIC that was added; its PCI path is ``<slot>.<function of the root port>/<slot behind it>``, hexadecimal.
 
-    ``note`` is one line on what the NIC lacks of the request, empty when it lacks nothing. ``leased`` are its addresses
-    by DHCP, as ``172.16.0.3/16``.
+    ``addresses`` are those of the request, as they were given, then those by DHCP. ``note`` is one line on what the NIC
+    lacks of the request, empty when it lacks nothing.
     """
 
     pci_address: str
+    addresses: tuple[GivenAddress, ...]
     note: str = ""
-    leased: tuple[str, ...] = ()
 
 
 class ListedNic(NamedTuple):
-    """A NIC as the guest's kernel reports it; ``ip`` as ``172.16.0.3/16``."""
+    """A NIC as the guest's kernel reports it."""
 
     name: str
-    mac: str
-    ip: list[str]
+    mac: MacAddress
+    addresses: tuple[InterfaceAddress, ...]
     mtu: int
 
 
@@ -89,17 +91,11 @@ def read_interfaces(session: Session) -> list[tuple[NicRecord, ListedNic | None]
 
 def _listed(nic: NicRecord, state: NicState) -> ListedNic:
     """Addresses in the order of the request, then others that the guest has; the kernel lists IPv6 newest first."""
-    asked = {_canonical(address): place for place, address in enumerate(nic.addresses)}
+    asked = {address: place for place, address in enumerate(nic.addresses)}
     # The kernel gives every NIC a link-local address by itself; it is listed only when it was requested.
-    shown = [address.text for address in state.addresses if not address.is_automatic or address.text in asked]
-    shown.sort(key=lambda text: asked.get(text, len(asked)))
-    return ListedNic(state.name, state.mac, shown, state.mtu)
-
-
-def _canonical(address: str) -> str:
-    """An address in canonical spelling, as addresses read from the kernel are written."""
-    text, _, length = address.partition("/")
-    return f"{format_address(packed_address(text) or b'')}/{length}"
+    shown = [found for found in state.addresses if not found.address.is_link_local or found in asked]
+    shown.sort(key=lambda found: asked.get(found, len(asked)))
+    return ListedNic(state.name, state.mac, tuple(shown), state.mtu)
 
 
 def find_record(session: Session, name: str) -> NicRecord | None:
@@ -173,19 +169,20 @@ def plug_nic(
             session.save(ended(session.record, work)._replace(nics=(*session.record.nics, added)))
     finally:
         endpoint.close()
-    return AddedNic(root_port_address(nic.slot), "; ".join(filter(None, notes)), leased)
+    return AddedNic(root_port_address(nic.slot), (*request.addresses, *leased), "; ".join(filter(None, notes)))
 
 
-def _lease(channel: AgentChannel, nic: NicRecord, index: int, notes: list[str]) -> tuple[str, ...]:
+def _lease(channel: AgentChannel, nic: NicRecord, index: int, notes: list[str]) -> tuple[GivenAddress, ...]:
     """Run DHCP where it was requested, and return the addresses; a smaller MTU is added to ``notes``."""
     if not nic.dhcp:
         return ()
     from kata_runtime.network import dhcp_client
+    from kata_runtime.network.request_fields import GivenAddress
 
     lease = dhcp_client.start(channel, index, nic.name)
     if lease.mtu < nic.mtu:
         notes.append(f"NIC {nic.name!a} has mtu {lease.mtu} instead of {nic.mtu}, as its DHCP server says")
-    return lease.addresses
+    return tuple(GivenAddress(address, str(address)) for address in lease.addresses)
 
 
 def _use_queues(session: Session, nic: NicRecord, index: int) -> str:
@@ -263,7 +260,7 @@ def _check_mtu(request: NicRequest) -> None:
             f"mtu {request.mtu} is too small: the container's kernel takes {_MTU_MIN} or more for Ethernet",
             field="mtu",
         )
-    if request.mtu < _MTU_MIN_IPV6 and any(address.family == AF_INET6 for address in request.addresses):
+    if request.mtu < _MTU_MIN_IPV6 and any(given.value.address.family == AF_INET6 for given in request.addresses):
         raise InputError(
             f"mtu {request.mtu} is too small: the container's kernel takes {_MTU_MIN_IPV6} or more for IPv6",
             field="mtu",
@@ -295,7 +292,7 @@ def new_nic(session: Session, request: NicRequest, kind: EndpointKind, namespace
         device=request.device,
         mac=request.mac,
         mtu=request.mtu,
-        addresses=tuple(address.with_prefix for address in request.addresses),
+        addresses=tuple(given.value for given in request.addresses),
         slot=slot,
         queues=request.queues,
         vhost_user_socket=request.vhost_user_socket,

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
 
+from kata_runtime.address_types import IpAddress, MacAddress
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.address import dump_addresses, format_address, unpack_address
+from kata_runtime.netlink.address import dump_addresses, unpack_address
 from kata_runtime.netlink.carried_config import (
     PortableAddress,
     add_portable_address,
@@ -77,7 +78,7 @@ class Holdings(NamedTuple):
         found += [
             f"neighbour {own[near.interface]} {(near.mac + near.address).hex()}"
             for near in neighbours_of(self.neighbours)
-            if near.interface in own and near.is_permanent and len(near.mac) == _MAC_BYTES
+            if near.interface in own and near.is_permanent and near.mac.is_ethernet
         ]
         down = {link.index for link in self.links if not link.is_up}
         return found + [fact for fact in (_route_fact(route, names, down) for route in self.routes) if fact]
@@ -115,14 +116,14 @@ def addition(fact: str, indexes: Mapping[str, int]) -> Request:
         case "mtu":
             return set_link(index, mtu=int(value))
         case "mac":
-            return set_link(index, mac=value)
+            return set_link(index, mac=mac_of(value))
         case "state":
             return set_link(index, up=value == "up")
         case "address":
             return add_portable_address(bytes.fromhex(value), index)
         case _:
-            packed = bytes.fromhex(value)
-            return add_neighbour(index, packed[_MAC_BYTES:], packed[:_MAC_BYTES])
+            mac, address = _neighbour(value)
+            return add_neighbour(index, address, mac)
 
 
 def removal(fact: str, indexes: Mapping[str, int]) -> Request:
@@ -131,10 +132,9 @@ def removal(fact: str, indexes: Mapping[str, int]) -> Request:
     :raise KeyError: as ``addition``.
     """
     kind, name, value = fact.split(" ")
-    packed = bytes.fromhex(value)
     if kind == "address":
-        return delete_portable_address(packed, indexes[name])
-    return delete_neighbour(indexes[name], packed[_MAC_BYTES:])
+        return delete_portable_address(bytes.fromhex(value), indexes[name])
+    return delete_neighbour(indexes[name], _neighbour(value)[1])
 
 
 def route_in(fact: str, indexes: Mapping[str, int]) -> Route:
@@ -151,15 +151,25 @@ def describe(fact: str) -> str:
     kind, names, value = fact.split(" ")
     match kind:
         case "address":
-            value = unpack_address(bytes.fromhex(value)).text
+            value = str(unpack_address(bytes.fromhex(value)).value)
         case "neighbour":
-            packed = bytes.fromhex(value)
-            value = f"{format_address(packed[_MAC_BYTES:])} at {packed[:_MAC_BYTES].hex(':')}"
+            mac, address = _neighbour(value)
+            value = f"{address} at {mac}"
         case "route":
             route = unpack_route(bytes.fromhex(value))
-            gateways = [f" via {format_address(hop.gateway)}" for hop in route.next_hops if hop.gateway]
-            value = route.network + "".join(gateways)
+            gateways = [f" via {hop.gateway}" for hop in route.next_hops if hop.gateway]
+            value = f"{route.key.network}{''.join(gateways)}"
     return f"{kind} {value} of {names or 'no interface'}"
+
+
+def mac_of(value: str) -> MacAddress:
+    """The hardware address in a fact of the kind ``mac``; empty if it is not Ethernet's."""
+    return MacAddress.parse(value) or MacAddress()
+
+
+def _neighbour(value: str) -> tuple[MacAddress, IpAddress]:
+    packed = bytes.fromhex(value)
+    return MacAddress(packed[:_MAC_BYTES]), IpAddress(packed[_MAC_BYTES:])
 
 
 def _link_facts(link: Link, name: str) -> Iterator[str]:

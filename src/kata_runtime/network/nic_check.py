@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from _socket import AF_INET
 from enum import StrEnum
 
 from kata_runtime.errors import KataError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from typing import Protocol
 
+    from kata_runtime.address_types import IpAddress
     from kata_runtime.guest.short_command import Completed
     from kata_runtime.network.host_devices import HostLink
     from kata_runtime.network.route_table import ListedRoute
@@ -210,9 +212,9 @@ def probe_findings(nic: NicView, routes: Sequence[ListedRoute], guest: Runner) -
     if nic.guest is None or not nic.guest.is_up:
         return
     try:
-        for address in nic.guest.addresses:
-            if ":" not in address:
-                yield _duplicate(nic.record.name, nic.guest, address.partition("/")[0], guest)
+        for found in nic.guest.addresses:
+            if found.address.family == AF_INET:
+                yield _duplicate(nic.record.name, nic.guest, found.address, guest)
         gateways = dict.fromkeys(route.gateway for route in routes if route.device == nic.guest.name and route.gateway)
         for gateway in gateways:
             yield from _gateway(nic.record.name, nic.guest, gateway, guest)
@@ -221,9 +223,9 @@ def probe_findings(nic: NicView, routes: Sequence[ListedRoute], guest: Runner) -
         yield NicFinding(nic.record.name, "probes", Verdict.WARNING, f"the guest sends none: {error}", remedy)
 
 
-def _duplicate(name: str, guest: GuestNic, address: str, runner: Runner) -> NicFinding:
+def _duplicate(name: str, guest: GuestNic, address: IpAddress, runner: Runner) -> NicFinding:
     """Probe for a duplicate address (RFC 5227, section 2.1.1): an ARP request with sender address 0.0.0.0."""
-    argv = ("arping", "-D", "-q", "-f", "-c", "2", "-w", "2", "-I", guest.name, address)
+    argv = ("arping", "-D", "-q", "-f", "-c", "2", "-w", "2", "-I", guest.name, str(address))
     status = runner.run(argv, seconds=_PROBE_SECONDS).exit_status
     if status == 0:
         return NicFinding(name, "address", Verdict.OK, f"{address} is nobody else's")
@@ -235,12 +237,12 @@ def _duplicate(name: str, guest: GuestNic, address: str, runner: Runner) -> NicF
     return NicFinding(name, "address", Verdict.BROKEN, f"another host on the segment has {address}, too", remedy)
 
 
-def _gateway(name: str, guest: GuestNic, gateway: str, runner: Runner) -> Iterator[NicFinding]:
-    is_four = ":" not in gateway
+def _gateway(name: str, guest: GuestNic, gateway: IpAddress, runner: Runner) -> Iterator[NicFinding]:
+    is_four = gateway.family == AF_INET
     ping = ("ping", "-4") if is_four else ("ping", "-6")
     probe = (*ping, "-q", "-c", "2", "-i", "0.2", "-W", "2", "-I", guest.name)
-    if not _succeeds(runner, *probe, gateway):
-        if is_four and _succeeds(runner, "arping", "-q", "-f", "-c", "2", "-w", "2", "-I", guest.name, gateway):
+    if not _succeeds(runner, *probe, str(gateway)):
+        if is_four and _succeeds(runner, "arping", "-q", "-f", "-c", "2", "-w", "2", "-I", guest.name, str(gateway)):
             yield NicFinding(name, "gateway", Verdict.OK, f"{gateway} answers ARP, but no ping")
             return
         remedy = "correct the route (list-routes, del-route, add-route), or see whether the gateway's side is up"
@@ -248,7 +250,7 @@ def _gateway(name: str, guest: GuestNic, gateway: str, runner: Runner) -> Iterat
         return
     yield NicFinding(name, "gateway", Verdict.OK, f"{gateway} answers")
     size = guest.mtu - _HEADERS[4 if is_four else 6]
-    if size > 0 and not _succeeds(runner, *probe, "-s", str(size), gateway):
+    if size > 0 and not _succeeds(runner, *probe, "-s", str(size), str(gateway)):
         remedy = f"find the device on the way with an mtu below {guest.mtu}, or add the NIC with a smaller one"
         yield NicFinding(name, "path mtu", Verdict.BROKEN, f"{gateway} answers, but not to {guest.mtu} bytes", remedy)
     else:

@@ -17,7 +17,7 @@ def addition_steps(nic: NicRecord, request: NicRequest, pci_address: str) -> lis
     else:
         back_end = f"netdev_add tap {nic.device}, {queues}"
     set_up = [f"name {nic.name}", f"mtu {nic.mtu}"]
-    set_up += [f"address {address.with_prefix}" for address in request.addresses]
+    set_up += [f"address {address.text}" for address in request.addresses]
     set_up += ["up", *(["address by DHCP"] if nic.dhcp else [])]
     return [
         f"qemu: {back_end}",

@@ -12,7 +12,7 @@ from kata_runtime.netlink.link import ARPHRD_ETHER, TUN_TYPE_TAP
 from kata_runtime.network.endpoint import endpoint_class
 from kata_runtime.network.interfaces import new_nic, plug_nic
 from kata_runtime.network.mirror import mirror
-from kata_runtime.network.namespace_facts import Holdings, kind_of, names_in, read_holdings
+from kata_runtime.network.namespace_facts import Holdings, kind_of, mac_of, names_in, read_holdings
 from kata_runtime.network.pending_nics import begun_nics, deletion
 from kata_runtime.network.pending_nics import recover as recover_nic
 from kata_runtime.network.requests import NicRequest
@@ -203,4 +203,5 @@ def _change(session: Session, work: Work) -> list[KataError]:
 def _refreshed(nic: NicRecord, facts: Sequence[str]) -> NicRecord:
     """The record of a NIC, with MAC and MTU from the facts."""
     own = {kind_of(fact): fact.rpartition(" ")[2] for fact in facts if names_in(fact) == [nic.name]}
-    return nic._replace(mac=own.get("mac", nic.mac), mtu=int(own.get("mtu", nic.mtu)))
+    mac = mac_of(own["mac"]) if "mac" in own else nic.mac
+    return nic._replace(mac=mac, mtu=int(own.get("mtu", nic.mtu)))

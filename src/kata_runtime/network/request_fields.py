@@ -6,11 +6,9 @@ InputError with that field.
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6
-
+from kata_runtime.address_types import InterfaceAddress, IpAddress, MacAddress, Network
 from kata_runtime.errors import InputError
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.address import packed_address
 
 NAME_LIMIT = 15  # characters: IFNAMSIZ - 1 (include/uapi/linux/if.h)
 MTU_MIN = 46
@@ -23,24 +21,15 @@ UNIX_PATH_LIMIT = 107  # bytes: sun_path of unix(7) is 108 with its terminating 
 _SHOWN_LIMIT = 64
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _NAME_CHARACTERS = _LETTERS | frozenset("0123456789_-.")
-_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 # Names of directories in /proc/sys/net/ipv4/conf (sysctl_dev_name_is_allowed, include/net/ip.h).
 _KERNEL_NAMES = frozenset(("all", "default"))
-_ADDRESS_BITS = {AF_INET: 32, AF_INET6: 128}
 
 
-class IpAddress(NamedTuple):
-    """An address with its prefix length; ``family`` is 2 or 10 (AF_INET6), ``packed`` in network order."""
+class GivenAddress(NamedTuple):
+    """An address of a NIC, and ``text`` for the user, such as ``172.16.0.3/16``, in the spelling that was given."""
 
-    family: int
-    packed: bytes
-    prefix_length: int
+    value: InterfaceAddress
     text: str
-
-    @property
-    def with_prefix(self) -> str:
-        """For example ``172.16.0.3/16``, with the user's spelling of the address."""
-        return f"{self.text}/{self.prefix_length}"
 
 
 def shown(value: object) -> str:
@@ -97,19 +86,19 @@ def interface_name(value: object, field: str) -> str:
     return name
 
 
-def mac_address(value: object, field: str) -> str:
-    """A unicast hardware address, in lower case."""
+def mac_address(value: object, field: str) -> MacAddress:
+    """A unicast hardware address."""
     text = text_of(value, field)
-    parts = text.split(":")
-    if len(parts) != 6 or any(len(part) != 2 or not _HEX_DIGITS.issuperset(part) for part in parts):
+    mac = MacAddress.parse(text)
+    if mac is None:
         raise InputError(
             f"{field} is {shown(text)}", field=field, hint="a MAC address is written like 02:42:20:6e:03:01"
         )
-    if int(parts[0], 16) & 1:  # the group bit of IEEE 802
+    if mac[0] & 1:  # the group bit of IEEE 802
         raise InputError(f"{field} {text} is a multicast address", field=field, hint="a NIC needs a unicast one")
-    if not any(int(part, 16) for part in parts):
+    if not any(mac):
         raise InputError(f"{field} {text} is the zero address", field=field, hint="a NIC needs a unicast one")
-    return text.lower()
+    return mac
 
 
 def mtu_of(value: object, field: str) -> int:
@@ -122,34 +111,24 @@ def queues_of(value: object, field: str) -> int:
     return integer_of(value, field, 0, QUEUES_MAX)
 
 
-def family_of(packed: bytes) -> int:
-    """The address family of packed bytes: AF_INET for 4, AF_INET6 for 16."""
-    return AF_INET if len(packed) == 4 else AF_INET6
-
-
-def is_multicast(packed: bytes) -> bool:
-    """Whether an address is in 224.0.0.0/4 (RFC 5771) or ff00::/8 (RFC 4291, section 2.7)."""
-    return packed[0] & 0xF0 == 0xE0 if len(packed) == 4 else packed[0] == 0xFF
-
-
-def host_address(value: object, field: str) -> bytes:
-    """The bytes of a unicast address; the unspecified address, multicast and 255.255.255.255 are refused."""
+def host_address(value: object, field: str) -> IpAddress:
+    """A unicast address; the unspecified address, multicast and 255.255.255.255 are refused."""
     text = text_of(value, field)
-    packed = packed_address(text)
-    if packed is None:
+    address = IpAddress.parse(text)
+    if address is None:
         raise InputError(f"{field} is {shown(text)}", field=field, hint="it must be an IPv4 or IPv6 address")
-    if not any(packed):
+    if not any(address):
         raise InputError(f"{field} {text} is the unspecified address", field=field, hint="give a host's address")
-    if is_multicast(packed):
+    if address.is_multicast:
         raise InputError(f"{field} {text} is a multicast address", field=field, hint="give a host's address")
-    if packed == b"\xff\xff\xff\xff":
+    if address == b"\xff\xff\xff\xff":
         raise InputError(f"{field} {text} is the broadcast address", field=field, hint="give a host's address")
-    return packed
+    return address
 
 
-def prefix_length(value: object, field: str, family: int, low: int) -> int:
-    """A prefix length, ``low``..32 or 128, from a number or its decimal digits."""
-    high = _ADDRESS_BITS[family]
+def prefix_length(value: object, field: str, address: IpAddress, low: int) -> int:
+    """A prefix length of ``address``, ``low``..32 or 128, from a number or its decimal digits."""
+    high = address.bits
     number = value
     if isinstance(value, str):
         digits = value.isascii() and value.isdecimal() and len(value) <= 3 and (value == "0" or value[0] != "0")
@@ -159,30 +138,29 @@ def prefix_length(value: object, field: str, family: int, low: int) -> int:
     return number
 
 
-def network_of(text: str, field: str) -> tuple[bytes, int]:
-    """Destination and prefix length of ``ip/mask`` or ``ip``, host bits cleared."""
-    address, slash, mask = text.partition("/")
-    packed = packed_address(address)
-    if packed is None:
+def network_of(text: str, field: str) -> Network:
+    """The network of ``ip/mask`` or ``ip``, host bits cleared."""
+    spelled, slash, mask = text.partition("/")
+    address = IpAddress.parse(spelled)
+    if address is None:
         hint = "it must be an address, address/prefix length, or 'default'"
         raise InputError(f"{field} is {shown(text)}", field="dest", hint=hint)
-    bits = 8 * len(packed)
+    bits = address.bits
     try:
-        length = prefix_length(mask, field, family_of(packed), 0) if slash else bits
+        length = prefix_length(mask, field, address, 0) if slash else bits
     except InputError as error:
         raise InputError(
             f"{field} is {shown(text)}", field="dest", hint=f"its prefix length must be 0-{bits}"
         ) from error
-    masked = int.from_bytes(packed, "big") >> (bits - length) << (bits - length)
-    return masked.to_bytes(len(packed), "big"), length
+    return Network.of(address, length)
 
 
-def nic_address(address: object, mask: object, field: str) -> IpAddress:
+def nic_address(address: object, mask: object, field: str) -> GivenAddress:
     """An address and its prefix length from the two values of one entry of IPAddresses."""
-    packed = host_address(address, f"{field}.address")
-    family = family_of(packed)
+    parsed = host_address(address, f"{field}.address")
     # With /0 the kernel makes no connected route (fib_add_ifaddr), so such an address reaches nothing.
-    return IpAddress(family, packed, prefix_length(mask, f"{field}.mask", family, 1), str(address))
+    length = prefix_length(mask, f"{field}.mask", parsed, 1)
+    return GivenAddress(InterfaceAddress(parsed, length), f"{address}/{length}")
 
 
 def vhost_user_socket(value: object, field: str) -> str:

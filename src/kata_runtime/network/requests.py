@@ -5,10 +5,11 @@ Keys are not case-sensitive. Keys that upstream's clients send and that have no 
 
 from __future__ import annotations
 
+from kata_runtime.address_types import IpAddress, MacAddress, Network
 from kata_runtime.errors import InputError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.network.request_fields import (
-    IpAddress,
+    GivenAddress,
     boolean_of,
     host_address,
     integer_of,
@@ -45,8 +46,8 @@ class NicRequest(NamedTuple):
 
     device: str
     name: str
-    addresses: tuple[IpAddress, ...]
-    mac: str
+    addresses: tuple[GivenAddress, ...]
+    mac: MacAddress
     mtu: int
     vhost_user_socket: str
     queues: int
@@ -54,17 +55,26 @@ class NicRequest(NamedTuple):
     dhcp: bool = False
 
 
-class RouteRequest(NamedTuple):
-    """A route to add, or the fields that a route to delete must match.
-
-    The values are checked but keep the user's spelling, ``""`` or None where absent; ``scope`` is as in rtnetlink(7).
-    """
+class GivenRoute(NamedTuple):
+    """The fields of a route in the spelling that was given, ``""`` where absent."""
 
     dest: str
     gateway: str
     device: str
-    source: str
+
+
+class RouteRequest(NamedTuple):
+    """A route to add, or the fields that a route to delete must match; None where absent, ``device`` then empty.
+
+    ``network`` is None for a default route of either family; ``scope`` is as in rtnetlink(7).
+    """
+
+    network: Network | None
+    gateway: IpAddress | None
+    device: str
+    source: IpAddress | None
     scope: int | None
+    given: GivenRoute
 
 
 def read_nic_request(data: bytes) -> NicRequest:
@@ -190,7 +200,7 @@ def _required(fields: dict[str, object], key: str, what: str) -> object:
     return fields[key]
 
 
-def _addresses(value: object) -> tuple[IpAddress, ...]:
+def _addresses(value: object) -> tuple[GivenAddress, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
@@ -199,16 +209,17 @@ def _addresses(value: object) -> tuple[IpAddress, ...]:
             field="IPAddresses",
             hint='it must be a list of {"address","mask"}',
         )
-    found: dict[bytes, IpAddress] = {}
+    found: dict[IpAddress, GivenAddress] = {}
     for index, item in enumerate(value):
         field = f"IPAddresses[{index}]"
         if not isinstance(item, dict):
             raise InputError(f"{field} is {shown(item)}", field=field, hint='it must be an object {"address","mask"}')
         fields = _known_fields(item, field, _ADDRESS_KEYS, _ADDRESS_IGNORED)
-        address = nic_address(_required(fields, "address", field), _required(fields, "mask", field), field)
-        if address.packed in found:
-            raise InputError(f"{field} repeats the address {address.text}", field=field)
-        found[address.packed] = address
+        spelled = _required(fields, "address", field)
+        given = nic_address(spelled, _required(fields, "mask", field), field)
+        if given.value.address in found:
+            raise InputError(f"{field} repeats the address {spelled}", field=field)
+        found[given.value.address] = given
     return tuple(found.values())
 
 
@@ -216,31 +227,29 @@ def _route(given: dict[str, object], field: str) -> RouteRequest:
     """The fields of one route; whether required ones are missing is checked by the callers."""
     fields = _known_fields(given, f"{field}a route", _ROUTE_KEYS, _ROUTE_IGNORED)
     dest = text_of(_required(fields, "dest", f"{field}the route"), f"{field}dest")
-    packed = _destination(dest, f"{field}dest")
-    gateway = _optional_text(fields, "gateway", field)
-    gateway_bytes = host_address(gateway, f"{field}gateway") if gateway else None
+    network = None if dest in _DEFAULT_WORDS else network_of(dest, f"{field}dest")
+    spelled_gateway, gateway = _optional_address(fields, "gateway", field)
     device = _optional_text(fields, "device", field)
     if device:
         interface_name(device, f"{field}device")
-    if packed is not None and gateway_bytes is not None and len(packed) != len(gateway_bytes):
+    if network is None and gateway is not None:
+        network = Network.default(gateway.family)
+    if network is not None and gateway is not None and network.family != gateway.family:
         raise InputError(
-            f"{field}gateway {gateway} and dest {dest} are of different families",
+            f"{field}gateway {spelled_gateway} and dest {dest} are of different families",
             field="gateway",
             hint="both must be IPv4 or both IPv6",
         )
-    source = _optional_text(fields, "Source", field)
-    if source:
-        source_bytes = host_address(source, f"{field}Source")
-        leader = packed or gateway_bytes
-        if leader is not None and len(source_bytes) != len(leader):
-            raise InputError(
-                f"{field}Source {source} is not of the family of the route",
-                field="Source",
-                hint="dest, gateway and Source must all be IPv4 or all IPv6",
-            )
+    spelled_source, source = _optional_address(fields, "Source", field)
+    if network is not None and source is not None and network.family != source.family:
+        raise InputError(
+            f"{field}Source {spelled_source} is not of the family of the route",
+            field="Source",
+            hint="dest, gateway and Source must all be IPv4 or all IPv6",
+        )
     scope = fields.get("Scope")
     number = None if scope is None else integer_of(scope, f"{field}Scope", 0, 255)
-    return RouteRequest(dest, gateway, device, source, number)
+    return RouteRequest(network, gateway, device, source, number, GivenRoute(dest, spelled_gateway, device))
 
 
 def _optional_text(fields: dict[str, object], key: str, field: str) -> str:
@@ -248,17 +257,16 @@ def _optional_text(fields: dict[str, object], key: str, field: str) -> str:
     return "" if value is None else text_of(value, f"{field}{key}")
 
 
-def _destination(dest: str, field: str) -> bytes | None:
-    """The address in a destination; None for the default route, whose family follows from the other fields."""
-    if dest in _DEFAULT_WORDS:
-        return None
-    return network_of(dest, field)[0]
+def _optional_address(fields: dict[str, object], key: str, field: str) -> tuple[str, IpAddress | None]:
+    """A host's address as it was given and its value, ``""`` and None where it is absent."""
+    text = _optional_text(fields, key, field)
+    return text, host_address(text, f"{field}{key}") if text else None
 
 
 def _route_to_add(given: dict[str, object], field: str) -> RouteRequest:
     route = _route_of_table(given, field)
-    if route.dest in _DEFAULT_WORDS and not route.gateway:
-        raise InputError(f"{field}dest {shown(route.dest)} needs a gateway", field="gateway")
+    if route.given.dest in _DEFAULT_WORDS and route.gateway is None:
+        raise InputError(f"{field}dest {shown(route.given.dest)} needs a gateway", field="gateway")
     return route
 
 
@@ -266,9 +274,11 @@ def _route_of_table(given: dict[str, object], field: str) -> RouteRequest:
     route = _route(given, field)
     if not route.device:
         raise InputError(f"{field}the route lacks 'device'", field="device")
+    if route.network is None and route.source is not None:
+        route = route._replace(network=Network.default(route.source.family))
     return route
 
 
 def _route_to_delete(given: dict[str, object], field: str) -> RouteRequest:
     # Routes are matched by dest, gateway and device; upstream's further fields have no meaning in del-route.
-    return _route(given, field)._replace(source="", scope=None)
+    return _route(given, field)._replace(source=None, scope=None)

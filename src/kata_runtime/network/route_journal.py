@@ -6,6 +6,7 @@ finds the work pending in the record restores them.
 
 from __future__ import annotations
 
+from kata_runtime.address_types import IpAddress, Network
 from kata_runtime.errors import GuestError, KataError, KernelError
 from kata_runtime.fast_contextlib import suppress
 from kata_runtime.netlink.exchange import Request, attempt_all
@@ -76,7 +77,14 @@ def put_back(transport: Transport, before: Groups) -> None:
 
 def _packed(groups: Groups) -> list[object]:
     return [
-        [key.family, key.destination.hex(), *key[2:], [route.full_payload.hex() for route in routes]]
+        [
+            key.network.family,
+            key.network.address.hex(),
+            key.network.prefix_length,
+            key.tos,
+            key.priority,
+            [route.full_payload.hex() for route in routes],
+        ]
         for key, routes in groups.items()
     ]
 
@@ -87,8 +95,8 @@ def unpacked(document: Any) -> Groups:
     :raise ValueError, TypeError, KataError: it is damaged.
     """
     groups: Groups = {}
-    for family, destination, length, tos, priority, payloads in document:
-        key = RouteKey(family, bytes.fromhex(destination), length, tos, priority)
+    for _, destination, length, tos, priority, payloads in document:
+        key = RouteKey(Network(IpAddress(bytes.fromhex(destination)), length), tos, priority)
         routes: list[Route] = [unpack_route(bytes.fromhex(payload)) for payload in payloads]
         groups[key] = routes
     return groups

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
 
+from kata_runtime.address_types import IpAddress, Network
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.address import addresses_of, dump_addresses, format_address
+from kata_runtime.netlink.address import addresses_of, dump_addresses
 from kata_runtime.netlink.exchange import Request, call_each
 from kata_runtime.netlink.link import Link, dump_links, links_of
 from kata_runtime.netlink.message import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE
@@ -37,24 +38,29 @@ if TYPE_CHECKING:
 # Protocols of routes that the kernel creates: with an address, from a router advertisement, from an ICMP redirect.
 _KERNEL_PROTOCOLS = frozenset({RTPROT_REDIRECT, RTPROT_KERNEL, RTPROT_RA})
 _HIDDEN_TYPES = frozenset({RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST})
-_LINK_LOCAL = (b"\xfe\x80" + bytes(14), 64)
+_LINK_LOCAL = Network(IpAddress(b"\xfe\x80" + bytes(14)), 64)
 
 Groups = dict[RouteKey, list[Route]]
 
 
 class ListedRoute(NamedTuple):
-    """A next hop of a route as the user sees it; ``gateway`` and ``device`` are empty where there is none."""
+    """A next hop of a route as the user sees it; ``gateway`` is None and ``device`` empty where there is none."""
 
-    dest: str
-    gateway: str
+    dest: Network
+    gateway: IpAddress | None
     device: str
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """The fields as text."""
+        return str(self.dest), str(self.gateway or ""), self.device
 
 
 class Table(NamedTuple):
     """A snapshot, read in one round trip; ``routes`` are the visible ones, IPv4 before IPv6."""
 
     links: dict[str, Link]
-    addresses: frozenset[bytes]
+    addresses: frozenset[IpAddress]
     routes: list[Route]
 
     def groups(self) -> Groups:
@@ -89,7 +95,7 @@ def read_table(transport: Transport) -> Table:
     routes = [*routes_of(four, AF_INET), *routes_of(six, AF_INET6)]
     return Table(
         {link.name: link for link in links_of(links)},
-        frozenset(address.address for address in addresses_of(addresses)),
+        frozenset(address.value.address for address in addresses_of(addresses)),
         [route for route in routes if is_visible(route)],
     )
 
@@ -106,12 +112,12 @@ def read_routes(transport: Transport) -> list[Route]:
 
 def is_visible(route: Route) -> bool:
     """Whether a route is shown to users: in the main table, neither link-local nor multicast."""
-    key = route.key
+    network = route.key.network
     return (
         route.table == RT_TABLE_MAIN
         and route.type not in _HIDDEN_TYPES
-        and not (key.family == AF_INET6 and (key.destination, key.prefix_length) == _LINK_LOCAL)
-        and not (key.family == AF_INET6 and key.prefix_length >= 8 and key.destination[0] == 0xFF)
+        and network != _LINK_LOCAL
+        and not (network.family == AF_INET6 and network.prefix_length >= 8 and network.address.is_multicast)
     )
 
 
@@ -151,7 +157,7 @@ def _plan_group(current: list[Route], target: list[Route]) -> list[Step]:
         # The kernel replaces the first route atomically: no packet is sent without a route.
         steps.append(_add(target[0], NLM_F_REPLACE))
         leaving, target = leaving[1:], target[1:]
-        if target and target[0].key.family == AF_INET6:
+        if target and target[0].key.network.family == AF_INET6:
             # IPv6 would merge the new routes with those that are still to be deleted into multipath routes.
             steps += [_delete(route) for route in leaving]
             leaving = []
@@ -164,7 +170,7 @@ def _plan_group(current: list[Route], target: list[Route]) -> list[Step]:
 def _insert(target: list[Route], staying: set[bytes]) -> Iterator[Step]:
     """Add the missing routes in order, before the routes that stay, or behind them with NLM_F_APPEND."""
     first = next((place for place, route in enumerate(target) if route.payload in staying), 0)
-    if first and target[0].key.family == AF_INET:
+    if first and target[0].key.network.family == AF_INET:
         # Without NLM_F_APPEND the kernel inserts an IPv4 route before the others of its key.
         for route in reversed(target[:first]):
             yield _add(route, 0)
@@ -188,6 +194,5 @@ def _delete(route: Route) -> Step:
 
 
 def _entries(route: Route, names: Mapping[int, str]) -> Iterator[ListedRoute]:
-    for hop in route.next_hops or (NextHop(b"", 0),):
-        gateway = format_address(hop.gateway) if hop.gateway else ""
-        yield ListedRoute(route.network, gateway, names.get(hop.interface, ""))
+    for hop in route.next_hops or (NextHop(None, 0),):
+        yield ListedRoute(route.key.network, hop.gateway, names.get(hop.interface, ""))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-from _socket import AF_INET, AF_INET6, inet_pton
+from _socket import AF_INET, AF_INET6
 
+from kata_runtime.address_types import Network
 from kata_runtime.errors import ConflictError, InputError, KataError, KernelError, OnlyPlannedError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.message import NLM_F_CREATE, NLM_F_EXCL
 from kata_runtime.netlink.route import NextHop, Route, RouteKey, add_route, new_route, with_next_hops
-from kata_runtime.network.request_fields import network_of
 from kata_runtime.network.route_journal import apply
 from kata_runtime.network.route_table import (
     Groups,
@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from kata_runtime.address_types import IpAddress
     from kata_runtime.netlink.link import Link
     from kata_runtime.network.requests import RouteRequest
     from kata_runtime.sandbox.session import Session
@@ -34,21 +35,16 @@ __all__ = ["ListedRoute", "add_routes", "delete_routes", "list_routes", "update_
 
 
 class _ResolvedRoute(NamedTuple):
-    """A request with packed addresses and its interface; ``family`` 0 is both (a bare "default")."""
+    """A request with its interface in the container; ``network`` is None for the default routes of both families."""
 
     request: RouteRequest
-    family: int
-    destination: bytes
-    prefix_length: int
-    gateway: bytes
-    source: bytes
+    network: Network | None
     link: Link | None
 
     def describes(self, hop: NextHop) -> bool:
         """Whether gateway and device of the request, where given, are those of ``hop``; ignores the destination."""
-        return (not self.gateway or hop.gateway == self.gateway) and (
-            self.link is None or hop.interface == self.link.index
-        )
+        gateway = self.request.gateway
+        return (gateway is None or hop.gateway == gateway) and (self.link is None or hop.interface == self.link.index)
 
 
 def list_routes(session: Session) -> list[ListedRoute]:
@@ -98,9 +94,9 @@ def delete_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
     _require_some(requests)
     table = read_table(session.channel())
     groups = table.groups()
-    by_network: dict[tuple[int, bytes, int], list[RouteKey]] = {}
+    by_network: dict[Network, list[RouteKey]] = {}
     for key in groups:
-        by_network.setdefault(key[:3], []).append(key)
+        by_network.setdefault(key.network, []).append(key)
     wanted: Groups = {}
     for request in requests:
         asked = _resolve(request, table)
@@ -131,15 +127,13 @@ def update_routes(session: Session, requests: Sequence[RouteRequest]) -> list[Li
     table = read_table(session.channel())
     groups = table.groups()
     unmet = _distinct(_resolve(request, table) for request in requests)
-    by_network: dict[tuple[int, bytes, int], list[_ResolvedRoute]] = {}
-    for asked in unmet:
-        by_network.setdefault((asked.family, asked.destination, asked.prefix_length), []).append(asked)
+    by_network = _by_network(unmet)
     wanted: Groups = {}
     met: set[int] = set()
     for key, routes in groups.items():
         kept = []
         for route in routes:
-            matching = _matching(route, by_network.get(key[:3], []))
+            matching = _matching(route, by_network.get(key.network, []))
             if matching is not None:
                 met.update(id(asked) for asked in matching)
             if matching is not None or is_kernel_made(route):
@@ -162,9 +156,9 @@ def update_routes(session: Session, requests: Sequence[RouteRequest]) -> list[Li
 
 def describe(request: RouteRequest) -> str:
     """A request as messages name it: ``to '10.0.0.0/8' via '172.16.0.1' on 'eth0'``."""
-    words = f"to {request.dest or 'default'!r}"
+    words = f"to {request.given.dest or 'default'!r}"
     if request.gateway:
-        words += f" via {request.gateway!r}"
+        words += f" via {request.given.gateway!r}"
     return f"{words} on {request.device!r}" if request.device else words
 
 
@@ -186,7 +180,7 @@ def _explain(error: KernelError, request: RouteRequest) -> KataError:
             return ConflictError(f"a route {describe(request)} exists already", hint="delete it first")
         case errno.ENETUNREACH | errno.EHOSTUNREACH:
             return InputError(
-                f"gateway {request.gateway!r} cannot be reached through device {request.device!r}",
+                f"gateway {request.given.gateway!r} cannot be reached through device {request.device!r}",
                 field="gateway",
                 hint="give one in a network of the device, or add a route to it first",
             )
@@ -199,28 +193,13 @@ def _explain(error: KernelError, request: RouteRequest) -> KataError:
 
 
 def _resolve(request: RouteRequest, table: Table) -> _ResolvedRoute:
-    """Pack the addresses of a request, and find its device in the container."""
-    gateway = _parse_address(request.gateway, "gateway")
-    source = _parse_address(request.source, "source")
+    """Find the device of a request in the container."""
     link = None
     if request.device:
         link = table.links.get(request.device)
         if link is None:
             raise _no_device(request.device)
-    if request.dest in ("default", ""):
-        family = _family(gateway or source)
-        destination, length = bytes(16 if family == AF_INET6 else 4), 0
-    else:
-        destination, length = network_of(request.dest, "dest")
-        family = _family(destination)
-    for value, field in ((gateway, "gateway"), (source, "source")):
-        if value and _family(value) != family:
-            raise InputError(
-                f"{field} {getattr(request, field)!r} and dest {request.dest!r} are of different families",
-                field=field,
-                hint=f"give an {'IPv4' if family == AF_INET else 'IPv6'} {field}",
-            )
-    return _ResolvedRoute(request, family, destination, length, gateway, source, link)
+    return _ResolvedRoute(request, request.network, link)
 
 
 def _make(asked: _ResolvedRoute, table: Table) -> Route:
@@ -230,43 +209,33 @@ def _make(asked: _ResolvedRoute, table: Table) -> Route:
         raise InputError(f"the route {describe(request)} has no device", field="device", hint="name one")
     if not asked.link.is_up:
         raise _down(request)
-    if asked.gateway and asked.gateway in table.addresses:
+    if asked.network is None:
+        raise InputError(f"the route {describe(request)} has no gateway", field="gateway", hint="give one")
+    if request.gateway in table.addresses:
         raise InputError(
-            f"gateway {request.gateway!r} is an address of the container itself",
+            f"gateway {request.given.gateway!r} is an address of the container itself",
             field="gateway",
             hint="give the address of a neighbour",
         )
-    if asked.gateway and not any(asked.gateway):
-        raise InputError(f"gateway {request.gateway!r} is no neighbour's address", field="gateway")
     return new_route(
-        asked.destination,
-        asked.prefix_length,
+        asked.network,
         index=asked.link.index,
-        gateway=asked.gateway,
-        source=asked.source,
+        gateway=request.gateway,
+        source=request.source,
         scope=request.scope,
     )
 
 
-def _parse_address(text: str, field: str) -> bytes:
-    if not text:
-        return b""
-    try:
-        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
-    except (OSError, ValueError):
-        raise InputError(
-            f"{field} {text!r} is no IP address", field=field, hint="such as 172.16.0.1 or fd00::1"
-        ) from None
+def _networks(asked: _ResolvedRoute) -> list[Network]:
+    return [Network.default(AF_INET), Network.default(AF_INET6)] if asked.network is None else [asked.network]
 
 
-def _family(address: bytes) -> int:
-    return {4: AF_INET, 16: AF_INET6}.get(len(address), 0)
-
-
-def _networks(asked: _ResolvedRoute) -> list[tuple[int, bytes, int]]:
-    if asked.family:
-        return [(asked.family, asked.destination, asked.prefix_length)]
-    return [(AF_INET, bytes(4), 0), (AF_INET6, bytes(16), 0)]
+def _by_network(every: Iterable[_ResolvedRoute]) -> dict[Network, list[_ResolvedRoute]]:
+    groups: dict[Network, list[_ResolvedRoute]] = {}
+    for asked in every:
+        if asked.network is not None:
+            groups.setdefault(asked.network, []).append(asked)
+    return groups
 
 
 def _without(routes: Iterable[Route], asked: _ResolvedRoute) -> tuple[list[Route], bool]:
@@ -274,7 +243,7 @@ def _without(routes: Iterable[Route], asked: _ResolvedRoute) -> tuple[list[Route
     remaining: list[Route] = []
     hit = False
     for route in routes:
-        hops = route.next_hops or (NextHop(b"", 0),)
+        hops = route.next_hops or (NextHop(None, 0),)
         staying = [hop for hop in hops if not asked.describes(hop)]
         hit = hit or len(staying) < len(hops)
         if len(staying) == len(hops):
@@ -287,13 +256,15 @@ def _without(routes: Iterable[Route], asked: _ResolvedRoute) -> tuple[list[Route
 def _matching(route: Route, candidates: Sequence[_ResolvedRoute]) -> list[_ResolvedRoute] | None:
     """The requests for the next hops of ``route``, one for each; None when one was not requested."""
     matching = []
+    is_ipv6 = route.key.network.family == AF_INET6  # it knows no scopes
     for hop in route.next_hops:
         for asked in candidates:
+            request = asked.request
             if (
                 asked.link is not None
-                and (asked.gateway, asked.link.index) == (hop.gateway, hop.interface)
-                and (not asked.source or asked.source == route.source)
-                and (asked.request.scope is None or asked.family == AF_INET6 or asked.request.scope == route.scope)
+                and (request.gateway, asked.link.index) == (hop.gateway, hop.interface)
+                and (request.source is None or request.source == route.source)
+                and (request.scope is None or is_ipv6 or request.scope == route.scope)
             ):
                 matching.append(asked)
                 break
@@ -304,13 +275,14 @@ def _matching(route: Route, candidates: Sequence[_ResolvedRoute]) -> list[_Resol
 
 def _distinct(every: Iterable[_ResolvedRoute]) -> list[_ResolvedRoute]:
     """Check the requests of an update for duplicates; a default route without any address becomes IPv4's."""
-    seen: set[tuple[int, bytes, int, bytes, int]] = set()
+    seen: set[tuple[Network, IpAddress | None, int]] = set()
     distinct = []
     for given in every:
         if given.link is None:
             raise InputError(f"the route {describe(given.request)} has no device", field="device", hint="name one")
-        asked = given._replace(family=given.family or AF_INET)
-        identity = (asked.family, asked.destination, asked.prefix_length, asked.gateway, given.link.index)
+        network = given.network or Network.default(AF_INET)
+        asked = given._replace(network=network)
+        identity = (network, given.request.gateway, given.link.index)
         if identity in seen:
             raise InputError(f"the route {describe(asked.request)} is in the list twice", hint="give it once")
         seen.add(identity)
@@ -319,14 +291,12 @@ def _distinct(every: Iterable[_ResolvedRoute]) -> list[_ResolvedRoute]:
 
 
 def _resulting(table: Table, asked: Sequence[_ResolvedRoute]) -> list[ListedRoute]:
-    by_network: dict[tuple[int, bytes, int], list[_ResolvedRoute]] = {}
-    for one in asked:
-        by_network.setdefault((one.family, one.destination, one.prefix_length), []).append(one)
+    by_network = _by_network(asked)
     return [
         entry
         for key, routes in group(table.routes).items()
         for route in routes
-        if not is_kernel_made(route) or _matching(route, by_network.get(key[:3], [])) is not None
+        if not is_kernel_made(route) or _matching(route, by_network.get(key.network, [])) is not None
         for entry in table.entries(route)
     ]
 
@@ -337,9 +307,10 @@ def _require_some(requests: Sequence[RouteRequest]) -> None:
 
 
 def _exists(present: ListedRoute) -> ConflictError:
-    via = f" via {present.gateway!r}" if present.gateway else ""
+    dest = str(present.dest)
+    via = f" via {str(present.gateway)!r}" if present.gateway else ""
     return ConflictError(
-        f"a route to {present.dest!r} exists already ({present.dest!r}{via} on {present.device!r})",
+        f"a route to {dest!r} exists already ({dest!r}{via} on {present.device!r})",
         hint="delete it first",
     )
 

@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from kata_runtime.address_types import InterfaceAddress, MacAddress
     from kata_runtime.sandbox.record import NicRecord, Record
     from kata_runtime.sandbox.session import Session
 
@@ -25,11 +26,11 @@ class GuestNic(NamedTuple):
     """A NIC as the guest's kernel reports it; names and addresses are untrusted."""
 
     name: str
-    mac: str
+    mac: MacAddress
     mtu: int
     is_up: bool
     has_carrier: bool
-    addresses: tuple[str, ...]
+    addresses: tuple[InterfaceAddress, ...]
     counters: Counters
 
 
@@ -52,10 +53,10 @@ class NicView(NamedTuple):
     rates: Rates | None = None
 
     @property
-    def addresses(self) -> tuple[str, ...]:
+    def addresses(self) -> tuple[InterfaceAddress, ...]:
         """The guest's addresses; link-local ones, which the kernel gives every NIC, only where they were requested."""
         found = () if self.guest is None else self.guest.addresses
-        return tuple(each for each in found if not each.startswith("fe80:") or each in self.record.addresses)
+        return tuple(each for each in found if not each.address.is_link_local or each in self.record.addresses)
 
 
 class GuestView(NamedTuple):
@@ -81,9 +82,9 @@ def look_into_guest(session: Session, seconds: float, *, routes: bool = True) ->
     """
     channel = session.channel()
     links, addresses = call_each(channel, Family.ROUTE, [dump_detailed_links(), dump_addresses()])
-    by_index: dict[int, list[str]] = {}
+    by_index: dict[int, list[InterfaceAddress]] = {}
     for address in addresses_of(addresses):
-        by_index.setdefault(address.index, []).append(address.text)
+        by_index.setdefault(address.index, []).append(address.value)
     interfaces = tuple(
         GuestNic(
             each.link.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kata_runtime import fast_json, operation_log
+from kata_runtime.address_types import InterfaceAddress, MacAddress
 from kata_runtime.errors import HostError
 from kata_runtime.fast_enum import StrEnum
 from kata_runtime.named_tuple import NamedTuple
@@ -50,7 +51,7 @@ class PortRecord(NamedTuple):
 
 
 class NicRecord(NamedTuple):
-    """A NIC of the machine; ``addresses`` as ``172.16.0.3/16``, ``slot`` the root port from 0 on.
+    """A NIC of the machine; ``slot`` is the root port from 0 on.
 
     ``queues`` is as requested (0: a single pair), ``vhost_user_socket`` empty for a TAP. ``device`` is an
     interface of the network namespace ``namespace`` (device and inode number of its file, ``4:4026531840``; a
@@ -61,9 +62,9 @@ class NicRecord(NamedTuple):
 
     name: str
     device: str
-    mac: str
+    mac: MacAddress
     mtu: int
-    addresses: tuple[str, ...]
+    addresses: tuple[InterfaceAddress, ...]
     slot: int
     queues: int = 0
     vhost_user_socket: str = ""
@@ -204,7 +205,12 @@ def save_record(directory: str, record: Record) -> None:
 
 def document_of(nic: NicRecord) -> dict[str, object]:
     """A NIC as JSON object for the record."""
-    return {**nic._asdict(), "port": None if nic.port is None else nic.port._asdict()}
+    return {
+        **nic._asdict(),
+        "mac": str(nic.mac),
+        "addresses": [str(address) for address in nic.addresses],
+        "port": None if nic.port is None else nic.port._asdict(),
+    }
 
 
 def nic_of(document: Any) -> NicRecord:
@@ -213,7 +219,10 @@ def nic_of(document: Any) -> NicRecord:
     :raise TypeError, KeyError, ValueError: it is no NIC.
     """
     fields = dict(document)
-    fields["addresses"] = tuple(fields["addresses"])
+    mac = fields["mac"] = MacAddress.parse(fields["mac"])
+    addresses = fields["addresses"] = tuple(map(InterfaceAddress.parse, fields["addresses"]))
+    if mac is None or None in addresses:
+        raise ValueError(f"NIC {fields.get('name')!a} has {document['mac']!a} and {document['addresses']!a}")
     fields["kind"] = EndpointKind(fields["kind"])
     if fields.get("port") is not None:
         port = fields["port"] = PortRecord(**fields["port"])

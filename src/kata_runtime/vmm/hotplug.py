@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from kata_runtime.address_types import MacAddress
     from kata_runtime.vmm.monitor import Monitor
 
 UNPLUG_SECONDS = 10.0
@@ -36,7 +37,7 @@ def plug_tap(
     *,
     identity: str,
     slot: int,
-    mac: str,
+    mac: MacAddress,
     tap_fds: Sequence[int],
     vhost_fds: Sequence[int] = (),
     queues: int = 0,
@@ -75,7 +76,7 @@ def plug_vhost_user(
     *,
     identity: str,
     slot: int,
-    mac: str,
+    mac: MacAddress,
     socket_path: str,
     msix: bool,
     queues: int = 0,
@@ -139,14 +140,14 @@ def forget_descriptors(monitor: Monitor, identity: str, queues: int) -> None:
             _remove(monitor, "closefd", f"{identity}.{kind}{number}", key="fdname")
 
 
-def _nic(identity: str, slot: int, mac: str, queues: int, *, offload: bool) -> dict[str, object]:
+def _nic(identity: str, slot: int, mac: MacAddress, queues: int, *, offload: bool) -> dict[str, object]:
     # No host_mtu: it would forbid the guest a larger MTU later, and back ends need not know the feature.
     nic: dict[str, object] = {
         "driver": "virtio-net-pci",
         "id": identity,
         "netdev": identity,
         "bus": root_port_bus(slot),
-        "mac": mac,
+        "mac": str(mac),
         # Legacy virtio needs I/O ports, and the root ports have none.
         "disable-legacy": "on",
         # The guest boots from its initrd: no boot ROM to load into its memory.

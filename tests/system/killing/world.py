@@ -51,7 +51,8 @@ def look(sandbox: Sandbox, descriptors: Collection[int] = (), *, servers: bool =
         states = read_states(*call_each(channel, Family.ROUTE, [dump_links(), dump_addresses()]))
         table = read_table(channel)
     addresses = {
-        state.name: sorted(address.text for address in state.addresses if not address.is_automatic) for state in states
+        state.name: sorted(str(found) for found in state.addresses if not found.address.is_link_local)
+        for state in states
     }
     links = sorted((link.name, link.mac, link.mtu, link.is_up) for link in table.links.values())
     namespace = sandbox.runtime.namespace

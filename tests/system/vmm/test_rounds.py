@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.system.vmm.conftest import qemu_state, settled_state
+from tests.unit.typed_addresses import mac
 
 from kata_runtime.network.interfaces import add_interface, delete_interface
 from kata_runtime.network.requests import NicRequest
@@ -42,7 +43,7 @@ def _inside(namespace: Namespace) -> Iterator[None]:
 def test_a_hundred_rounds(queues: int, rounds: int, wide_sandbox: Sandbox, namespace: Namespace) -> None:
     """Rounds of add and delete, of one queue and of five: QEMU's descriptors and objects are as before."""
     namespace.tap("tap0", options=("multi_queue",) if queues else ())
-    request = NicRequest("tap0", "eth0", (), "02:42:20:6e:03:01", 1500, "", queues)
+    request = NicRequest("tap0", "eth0", (), mac("02:42:20:6e:03:01"), 1500, "", queues)
     before = qemu_state(wide_sandbox)
     places: Counter[str] = Counter()
     with _inside(namespace), wide_sandbox.session() as session:

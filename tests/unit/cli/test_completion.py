@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit.typed_addresses import mac
 
 from kata_runtime.cli.command_table import COMMANDS, GLOBAL_OPTIONS
 from kata_runtime.cli.completion import DIRECTORIES, FILES, complete
@@ -25,7 +26,7 @@ _SECONDS = 60
 
 def _nic(name: str, *, carried_from: str = "") -> NicRecord:
     return NicRecord(
-        name=name, device=f"tap-{name}", mac="02:00:00:00:00:01", mtu=1500, addresses=(), slot=0, queues=0,
+        name=name, device=f"tap-{name}", mac=mac("02:00:00:00:00:01"), mtu=1500, addresses=(), slot=0, queues=0,
         vhost_user_socket="", kind=EndpointKind.TAP, namespace="", carried_from=carried_from,
     )  # fmt: skip
 

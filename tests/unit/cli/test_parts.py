@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit.typed_addresses import given_address, interface_address, mac
 
 import kata_runtime
 from kata_runtime.cli import log, network_json
@@ -17,39 +18,34 @@ from kata_runtime.cli.argument_parser import Call, parse
 from kata_runtime.cli.check_commands import Finding, Verdict, find
 from kata_runtime.cli.lifecycle_commands import signal_of
 from kata_runtime.errors import HostError, UsageError
+from kata_runtime.network.interfaces import AddedNic, ListedNic
+from kata_runtime.network.request_fields import GivenAddress
 from kata_runtime.sandbox.config import Config
+from kata_runtime.sandbox.record import NicRecord
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Iterator
 
-_NIC: dict[str, Any] = {
-    "device": "tap_test",
-    "name": "eth-test",
-    "addresses": ("173.85.100.1/24", "fd00::1/64"),
-    "mac": "02:42:20:6e:03:01",
-    "mtu": 1500,
-    "vhost_user_socket": "",
-}
+_ADDRESSES = (given_address("173.85.100.1/24"), GivenAddress(interface_address("fd00::1/64"), "FD00:0::1/64"))
+_NIC = NicRecord("eth-test", "tap_test", mac("02:42:20:6e:03:01"), 1500, tuple(given.value for given in _ADDRESSES), 0)
 _SHOWN = (
     '{"device":"tap_test","name":"eth-test","IPAddresses":['
-    '{"Family":2,"Address":"173.85.100.1","Mask":"24"},{"Family":10,"Address":"fd00::1","Mask":"64"}'
+    '{"Family":2,"Address":"173.85.100.1","Mask":"24"},{"Family":10,"Address":"FD00:0::1","Mask":"64"}'
     '],"mtu":1500,"hwAddr":"02:42:20:6e:03:01"'
 )
+_CANONICAL = _SHOWN.replace("FD00:0::1", "fd00::1")
 
 
 def test_added_tap() -> None:
     """A NIC that was added is shown as given, both families, and with its place."""
-    assert (
-        network_json.added_nic(**_NIC, queues=0, offload=True, dhcp=False, pci_address="01.0/00")
-        == _SHOWN + ',"pciAddr":"01.0/00"}'
-    )
+    assert network_json.added_nic(AddedNic("01.0/00", _ADDRESSES), _NIC) == _SHOWN + ',"pciAddr":"01.0/00"}'
 
 
 def test_added_vhost_user() -> None:
     """Socket, queues, offload and dhcp follow the MAC address when they were given."""
-    nic = _NIC | {"vhost_user_socket": "/run/back"}
-    assert network_json.added_nic(**nic, queues=2, offload=False, dhcp=True, pci_address="04.7/00") == (
+    nic = _NIC._replace(vhost_user_socket="/run/back", queues=2, offload=False, dhcp=True)
+    assert network_json.added_nic(AddedNic("04.7/00", _ADDRESSES), nic) == (
         _SHOWN + ',"vhostUserSocket":"/run/back","queues":2,"offload":false,"dhcp":true,"pciAddr":"04.7/00"}'
     )
 
@@ -57,12 +53,16 @@ def test_added_vhost_user() -> None:
 @pytest.mark.parametrize(("socket", "kind"), [("", "tap"), ("/run/back", "vhost-user")])
 def test_remaining_nic(socket: str, kind: str) -> None:
     """A NIC that could not be removed is shown with its kind of link."""
-    assert network_json.remaining_nic(**_NIC | {"vhost_user_socket": socket}) == f'{_SHOWN},"linkType":"{kind}"}}'
+    left = network_json.remaining_nic(_NIC._replace(vhost_user_socket=socket))
+    assert left == f'{_CANONICAL},"linkType":"{kind}"}}'
 
 
 def test_lists() -> None:
     """Lists are one line in the given order; an empty one is null."""
-    nics = [("eth0", "02:00:00:00:00:01", ["172.16.0.3/16"], 1500), ("eth1", "02:00:00:00:00:02", [], 68)]
+    nics = [
+        ListedNic("eth0", mac("02:00:00:00:00:01"), (interface_address("172.16.0.3/16"),), 1500),
+        ListedNic("eth1", mac("02:00:00:00:00:02"), (), 68),
+    ]
     assert network_json.listed_nics(nics) == (
         '[{"name":"eth0","mac":"02:00:00:00:00:01","ip":["172.16.0.3/16"],"mtu":1500},'
         '{"name":"eth1","mac":"02:00:00:00:00:02","ip":[],"mtu":68}]'

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.typed_addresses import mac
 
 from kata_runtime.conntrack import cleanup
 from kata_runtime.conntrack.cleanup import Filter
@@ -62,15 +63,15 @@ def _links(data: bytes) -> object:
 def _addresses(data: bytes) -> object:
     rows = _messages(20)(data)
     found = addresses_of(rows)
-    return read_states([], rows), [add_address(a.index, a.address, a.prefix_length) for a in found], [
-        a.text for a in found
+    return read_states([], rows), [add_address(a.index, a.value) for a in found], [
+        str(a.value) for a in found
     ]  # fmt: skip
 
 
 def _routes(data: bytes) -> object:
     found = [route for family in (AF_INET, AF_INET6) for route in routes_of(_messages(24)(data), family)]
     again = [with_next_hops(route, route.next_hops) for route in found if route.next_hops]
-    return [(route.network, add_route(route, 0)) for route in found + again]
+    return [(str(route.key.network), add_route(route, 0)) for route in found + again]
 
 
 def _service(data: bytes) -> object:
@@ -164,7 +165,10 @@ _DECODERS: dict[str, tuple[Decoder, bytes]] = {
     "family": (unpack_family, _generic(b"", 1) + m.pack_u16(1, 20) + m.pack_text(2, "IPVS") + m.pack_u32(3, 1)),
     "links": (_links, _LINK),
     "addresses": (_addresses, _ADDRESS),
-    "portable addresses": (lambda data: portable_addresses(_messages(20)(data), {2: "02:42:20:6e:03:01"}), _ADDRESS),
+    "portable addresses": (
+        lambda data: portable_addresses(_messages(20)(data), {2: mac("02:42:20:6e:03:01")}),
+        _ADDRESS,
+    ),
     "neighbours": (lambda data: neighbours_of(_messages(28)(data)), b"\2\0\0\0\2\0\0\0\0\0\0\0" + _ADDRESS[8:16]),
     "routes": (_routes, _ROUTE),
     "service": (_service, _SERVICE),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
-from socket import AF_INET, AF_INET6, inet_pton
+from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.typed_addresses import interface_address, ip, mac, network
 
+from kata_runtime.address_types import InterfaceAddress, IpAddress
 from kata_runtime.errors import InputError, KernelError, ProtocolError
 from kata_runtime.netlink import message as m
 from kata_runtime.netlink.address import Address, add_address, unpack_address
@@ -43,7 +45,7 @@ def test_attribute_bytes() -> None:
 
 def test_link_request_bytes() -> None:
     """struct ifinfomsg and the attributes of a rename with MAC, MTU and IFF_UP."""
-    assert set_link(5, name="eth-test", mac="02:42:20:6e:03:01", mtu=1500, up=True).payload == bytes.fromhex(
+    assert set_link(5, name="eth-test", mac=mac("02:42:20:6e:03:01"), mtu=1500, up=True).payload == bytes.fromhex(
         "00 00 0000 05000000 01000000 01000000"
         "0a00 0100 0242206e0301 0000"
         "0800 0400 dc050000"
@@ -57,28 +59,28 @@ def test_link_request_bytes() -> None:
 
 def test_address_request_bytes() -> None:
     """struct ifaddrmsg: IPv4 as iproute2 sends it, IPv6 with IFA_F_NODAD, loopback with host scope."""
-    assert add_address(5, bytes([172, 16, 0, 3]), 16) == Request(
+    assert add_address(5, interface_address("172.16.0.3/16")) == Request(
         "add address 172.16.0.3/16 to interface 5",
         20,
         0x600,
         bytes.fromhex("02 10 00 00 05000000 0800 0200 ac100003 0800 0100 ac100003"),
     )
-    six = inet_pton(AF_INET6, "fd00::3")
-    assert add_address(5, six, 64).payload == bytes.fromhex("0a 40 02 00 05000000") + m.pack_attribute(
-        2, six
-    ) + m.pack_attribute(1, six)
+    six = ip("fd00::3")
+    assert add_address(5, InterfaceAddress(six, 64)).payload == bytes.fromhex(
+        "0a 40 02 00 05000000"
+    ) + m.pack_attribute(2, six) + m.pack_attribute(1, six)
 
 
 def test_route_bytes() -> None:
     """struct rtmsg and attributes of an IPv4 default route and of an on-link IPv6 one."""
-    assert new_route(bytes(4), 0, index=2, gateway=bytes([172, 16, 0, 1])).payload == bytes.fromhex(
+    assert new_route(network("default"), index=2, gateway=ip("172.16.0.1")).payload == bytes.fromhex(
         "02 00 00 00 fe 03 00 01 00000000 0800 0f00 fe000000 0800 0500 ac100001 0800 0400 02000000"
     )
-    assert new_route(inet_pton(AF_INET6, "fd77::"), 64, index=2).payload == bytes.fromhex(
+    assert new_route(network("fd77::/64"), index=2).payload == bytes.fromhex(
         "0a 40 00 00 fe 03 00 01 00000000 0800 0f00 fe000000"
         "1400 0100 fd770000000000000000000000000000 0800 0600 00040000 0800 0400 02000000"
     )
-    assert new_route(bytes([10, 0, 0, 0]), 8, index=2).scope == 253
+    assert new_route(network("10.0.0.0/8"), index=2).scope == 253
 
 
 def test_multipath_round_trip() -> None:
@@ -92,8 +94,8 @@ def test_multipath_round_trip() -> None:
     )
     gateway = bytes.fromhex("0800 0500")
     assert route.next_hops == (
-        NextHop(bytes([172, 16, 0, 1]), 2, 3, 4, gateway + bytes([172, 16, 0, 1])),
-        NextHop(bytes([172, 17, 0, 1]), 3, 1, 0, gateway + bytes([172, 17, 0, 1])),
+        NextHop(ip("172.16.0.1"), 2, 3, 4, gateway + bytes([172, 16, 0, 1])),
+        NextHop(ip("172.17.0.1"), 3, 1, 0, gateway + bytes([172, 17, 0, 1])),
     )
     assert route.payload == bytes.fromhex("02 08 00 00 fe 03 00 01 00000000") + m.pack_attribute(
         1, bytes([50, 0, 0, 0])
@@ -142,23 +144,24 @@ def test_messages_round_trip(messages: list[m.Message]) -> None:
     st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)),
     st.integers(0, 32),
 )
-def test_addresses_round_trip(index: int, address: bytes, length: int) -> None:
+def test_addresses_round_trip(index: int, packed: bytes, length: int) -> None:
     """What is asked for reads back as the same address."""
-    read = unpack_address(add_address(index, address, length).payload)
-    family = AF_INET if len(address) == 4 else AF_INET6
-    scope = 254 if family == AF_INET and address[0] == 127 else 0
-    assert read == Address(index, family, address, length, 0 if family == AF_INET else 2, scope, "")
+    value = InterfaceAddress(IpAddress(packed), length)
+    read = unpack_address(add_address(index, value).payload)
+    scope = 254 if len(packed) == 4 and packed[0] == 127 else 0
+    assert read == Address(index, value, 0 if len(packed) == 4 else 2, scope, "")
+    assert read.family == (AF_INET if len(packed) == 4 else AF_INET6)
 
 
 def test_link_round_trip() -> None:
     """A TAP as RTM_NEWLINK describes it."""
     tun = m.pack_nested(2, m.pack_u8(3, 2), m.pack_u8(6, 1), m.pack_u8(7, 1))
     info = m.pack_nested(18, m.pack_text(1, "tun"), tun)
-    payload = set_link(4, name="tap0", mac="02:00:00:00:00:01", mtu=1400, up=True).payload + info
+    payload = set_link(4, name="tap0", mac=mac("02:00:00:00:00:01"), mtu=1400, up=True).payload + info
     assert unpack_link(payload) == Link(
         index=4,
         name="tap0",
-        mac="02:00:00:00:00:01",
+        mac=mac("02:00:00:00:00:01"),
         mtu=1400,
         flags=1,
         operstate=0,

@@ -7,7 +7,9 @@ from ipaddress import IPv6Address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.typed_addresses import ip, mac, network
 
+from kata_runtime.address_types import MacAddress
 from kata_runtime.errors import ProtocolError
 from kata_runtime.netlink.carried_config import (
     add_portable_address,
@@ -63,13 +65,13 @@ def test_redirection_is_what_tc_asks_for() -> None:
 
 def test_neighbours_are_what_ip_asks_for() -> None:
     """A permanent neighbour is set and deleted with the bytes of 'ip neighbour'."""
-    added = add_neighbour(3, bytes([10, 0, 0, 1]), bytes([2, 0, 0, 0, 0, 1]))
+    added = add_neighbour(3, ip("10.0.0.1"), mac("02:00:00:00:00:01"))
     assert added[1:] == (28, 0x500, _hex("02000000 03000000 80000000 08000100 0a000001 0a000200 02000000 00010000"))
-    assert unpack_neighbour(added.payload) == Neighbour(3, bytes([10, 0, 0, 1]), bytes([2, 0, 0, 0, 0, 1]), 0x80, 0)
-    deleted = delete_neighbour(3, bytes(15) + b"\1")
+    assert unpack_neighbour(added.payload) == Neighbour(3, ip("10.0.0.1"), mac("02:00:00:00:00:01"), 0x80, 0)
+    deleted = delete_neighbour(3, ip("::1"))
     assert deleted[1:3] == (29, 0)
-    assert unpack_neighbour(deleted.payload) == Neighbour(3, bytes(15) + b"\1", b"", 0, 0)
-    proxy = Neighbour(3, bytes(4), b"", 0x80, 0x08)
+    assert unpack_neighbour(deleted.payload) == Neighbour(3, ip("::1"), MacAddress(), 0, 0)
+    proxy = Neighbour(3, ip("0.0.0.0"), MacAddress(), 0x80, 0x08)
     assert (unpack_neighbour(added.payload).is_permanent, proxy.is_permanent) == (True, False)
 
 
@@ -111,7 +113,7 @@ def test_automatic_addresses() -> None:
 
     def is_automatic(address: str, flags: str = permanent, more: str = "") -> bool:
         payload = _hex("0a40", flags, "fd 05000000 14000100", IPv6Address(address).packed.hex(), more)
-        return portable_addresses([Message(20, 0, 1, payload)], {5: "02:42:0a:00:00:03"})[0].is_automatic
+        return portable_addresses([Message(20, 0, 1, payload)], {5: mac("02:42:0a:00:00:03")})[0].is_automatic
 
     assert is_automatic("fe80::42:aff:fe00:3")
     assert is_automatic("fe80::1234", more="05000b00 03000000")
@@ -122,7 +124,7 @@ def test_automatic_addresses() -> None:
 
 def test_carried_route_changes_its_interfaces_only() -> None:
     """A route through other interfaces and back is the same route; one through an unknown interface is refused."""
-    route = new_route(bytes(4), 0, index=5, gateway=bytes([10, 0, 0, 1]), source=bytes([10, 0, 0, 3]))
+    route = new_route(network("default"), index=5, gateway=ip("10.0.0.1"), source=ip("10.0.0.3"))
     moved = portable_route(route, {5: 1})
     assert moved.next_hops[0].interface == 1
     assert portable_route(moved, {1: 5}) == portable_route(route, {5: 5})

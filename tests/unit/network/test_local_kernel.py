@@ -7,13 +7,13 @@ import json
 from typing import Any
 
 import pytest
+from tests.unit.typed_addresses import interface_address, mac
 
 from kata_runtime.errors import KernelError
 from kata_runtime.netlink.address import (
     add_address,
     addresses_of,
     dump_addresses,
-    format_address,
 )
 from kata_runtime.netlink.exchange import attempt_all, call, call_each, dump_each
 from kata_runtime.netlink.generic import find_family
@@ -32,9 +32,9 @@ def test_links_and_addresses_are_what_iproute2_shows(session: Any) -> None:
     ours = {
         link.name: (
             link.index,
-            link.mac,
+            str(link.mac),
             link.mtu,
-            sorted(each.text for each in addresses_of(addresses) if each.index == link.index),
+            sorted(str(each.value) for each in addresses_of(addresses) if each.index == link.index),
         )
         for link in links_of(links)
     }
@@ -64,20 +64,19 @@ def test_dumps_in_one_block(session: Any) -> None:
 def test_configuring_an_interface(session: Any) -> None:
     """Name, MAC, MTU, state and addresses reach the kernel in one batch; IPv6 goes when it is set down."""
     link = _link(session, "eth2")
-    six = bytes.fromhex("fd09" + "00" * 13 + "03")
     call_each(
         session.transport,
         Family.ROUTE,
         [
-            set_link(link.index, name="eth-test", mac="02:42:20:6e:03:01", mtu=1400, up=True),
-            add_address(link.index, bytes([172, 19, 0, 3]), 16),
-            add_address(link.index, six, 64),
+            set_link(link.index, name="eth-test", mac=mac("02:42:20:6e:03:01"), mtu=1400, up=True),
+            add_address(link.index, interface_address("172.19.0.3/16")),
+            add_address(link.index, interface_address("fd09::3/64")),
         ],
     )
     found = _link(session, "eth-test")
-    assert (found.mac, found.mtu, found.is_up, found.kind) == ("02:42:20:6e:03:01", 1400, True, "veth")
+    assert (str(found.mac), found.mtu, found.is_up, found.kind) == ("02:42:20:6e:03:01", 1400, True, "veth")
     shown = session.ip("-br", "address", "show", "dev", "eth-test").split()[2:]
-    assert shown == ["172.19.0.3/16", f"{format_address(six)}/64"]
+    assert shown == ["172.19.0.3/16", "fd09::3/64"]
     call(session.transport, Family.ROUTE, set_link(link.index, up=False))
     assert session.ip("-br", "address", "show", "dev", "eth-test").split()[1:] == ["DOWN", "172.19.0.3/16"]
 
@@ -85,7 +84,7 @@ def test_configuring_an_interface(session: Any) -> None:
 def test_failures_are_told_by_index(session: Any) -> None:
     """Of 5,000 requests in several blocks exactly the ones that the kernel refused are reported."""
     index = _link(session, "eth2").index
-    requests = [add_address(index, bytes([10, 9, number >> 8, number & 255]), 24) for number in range(256)] * 20
+    requests = [add_address(index, interface_address(f"10.9.0.{number}/24")) for number in range(256)] * 20
     failures = attempt_all(session.transport, Family.ROUTE, requests)
     assert list(failures) == list(range(256, 5120))
     assert {error.errno for error in failures.values()} == {errno.EEXIST}

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit.typed_addresses import interface_address, listed_route, mac
 
 from kata_runtime.errors import GuestError
 from kata_runtime.guest.short_command import Completed
@@ -20,7 +21,6 @@ from kata_runtime.network.nic_check import (
     host_findings,
     probe_findings,
 )
-from kata_runtime.network.route_table import ListedRoute
 from kata_runtime.network.topology import GuestNic, NicView
 from kata_runtime.sandbox.record import EndpointKind, NicRecord
 
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 _TAP = HostLink("tap0", "tun", 1500, True, True)
 _PORT = HostLink("veth0", "veth", 1500, True, True)
 _BRIDGE = Bridge("br0", "bridge", True, (_PORT,))
-_RECORD = NicRecord("eth1", "tap0", "02:42:20:6e:03:01", 1500, ("10.0.0.2/24",), 3)
-_GUEST = GuestNic("eth1", "02:42:20:6e:03:01", 1500, True, True, ("10.0.0.2/24", "fd00::2/64"), Counters())
+_RECORD = NicRecord("eth1", "tap0", mac("02:42:20:6e:03:01"), 1500, (interface_address("10.0.0.2/24"),), 3)
+_ADDRESSES = (interface_address("10.0.0.2/24"), interface_address("fd00::2/64"))
+_GUEST = GuestNic("eth1", mac("02:42:20:6e:03:01"), 1500, True, True, _ADDRESSES, Counters())
 _VIEW = NicView(_RECORD, "01.3/00", _GUEST, HostSide(_TAP, bridge=_BRIDGE))
 _QEMU = QemuSide({"tap0"}, ())
 
@@ -228,7 +229,7 @@ _PROBE = "arping -D -q -f -c 2 -w 2 -I eth1 10.0.0.2"
 _ARPING = "arping -q -f -c 2 -w 2 -I eth1 10.0.0.1"
 _PING = "ping -4 -q -c 2 -i 0.2 -W 2 -I eth1 10.0.0.1"
 _LARGE = "ping -4 -q -c 2 -i 0.2 -W 2 -I eth1 -s 1472 10.0.0.1"
-_ROUTES = [ListedRoute("default", "10.0.0.1", "eth1"), ListedRoute("10.0.0.0/24", "", "eth1")]
+_ROUTES = [listed_route("default", "10.0.0.1", "eth1"), listed_route("10.0.0.0/24", "", "eth1")]
 
 
 def _probed(*succeeding: str, status: int = 1) -> list[tuple[str, str, str]]:
@@ -255,7 +256,7 @@ def test_probes() -> None:
 def test_other_gateways_are_not_asked() -> None:
     """Gateways of other NICs, and a NIC that is down, are not probed; IPv6 gateways are pinged with what fits."""
     guest = _Guest()
-    routes = [ListedRoute("default", "10.9.9.1", "eth2"), ListedRoute("default", "fd00::1", "eth1")]
+    routes = [listed_route("default", "10.9.9.1", "eth2"), listed_route("default", "fd00::1", "eth1")]
     list(probe_findings(_VIEW, routes, guest))
     assert guest.asked == [_PROBE, "ping -6 -q -c 2 -i 0.2 -W 2 -I eth1 fd00::1"]
     assert list(probe_findings(_VIEW._replace(guest=_GUEST._replace(is_up=False)), _ROUTES, guest)) == []

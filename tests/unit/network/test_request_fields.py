@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.typed_addresses import given_address, ip, mac
 
+from kata_runtime.address_types import IpAddress
 from kata_runtime.errors import InputError
-from kata_runtime.netlink.address import packed_address
 from kata_runtime.network.request_fields import (
-    IpAddress,
     host_address,
     interface_name,
     mac_address,
@@ -43,13 +43,13 @@ def test_names(name: str) -> None:
 
 def test_mac_is_lower_case() -> None:
     """One address has one spelling."""
-    assert mac_address("02:42:20:6F:A3:69", "hwAddr") == "02:42:20:6f:a3:69"
+    assert mac_address("02:42:20:6F:A3:69", "hwAddr") == mac("02:42:20:6f:a3:69")
 
 
 @pytest.mark.parametrize("mask", [24, "24"])
 def test_mask_as_text_or_number(mask: object) -> None:
     """A prefix length may be a number or its digits."""
-    assert nic_address("10.1.2.3", mask, "x") == IpAddress(2, b"\x0a\x01\x02\x03", 24, "10.1.2.3")
+    assert nic_address("10.1.2.3", mask, "x") == given_address("10.1.2.3/24")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_mask_as_text_or_number(mask: object) -> None:
 )
 def test_no_addresses(text: str) -> None:
     """Only the forms of inet_pton(3) are addresses."""
-    assert packed_address(text) is None
+    assert IpAddress.parse(text) is None
 
 
 @pytest.mark.parametrize(("path", "length"), [("/" + "x" * 106, 107), ("", 0), ("/run/vhost-user_1.sock", 22)])
@@ -92,7 +92,7 @@ def test_prefix_text(text: str) -> None:
     expected = f"mask is {shown(text)}; it must be a prefix length, 0-32"
     if text in {str(length) for length in range(33)}:
         expected = ""
-    assert refusal(prefix_length, text, "mask", 2, 0) == expected
+    assert refusal(prefix_length, text, "mask", ip("10.0.0.1"), 0) == expected
 
 
 @given(st.ip_addresses().filter(lambda address: not (address.is_multicast or address.is_unspecified)))

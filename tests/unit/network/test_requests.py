@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.unit.typed_addresses import given_address, ip, mac
 
 from kata_runtime.errors import InputError
-from kata_runtime.network.request_fields import IpAddress
+from kata_runtime.network.request_fields import network_of
 from kata_runtime.network.requests import (
+    GivenRoute,
     NicRequest,
     RouteRequest,
     read_nic_name,
@@ -28,8 +30,8 @@ NIC: dict[str, object] = {
 READ_NIC = NicRequest(
     device="tap_test",
     name="eth-test",
-    addresses=(IpAddress(2, b"\xac\x10\x00\x03", 16, "172.16.0.3"),),
-    mac="02:42:20:6f:a3:69",
+    addresses=(given_address("172.16.0.3/16"),),
+    mac=mac("02:42:20:6f:a3:69"),
     mtu=1500,
     vhost_user_socket="",
     queues=0,
@@ -64,8 +66,8 @@ def test_two_families_queues_and_socket() -> None:
     read = read_nic_request(
         encoded({**NIC, "IPAddresses": addresses, "queues": 5, "vhostUserSocket": "/run/a-b/c.sock"})
     )
-    assert [address.with_prefix for address in read.addresses] == ["10.0.0.1/8", "2001:db8::1/64"]
-    assert [address.family for address in read.addresses] == [2, 10]
+    assert [given.text for given in read.addresses] == ["10.0.0.1/8", "2001:db8::1/64"]
+    assert [given.value.address.family for given in read.addresses] == [2, 10]
     assert (read.queues, read.vhost_user_socket) == (5, "/run/a-b/c.sock")
 
 
@@ -279,21 +281,35 @@ def test_name_alone() -> None:
     assert str(raised.value) == "the NIC lacks 'name'"
 
 
+def _route(
+    network: str, gateway: str, device: str, source: str = "", scope: int | None = None, *, dest: str | None = None
+) -> RouteRequest:
+    """A request; ``network`` may be empty. ``dest`` is as it was given, where that is not the network's own text."""
+    return RouteRequest(
+        network_of(network, "") if network else None,
+        ip(gateway) if gateway else None,
+        device,
+        ip(source) if source else None,
+        scope,
+        GivenRoute(network if dest is None else dest, gateway, device),
+    )
+
+
 GOOD_ROUTES: list[tuple[object, list[RouteRequest]]] = [
-    (ROUTE, [RouteRequest("default", "172.16.0.1", "eth-test", "", None)]),
+    (ROUTE, [_route("0.0.0.0/0", "172.16.0.1", "eth-test", dest="default")]),
     (
         [
             {"Dest": "172.17.10.10/24", "Device": "lo"},
             {"dest": "2001:db8::/32", "gateway": "fe80::1", "device": "e"},
         ],
         [
-            RouteRequest("172.17.10.10/24", "", "lo", "", None),
-            RouteRequest("2001:db8::/32", "fe80::1", "e", "", None),
+            _route("172.17.10.0/24", "", "lo", dest="172.17.10.10/24"),
+            _route("2001:db8::/32", "fe80::1", "e"),
         ],
     ),
     (
         {"Dest": "", "Gateway": "10.0.0.1", "Device": "e", "Source": "10.0.0.2", "Scope": 253, "Family": 0},
-        [RouteRequest("", "10.0.0.1", "e", "10.0.0.2", 253)],
+        [_route("0.0.0.0/0", "10.0.0.1", "e", "10.0.0.2", 253, dest="")],
     ),
 ]
 
@@ -309,8 +325,8 @@ def test_filters() -> None:
     """del-route needs the destination only and matches on nothing that the contract does not name."""
     given = [{"dest": "default"}, {"dest": "10.0.0.0/8", "Source": "10.0.0.1", "Scope": 253}]
     assert read_route_filters(encoded(given)) == [
-        RouteRequest("default", "", "", "", None),
-        RouteRequest("10.0.0.0/8", "", "", "", None),
+        _route("", "", "", dest="default"),
+        _route("10.0.0.0/8", "", ""),
     ]
 
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.typed_addresses import listed_route
 
 from kata_runtime.errors import ConflictError, GuestError, InputError, KataError
 from kata_runtime.network.requests import (
@@ -15,7 +16,6 @@ from kata_runtime.network.requests import (
     read_route_table,
 )
 from kata_runtime.network.route_journal import recover
-from kata_runtime.network.route_table import ListedRoute
 from kata_runtime.network.routes import add_routes, delete_routes, list_routes, update_routes
 from kata_runtime.sandbox.record import Work, WorkKind
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONNECTED = [
-    ListedRoute("172.16.0.0/16", "", "eth0"),
-    ListedRoute("172.17.0.0/16", "", "eth1"),
-    ListedRoute("fd00::/64", "", "eth0"),
-    ListedRoute("fd01::/64", "", "eth1"),
+    listed_route("172.16.0.0/16", "", "eth0"),
+    listed_route("172.17.0.0/16", "", "eth1"),
+    listed_route("fd00::/64", "", "eth0"),
+    listed_route("fd01::/64", "", "eth1"),
 ]
 
 
@@ -106,8 +106,8 @@ def test_add_keeps_the_order_of_the_list(session: Any) -> None:
     """A gateway can be reached over a route that stands before it in the same list."""
     add_routes(session, wanted("7.7.7.7 - eth0", "default 7.7.7.7 eth0"))
     assert list_routes(session)[:2] == [
-        ListedRoute("default", "7.7.7.7", "eth0"),
-        ListedRoute("7.7.7.7", "", "eth0"),
+        listed_route("default", "7.7.7.7", "eth0"),
+        listed_route("7.7.7.7", "", "eth0"),
     ]
 
 
@@ -190,12 +190,12 @@ def rich(session: Any) -> Any:
 def test_list_shows_each_next_hop(rich: Any) -> None:
     """A multipath route appears once per next hop; special routes without a device show none."""
     listed = list_routes(rich)
-    assert [route for route in listed if route.dest in ("50.0.0.0/8", "fd50::/64", "70.0.0.0/8")] == [
-        ListedRoute("50.0.0.0/8", "172.16.0.1", "eth0"),
-        ListedRoute("50.0.0.0/8", "172.17.0.1", "eth1"),
-        ListedRoute("70.0.0.0/8", "", ""),
-        ListedRoute("fd50::/64", "fd00::1", "eth0"),
-        ListedRoute("fd50::/64", "fd01::1", "eth1"),
+    assert [route for route in listed if str(route.dest) in ("50.0.0.0/8", "fd50::/64", "70.0.0.0/8")] == [
+        listed_route("50.0.0.0/8", "172.16.0.1", "eth0"),
+        listed_route("50.0.0.0/8", "172.17.0.1", "eth1"),
+        listed_route("70.0.0.0/8", "", ""),
+        listed_route("fd50::/64", "fd00::1", "eth0"),
+        listed_route("fd50::/64", "fd01::1", "eth1"),
     ]
 
 
@@ -203,7 +203,7 @@ def test_delete_by_destination_takes_all_metrics_and_gateways(rich: Any) -> None
     """``dest`` alone deletes every route to it, and nothing else."""
     before = list_routes(rich)
     delete_routes(rich, filters("60.0.0.0/8", "fd50::/64"))
-    assert list_routes(rich) == [route for route in before if route.dest not in ("60.0.0.0/8", "fd50::/64")]
+    assert list_routes(rich) == [route for route in before if str(route.dest) not in ("60.0.0.0/8", "fd50::/64")]
 
 
 def test_delete_default_means_both_families(session: Any) -> None:
@@ -214,7 +214,7 @@ def test_delete_default_means_both_families(session: Any) -> None:
     assert list_routes(session) == CONNECTED
     add_routes(session, routes)
     delete_routes(session, filters("default fd00::1"))
-    assert list_routes(session) == [ListedRoute("default", "172.16.0.1", "eth0"), *CONNECTED]
+    assert list_routes(session) == [listed_route("default", "172.16.0.1", "eth0"), *CONNECTED]
 
 
 def test_delete_takes_single_next_hops(rich: Any) -> None:
@@ -291,12 +291,12 @@ def test_update_changes_only_what_differs(rich: Any) -> None:
         )
         first = [next(notifications) for _ in range(9)]
     assert resulting == [
-        ListedRoute("default", "172.17.0.1", "eth1"),
-        ListedRoute("7.7.7.7", "", "eth0"),
-        ListedRoute("8.8.8.8", "7.7.7.7", "eth0"),
-        ListedRoute("50.0.0.0/8", "172.16.0.1", "eth0"),
-        ListedRoute("50.0.0.0/8", "172.17.0.1", "eth1"),
-        ListedRoute("default", "fd00::1", "eth0"),
+        listed_route("default", "172.17.0.1", "eth1"),
+        listed_route("7.7.7.7", "", "eth0"),
+        listed_route("8.8.8.8", "7.7.7.7", "eth0"),
+        listed_route("50.0.0.0/8", "172.16.0.1", "eth0"),
+        listed_route("50.0.0.0/8", "172.17.0.1", "eth1"),
+        listed_route("default", "fd00::1", "eth0"),
     ]
     kinds = [int.from_bytes(data[4:6], "little") for data in first]
     assert kinds == [24, 24, 24, 25, 25, 25, 25, 25, 25]
@@ -323,7 +323,7 @@ def test_two_thousand_routes(session: Any) -> None:
     """2,000 routes in one list are added, listed and deleted whole."""
     rows = tuple(f"10.{number >> 8}.{number & 255}.0/24 172.16.0.1 eth0" for number in range(2000))
     add_routes(session, wanted(*rows))
-    expected = [ListedRoute(*row.split()) for row in rows]
+    expected = [listed_route(*row.split()) for row in rows]
     assert list_routes(session) == [*expected, *CONNECTED]
     delete_routes(session, filters(*rows))
     assert list_routes(session) == CONNECTED

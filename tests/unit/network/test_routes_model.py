@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.network.test_routes_commands import CONNECTED, filters, table, wanted
+from tests.unit.typed_addresses import listed_route
 
 from kata_runtime.errors import KataError
-from kata_runtime.network.route_table import ListedRoute
 from kata_runtime.network.routes import add_routes, delete_routes, list_routes, update_routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+
+    from kata_runtime.network.route_table import ListedRoute
 
 DESTINATIONS = ("default", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "fd77::/64", "fd77::1")
 GATEWAYS = {
@@ -93,7 +95,7 @@ class Model:
 
     def listed(self) -> set[ListedRoute]:
         """What list-routes has to show."""
-        return {ListedRoute(key[1], *value) for key, value in self.routes.items()} | set(CONNECTED)
+        return {listed_route(key[1], *value) for key, value in self.routes.items()} | set(CONNECTED)
 
 
 def _run(session: Any, verb: str, entries: list[Entry]) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit.typed_addresses import interface_address, mac
 
 from kata_runtime.errors import ContainerError, HostError, InputError
 from kata_runtime.sandbox.config import Config, load_config
@@ -19,7 +21,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NIC = NicRecord(
-    "eth0", "tap0", "02:00:00:00:00:01", 1500, ("10.0.0.3/24", "fd00::3/64"), 31, 2, "", EndpointKind.TAP, "4:26"
+    "eth0",
+    "tap0",
+    mac("02:00:00:00:00:01"),
+    1500,
+    (interface_address("10.0.0.3/24"), interface_address("fd00::3/64")),
+    31,
+    2,
+    "",
+    EndpointKind.TAP,
+    "4:26",
 )
 
 
@@ -53,6 +64,8 @@ def test_record_round_trip(tmp_path: Path) -> None:
         "null",
         '{"version":2}',
         '{"version":2,"container_id":"x","nics":[{}]}',
+        '{"version":2,"container_id":"x","nics":[{"mac":"02:00","addresses":[],"kind":"tap"}]}',
+        '{"version":2,"container_id":"x","nics":[{"mac":"02:00:00:00:00:01","addresses":["10.0.0.3"],"kind":"tap"}]}',
         '{"version":2,"container_id":"x","nics":[],"pid":"1"}',
         '{"version":2,"container_id":"x","nics":[],"pid":true}',
         '{"version":2,"container_id":"x","nics":[],"pid":-1}',
@@ -75,6 +88,16 @@ def test_damaged_record(tmp_path: Path, text: str) -> None:
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(HostError, match=r"record\.json is damaged"):
         load_record(str(tmp_path))
+
+
+def test_addresses_of_a_record(tmp_path: Path) -> None:
+    """MAC and IP addresses are text in the file; one that a user spelled otherwise is read, too."""
+    save_record(str(tmp_path), Record("web", nics=(_NIC,)))
+    path = tmp_path / "record.json"
+    (saved,) = json.loads(path.read_text())["nics"]
+    assert (saved["mac"], saved["addresses"]) == ("02:00:00:00:00:01", ["10.0.0.3/24", "fd00::3/64"])
+    path.write_text(path.read_text().replace("fd00::3/64", "FD00:0::3/64"))
+    assert load_record(str(tmp_path)).nics == (_NIC,)
 
 
 def test_record_of_another_version(tmp_path: Path) -> None:

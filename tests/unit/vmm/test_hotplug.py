@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.typed_addresses import mac
 
 from kata_runtime.errors import DeadlineError, HostError, KataError, QemuError
 from kata_runtime.vmm import hotplug
@@ -138,7 +139,7 @@ def _tap(machine: Any, taps: int = 1, vhosts: int = 0, *, offload: bool = True) 
         machine,
         identity="nic9",
         slot=9,
-        mac=_MAC,
+        mac=mac(_MAC),
         tap_fds=range(10, 10 + taps),
         vhost_fds=range(20, 20 + vhosts),
         queues=taps if taps > 1 else 0,
@@ -147,7 +148,9 @@ def _tap(machine: Any, taps: int = 1, vhosts: int = 0, *, offload: bool = True) 
 
 
 def _user(machine: Any, queues: int = 0, *, msix: bool = True) -> None:
-    plug_vhost_user(machine, identity="nic9", slot=9, mac=_MAC, socket_path="/run/back.sock", msix=msix, queues=queues)
+    plug_vhost_user(
+        machine, identity="nic9", slot=9, mac=mac(_MAC), socket_path="/run/back.sock", msix=msix, queues=queues
+    )
 
 
 def test_a_tap() -> None:

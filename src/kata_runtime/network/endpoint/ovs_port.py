@@ -32,7 +32,7 @@ class OvsEndpoint(CreatedTapEndpoint):
         nic, container_id = self._nic, self._session.container_id
         assert nic.port is not None
         ids = {
-            "attached-mac": nic.mac,
+            "attached-mac": str(nic.mac),
             "kata-container": container_id,
             "iface-status": "active",
             "vm-uuid": container_id,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from kata_runtime.address_types import IpAddress, Network
 from kata_runtime.errors import ConflictError, GuestError, HostError, InputError
-from kata_runtime.netlink.address import format_address
 from kata_runtime.netlink.exchange import call, call_each
 from kata_runtime.netlink.link import dump_links, links_of
 from kata_runtime.netlink.message import NLM_F_CREATE, NLM_F_EXCL
@@ -28,12 +28,14 @@ from kata_runtime.sandbox.record import EndpointKind, PortRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kata_runtime.guest.channel import AgentChannel
     from kata_runtime.netlink.exchange import Request
     from kata_runtime.network.interfaces import AddedNic
     from kata_runtime.network.ports.neutron import Cloud, Neutron, Port
     from kata_runtime.network.ports.ovsdb import Database
-    from kata_runtime.network.request_fields import IpAddress
+    from kata_runtime.network.request_fields import GivenAddress
     from kata_runtime.sandbox.session import Session
 
 
@@ -68,13 +70,14 @@ def add_neutron_port(
     bridge = require_bridge(database, integration_bridge(database))
     by_ovn = is_of_ovn(database, bridge.name)
     nic_name = name or _free_name(session)
-    request = fit(_request(port, nic_name), bridge)
+    request, routes = _checked(port, nic_name)
+    request = fit(request, bridge)
     record = PortRecord(
         port.identity, bridge.name, database.address, given, cloud.name, cloud.file, host, previous_host=port.host
     )
 
     def complete() -> list[str]:
-        notes = _add_routes(session.channel(), nic_name, port)
+        notes = _add_routes(session.channel(), nic_name, routes) + _server_notes(port)
         neutron.await_active(port.identity)
         return notes
 
@@ -89,17 +92,18 @@ def add_neutron_port(
     return with_mtu_note(added, database, bridge, request.mtu)
 
 
-def _request(port: Port, name: str) -> NicRequest:
+def _checked(port: Port, name: str) -> tuple[NicRequest, dict[Network, IpAddress]]:
+    """The NIC that a port describes, and its routes: gateways by destination."""
     try:
         addresses = tuple(_address(address, subnet.cidr) for address, subnet in port.fixed_ips)
         mac = mac_address(port.mac, "mac_address")
-        _routes_of(port)
-        return NicRequest("", name, addresses, mac, mtu_of(port.mtu, "the network's mtu"), "", 0)
+        routes = _routes_of(port)
+        return NicRequest("", name, addresses, mac, mtu_of(port.mtu, "the network's mtu"), "", 0), routes
     except InputError as error:
         raise HostError(f"port {port.identity} of Neutron cannot be a NIC: {error}") from error
 
 
-def _address(address: str, cidr: str) -> IpAddress:
+def _address(address: str, cidr: str) -> GivenAddress:
     return nic_address(address, cidr.rpartition("/")[2], f"fixed IP {address}")
 
 
@@ -112,39 +116,38 @@ def _free_name(session: Session) -> str:
     return f"eth{number}"
 
 
-def _add_routes(channel: AgentChannel, name: str, port: Port) -> list[str]:
-    """Add the subnets' routes to destinations without one; returns notes on those left out and on DNS servers."""
+def _add_routes(channel: AgentChannel, name: str, routes: Mapping[Network, IpAddress]) -> list[str]:
+    """Add the subnets' routes to destinations without one; returns notes on those left out."""
     table = read_table(channel)
     if name not in table.links:
         raise GuestError(f"NIC {name!a} has left the container meanwhile", hint="try again")
     index = table.links[name].index
-    existing = {(key.destination, key.prefix_length) for key in table.groups()}
+    existing = {key.network for key in table.groups()}
     requests: list[Request] = []
     notes = []
-    for destination, gateway in _routes_of(port).items():
+    for destination, gateway in routes.items():
         if destination in existing:
             # For example from another port of the same network: the container keeps the route that it has.
-            network, length = destination
-            text = f"{format_address(network)}/{length}" if length else "default"
-            notes.append(
-                f"the container keeps its {text} route, and gets none by {format_address(gateway)} of the port"
-            )
+            notes.append(f"the container keeps its {destination} route, and gets none by {gateway} of the port")
         else:
-            requests.append(add_route(new_route(*destination, index=index, gateway=gateway), NLM_F_CREATE | NLM_F_EXCL))
+            requests.append(add_route(new_route(destination, index=index, gateway=gateway), NLM_F_CREATE | NLM_F_EXCL))
     call_each(channel, Family.ROUTE, requests)
-    servers = sorted({server for _, subnet in port.fixed_ips for server in subnet.name_servers})
-    if servers:
-        notes.append(f"the port's subnets name the DNS servers {', '.join(servers)}")
     return notes
 
 
-def _routes_of(port: Port) -> dict[tuple[bytes, int], bytes]:
-    """Gateways by destination and its prefix length; a subnet's host routes take precedence over its gateway."""
-    wanted: dict[tuple[bytes, int], bytes] = {}
+def _server_notes(port: Port) -> list[str]:
+    """A note on the DNS servers of the port's subnets, if there are any."""
+    servers = sorted({server for _, subnet in port.fixed_ips for server in subnet.name_servers})
+    return [f"the port's subnets name the DNS servers {', '.join(servers)}"] if servers else []
+
+
+def _routes_of(port: Port) -> dict[Network, IpAddress]:
+    """Gateways by destination; a subnet's host routes take precedence over its gateway."""
+    wanted: dict[Network, IpAddress] = {}
     for _, subnet in port.fixed_ips:
         for destination, hop in subnet.host_routes:
             wanted.setdefault(network_of(destination, "destination"), host_address(hop, "nexthop"))
         if subnet.gateway:
             gateway = host_address(subnet.gateway, "gateway_ip")
-            wanted.setdefault((bytes(len(gateway)), 0), gateway)
+            wanted.setdefault(Network.default(gateway.family), gateway)
     return wanted

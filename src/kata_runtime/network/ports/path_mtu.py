@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kata_runtime.netlink.address import addresses_of, dump_addresses, packed_address
+from kata_runtime.address_types import IpAddress
+from kata_runtime.netlink.address import addresses_of, dump_addresses
 from kata_runtime.netlink.exchange import call_each
 from kata_runtime.netlink.link import dump_links, links_of
 from kata_runtime.netlink.transport import Family
@@ -37,11 +38,11 @@ def tunnel_note(transport: Transport, external_ids: Mapping[str, str], mtu: int)
     """
     kinds = [kind.strip() for kind in external_ids.get("ovn-encap-type", "").split(",")]
     overhead = max((_OVERHEAD.get(kind, 0) for kind in kinds), default=0)
-    local = packed_address(external_ids.get("ovn-encap-ip", "").partition(",")[0])
+    local = IpAddress.parse(external_ids.get("ovn-encap-ip", "").partition(",")[0])
     if not overhead or local is None:
         return ""
     links, addresses = call_each(transport, Family.ROUTE, [dump_links(), dump_addresses()])
-    holders = {address.index for address in addresses_of(addresses) if address.address == local}
+    holders = {address.index for address in addresses_of(addresses) if address.value.address == local}
     for link in links_of(links):
         if link.index in holders:
             taken = overhead + _IP_HEADER[len(local)]

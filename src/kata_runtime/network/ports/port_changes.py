@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from kata_runtime.address_types import InterfaceAddress, MacAddress
     from kata_runtime.network.endpoint import Endpoint
     from kata_runtime.network.namespace import Namespace
     from kata_runtime.network.requests import NicRequest
@@ -26,15 +27,15 @@ _NAME_DIGITS = 10
 
 
 class ListedPort(NamedTuple):
-    """A port, with its NIC as the guest's kernel reports it; ``ip`` as ``172.16.0.3/16``."""
+    """A port, with its NIC as the guest's kernel reports it."""
 
     port: str
     name: str
     device: str
     kind: EndpointKind
     bridge: str
-    mac: str
-    ip: list[str]
+    mac: MacAddress
+    ip: tuple[InterfaceAddress, ...]
     mtu: int
 
 
@@ -99,7 +100,7 @@ def list_ports(session: Session) -> list[ListedPort]:
 def _listed(session: Session) -> Iterator[ListedPort]:
     for nic, seen in read_interfaces(session):
         if nic.port is not None:
-            name, mac, ip, mtu = (nic.name, nic.mac, [], nic.mtu) if seen is None else seen
+            name, mac, ip, mtu = (nic.name, nic.mac, (), nic.mtu) if seen is None else seen
             yield ListedPort(nic.port.port, name, nic.device, nic.kind, nic.port.bridge, mac, ip, mtu)
 
 
