@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 PROGRAM = str(Path(sys.executable).with_name("kata-runtime"))
 _SECONDS = 180
-_PREFIX = f"kt{os.getpid()}"
+# With an end to the number: concurrent runs look for what begins with their own prefix. It is no hexadecimal digit,
+# since names of TAPs that add-port makes are kt and such digits.
+_PREFIX = f"kt{os.getpid()}x"
 Completed = subprocess.CompletedProcess[str]
 _APPLETS = (
     "cat", "df", "echo", "env", "head", "hostname", "httpd", "id", "ifconfig", "kill", "ls", "md5sum", "mkdir", "ps",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.system.conftest import nic
-from tests.system.test_recovery import killed_at
+from tests.system.killing.killed_step import network_command_is_killed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,7 +166,7 @@ def test_killed_addition_is_undone(sandbox: Sandbox, bridged: Namespace) -> None
     before = sandbox.snapshot()
     steps = 0
     for step in range(1, _ENOUGH):
-        killed = killed_at(sandbox, step, "after", "add-port", _asked(), "--bridge", "br0")
+        killed = network_command_is_killed(sandbox, step, "after", "add-port", _asked(), "--bridge", "br0")
         if json.loads(sandbox.network("list-ports").stdout) is not None:
             bridged.run("ping", "-c", "1", "-w", "20", "10.0.0.3")
             _delete(sandbox, "eth0")

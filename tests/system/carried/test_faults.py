@@ -6,14 +6,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.system.carried.conftest import Carried, pings
 from tests.system.conftest import booted, network_namespace
 from tests.system.killing import world
+from tests.system.killing.killed_step import is_killed, killed_program
 from tests.system.test_reluctant_guest import deaf
 
 from kata_runtime.errors import ConflictError
@@ -27,43 +26,22 @@ if TYPE_CHECKING:
 
     from tests.system.conftest import Namespace, Runtime, Sandbox
 
-# Calls reconcile, but is killed after the step of the given number: a step is whatever touches the record, QEMU,
-# the guest or the namespace.
-_KILLED = """
-import os, signal, sys
-from functools import wraps
-
-at, root, container_id, path = int(sys.argv[1]), *sys.argv[2:]
-count = 0
-
-def step(owner, name):
-    original = getattr(owner, name)
-    @wraps(original)
-    def counted(*args, **kwargs):
-        global count
-        count += 1
-        mine = count
-        try:
-            return original(*args, **kwargs)
-        finally:
-            if mine == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-    setattr(owner, name, counted)
-
-from kata_runtime.recovery import recover
-from kata_runtime.guest.channel import AgentChannel, Subscription
-from kata_runtime.netlink.local import LocalTransport
+# Whatever touches the record, QEMU, the guest or the namespace.
+_STEPS = (
+    "kata_runtime.sandbox.session:Session.save",
+    "kata_runtime.vmm.monitor:Monitor.execute",
+    "kata_runtime.vmm.monitor:Monitor.send_fd",
+    "kata_runtime.guest.channel:AgentChannel.exchange",
+    "kata_runtime.guest.channel:Subscription.wait",
+    "kata_runtime.netlink.local:LocalTransport.exchange",
+    "kata_runtime.network.namespace:Namespace.run",
+)
+_RECONCILE = """
+root, container_id, path = sys.argv[1:]
 from kata_runtime.network.namespace import Namespace
 from kata_runtime.network.reconcile import reconcile
-from kata_runtime.sandbox.session import Session, open_session
-from kata_runtime.vmm.monitor import Monitor
-step(Session, "save")
-step(Monitor, "execute")
-step(Monitor, "send_fd")
-step(AgentChannel, "exchange")
-step(Subscription, "wait")
-step(LocalTransport, "exchange")
-step(Namespace, "run")
+from kata_runtime.recovery import recover
+from kata_runtime.sandbox.session import open_session
 with Namespace(path) as namespace, open_session(root, container_id, recover) as session:
     reconcile(session, namespace, creating=True)
 """
@@ -93,11 +71,10 @@ def _state(sandbox: Sandbox) -> tuple[object, ...]:
 def _killed(carried: Carried, step: int) -> bool:
     """Whether a reconcile lived long enough to be killed after this step."""
     sandbox = carried.sandbox
-    argv = [sys.executable, "-c", _KILLED, str(step), str(sandbox.root), sandbox.id, carried.path]
-    done = subprocess.run(argv, capture_output=True, check=False, timeout=120)
-    assert done.returncode in (0, -9), done.stderr
+    arguments = (str(sandbox.root), sandbox.id, carried.path)
+    killed = is_killed(killed_program(_STEPS, step, "after", _RECONCILE, *arguments))
     sandbox.settle()
-    return done.returncode == -9
+    return killed
 
 
 def test_killed_at_each_step(carried: Carried) -> None:

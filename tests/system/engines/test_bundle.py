@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import termios
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,49 +15,28 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.system.conftest import network_namespace
 from tests.system.engines.conftest import CGROUP_PREFIX, NOTHING, SECONDS, Bundle, Host, quiet, record_of
+from tests.system.killing.killed_step import killed_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.system.conftest import Completed, Namespace, Runtime
 
-# Runs create, but kills it before or after the step of the given number. A step is whatever touches what could stay.
-_KILLED = """
-import os, signal, sys
-from functools import wraps
-
-at, moment = int(sys.argv.pop(1)), sys.argv.pop(1)
-count = 0
-
-def step(owner, name):
-    original = getattr(owner, name)
-    @wraps(original)
-    def counted(*args, **kwargs):
-        global count
-        count += 1
-        mine = count
-        if mine == at and moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        try:
-            return original(*args, **kwargs)
-        finally:
-            if mine == at and moment == "after":
-                os.kill(os.getpid(), signal.SIGKILL)
-    setattr(owner, name, counted)
-
-from kata_runtime.oci import create, guest_mounts, virtiofs
-from kata_runtime.oci.shim import Shim
-from kata_runtime.sandbox import cgroup, mounts
-from kata_runtime.sandbox.process import Child
-for owner, name in (
-    (create, "save_container"), (create, "serve_files"), (virtiofs, "plug_filesystem"), (Child, "release"),
-    (mounts, "bind"), (Shim, "__init__"), (cgroup, "join"), (create, "reconcile"), (Shim, "start"),
-    (create, "_make_member_directory"), (create, "write_pid_file"), (guest_mounts, "prepare"),
-):
-    step(owner, name)
-from kata_runtime.cli.main import main
-sys.exit(main())
-"""
+# Whatever touches what a create that was killed could leave.
+_STEPS = (
+    "kata_runtime.oci.create:save_container",
+    "kata_runtime.oci.create:serve_files",
+    "kata_runtime.oci.virtiofs:plug_filesystem",
+    "kata_runtime.sandbox.process:Child.release",
+    "kata_runtime.sandbox.mounts:bind",
+    "kata_runtime.oci.shim:Shim.__init__",
+    "kata_runtime.sandbox.cgroup:join",
+    "kata_runtime.oci.create:reconcile",
+    "kata_runtime.oci.shim:Shim.start",
+    "kata_runtime.oci.create:_make_member_directory",
+    "kata_runtime.oci.create:write_pid_file",
+    "kata_runtime.oci.guest_mounts:prepare",
+)
 
 
 def _outcome(done: Completed) -> tuple[int, str, str]:
@@ -271,9 +249,7 @@ def _pod(bundle: Bundle, runtime: Runtime, name: str) -> Iterator[int]:
 def _killed(bundle: Bundle, runtime: Runtime, name: str, step: int, moment: str) -> bool:
     """Whether a create lived long enough to be killed at this step."""
     argv = runtime.argv("create", "--bundle", str(bundle.directory), name)
-    program = argv.index("--root") - 1
-    argv[program : program + 1] = [sys.executable, "-c", _KILLED, str(step), moment]
-    status, said = quiet(argv)
+    status, said = quiet(killed_command(argv, _STEPS, step, moment))
     assert status in (0, -9), said
     return status == -9
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from tests.system.killing.killed_step import is_killed, killed_command
 from tests.system.ovn.test_killed_ports import STEPS
-from tests.system.test_recovery import command_killed_at
 
 if TYPE_CHECKING:
     from tests.system.neutron.conftest import Tenant
     from tests.system.ovn.conftest import Side
 
-_STEPS = f"""
-{STEPS}
-from kata_runtime.network.ports.neutron import Neutron
-step(Neutron, "bind")
-step(Neutron, "await_active")
-"""
+_STEPS = (
+    *STEPS,
+    "kata_runtime.network.ports.neutron:Neutron.bind",
+    "kata_runtime.network.ports.neutron:Neutron.await_active",
+)
 _ENOUGH = 20
 
 
@@ -29,7 +28,7 @@ def test_killed_addition(sides: list[Side], tenant: Tenant) -> None:
     words = ("kata-network", "add-port", side.sandbox.id, port["id"])
     steps = 0
     for step in range(1, _ENOUGH):
-        killed = command_killed_at(side.sandbox, step, "after", words, steps=_STEPS)
+        killed = is_killed(killed_command(side.sandbox.runtime.argv(*words), _STEPS, step, "after"))
         if json.loads(side.sandbox.network("list-ports").stdout) is not None:
             assert tenant.binding(port) == (side.host.name, "ACTIVE")
             side.delete(port["id"])

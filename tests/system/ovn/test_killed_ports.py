@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tests.system.test_recovery import command_killed_at
+from tests.system.killing.killed_step import is_killed, killed_command
 
 if TYPE_CHECKING:
     from lab.logical_switch import LogicalSwitch
     from tests.system.ovn.conftest import Side
 
-STEPS = """
-from kata_runtime.network.ports.ovsdb import Database, _InterfaceReady
-from kata_runtime.sandbox.session import Session
-from kata_runtime.vmm.monitor import Monitor
-step(Session, "save")
-step(Database, "_commit")
-step(_InterfaceReady, "wait")
-step(Monitor, "_execute")
-"""
+STEPS = (
+    "kata_runtime.sandbox.session:Session.save",
+    "kata_runtime.network.ports.ovsdb:Database._commit",
+    "kata_runtime.network.ports.ovsdb:_InterfaceReady.wait",
+    "kata_runtime.vmm.monitor:Monitor._execute",
+)
 _ENOUGH = 20
 
 
@@ -31,7 +28,7 @@ def test_killed_addition(sides: list[Side], network: LogicalSwitch) -> None:
     steps = 0
     for step in range(1, _ENOUGH):
         words, document = side.addition(port, network.mtu)
-        killed = command_killed_at(side.sandbox, step, "after", words, document, STEPS)
+        killed = is_killed(killed_command(side.sandbox.runtime.argv(*words), STEPS, step, "after"), document)
         if json.loads(side.sandbox.network("list-ports").stdout) is not None:
             assert side.host.interface(side.host.ports()[0])["ovn-installed"] == "true"
             side.delete(port.name)
@@ -53,7 +50,7 @@ def test_killed_deletion(sides: list[Side], network: LogicalSwitch) -> None:
     for step in range(1, _ENOUGH):
         assert side.add(port, network.mtu).stderr == ""
         words = ("kata-network", "del-port", side.sandbox.id, port.name)
-        killed = command_killed_at(side.sandbox, step, "after", words, steps=STEPS)
+        killed = is_killed(killed_command(side.sandbox.runtime.argv(*words), STEPS, step, "after"))
         if json.loads(side.sandbox.network("list-ports").stdout) is not None:
             side.delete(port.name)
         side.sandbox.settle()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.system.conftest import nic
-from tests.system.test_recovery import killed_at
+from tests.system.killing.killed_step import network_command_is_killed
 from tests.system.vmm.conftest import qemu_state, settled_state
 from tests.system.vmm.test_vhost_user import back_end
 
@@ -33,7 +33,7 @@ def test_killed_addition_is_undone(kind: str, wide_sandbox: Sandbox, namespace: 
             started = ends.enter_context(back_end(directory / "killed.sock", 2))
             document["vhostUserSocket"] = str(started.path)
         for step in range(1, _ENOUGH):
-            killed = killed_at(wide_sandbox, step, "after", "add-iface", document)
+            killed = network_command_is_killed(wide_sandbox, step, "after", "add-iface", document)
             listed = json.loads(wide_sandbox.network("list-ifaces").stdout)
             if listed is not None:
                 assert listed == [{"name": "eth0", "mac": "02:42:20:6e:03:01", "ip": ["172.30.0.3/16"], "mtu": 1500}]
