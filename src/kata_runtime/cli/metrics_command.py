@@ -47,7 +47,7 @@ def _write(registry: CollectorRegistry, path: str) -> None:
     try:
         write_to_textfile(os.path.abspath(path), registry)
     except OSError as error:
-        raise HostError(f"cannot write {path}: {os.strerror(error.errno or 0)}", errno=error.errno or 0) from error
+        raise HostError.of(f"cannot write {path}", error) from error
 
 
 def _serve(registry: CollectorRegistry, listen: str) -> None:

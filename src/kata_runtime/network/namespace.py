@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from kata_runtime.errors import HostError
@@ -72,12 +73,9 @@ class Namespace:
 
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.setns(self._fd, _CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise HostError(
-                f"cannot enter the network namespace {self.path!a}: {os.strerror(number)}",
-                errno=number,
-                hint="root is needed" if number == 1 else "give the file of a network namespace",
-            )
+            refusal = OSError(ctypes.get_errno(), "")
+            hint = "root is needed" if refusal.errno == errno.EPERM else "give the file of a network namespace"
+            raise HostError.of(f"cannot enter the network namespace {self.path!a}", refusal, hint=hint)
 
 
 class OwnNamespace(Namespace):

@@ -34,5 +34,4 @@ def _libc() -> ctypes.CDLL:
 
 
 def _refused(what: str) -> HostError:
-    number = ctypes.get_errno()
-    return HostError(f"cannot {what}: {os.strerror(number)}", errno=number)
+    return HostError.of(f"cannot {what}", OSError(ctypes.get_errno(), ""))

@@ -101,8 +101,7 @@ def _libc() -> CDLL:
 def _refused(what: str) -> HostError:
     import ctypes
 
-    number = ctypes.get_errno()
-    return HostError(f"cannot {what}: {os.strerror(number)}", errno=number)
+    return HostError.of(f"cannot {what}", OSError(ctypes.get_errno(), ""))
 
 
 def remove_mounts(directory: str) -> None:
