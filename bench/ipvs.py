@@ -16,14 +16,16 @@ from bench.plot import Axis, bars, chart
 from kata_runtime.ipvs.commands import open_engine
 from kata_runtime.ipvs.engine import requests
 from kata_runtime.ipvs.rules import outcome, parse_rules
-from kata_runtime.netlink.exchange import attempt_all, blocks_of
+from kata_runtime.netlink.exchange import attempt_all
 from kata_runtime.netlink.transport import Family
 from kata_runtime.sandbox.record import load_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from tests.system.conftest import Sandbox
+
+    from kata_runtime.netlink.transport import Block
 
 _SIZES = (1_000, 4_000, 20_000)
 _STEP, _STEPS = 20_000, 5
@@ -46,6 +48,21 @@ while offset < len(data):
     offset += 4 + size
 print(time.perf_counter() - start)
 """
+
+
+class _Noting:
+    """A transport that keeps the blocks instead of sending them."""
+
+    def __init__(self, kept: list[bytes]) -> None:
+        self._kept = kept
+
+    def exchange(self, _family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
+        """No answer to any of them."""
+        for block in blocks:
+            self._kept.append(block.data)
+            yield b""
+
+
 # IPVS as in a new container. The kernel keeps deleted servers for two minutes, and each addition looks through them
 # (ip_vs_trash_get_dest): after a mere -C whoever comes next pays for what the one before has added.
 _RENEW = "ipvsadm -C; rmmod ip_vs_rr; rmmod ip_vs; modprobe ip_vs && modprobe ip_vs_rr"
@@ -100,7 +117,8 @@ class Contest:
     def _blocks(self) -> bytes:
         with self._sandbox.session() as session:
             changes = parse_rules(self._text.encode(), "rules").rules
-            blocks = [block.data for block in blocks_of(requests(open_engine(session), changes))]
+            blocks: list[bytes] = []
+            attempt_all(_Noting(blocks), Family.GENERIC, requests(open_engine(session), changes))
         return b"".join(_LENGTH.pack(len(block)) + block for block in blocks)
 
     def restores(self, empty: Callable[[], None]) -> Taken:

@@ -13,6 +13,7 @@ from tests.fuzz.target import ScriptedKernel, Target, parts
 from tests.unit.typed_addresses import mac
 
 from kata_runtime import unix_socket
+from kata_runtime.cli.network_json import listed_nics
 from kata_runtime.errors import ProtocolError, QemuError
 from kata_runtime.guest import wire
 from kata_runtime.guest.channel import AgentChannel
@@ -246,7 +247,7 @@ def _guest_nics(data: bytes) -> None:
     with suppress(ProtocolError):
         guest_nic._links_in(data)
     links, addresses = call_each(ScriptedKernel(parts(data)), Family.ROUTE, [dump_links(), dump_addresses()])
-    json.dumps([state._asdict() for state in guest_nic.read_states(links, addresses)])
+    json.loads(listed_nics(guest_nic.read_states(links, addresses)))
 
 
 def _family(data: bytes) -> None:

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kata_runtime.address_types import InterfaceAddress
-    from kata_runtime.network.interfaces import AddedNic, ListedNic
+    from kata_runtime.network.guest_nic import NicState
+    from kata_runtime.network.interfaces import AddedNic
     from kata_runtime.sandbox.record import NicRecord
 
 
@@ -42,7 +43,7 @@ def remaining_nic(nic: NicRecord) -> str:
     return compact(answer)
 
 
-def listed_nics(nics: Iterable[ListedNic]) -> str:
+def listed_nics(nics: Iterable[NicState]) -> str:
     """The output of list-ifaces."""
     listed = [
         {"name": nic.name, "mac": str(nic.mac), "ip": [str(address) for address in nic.addresses], "mtu": nic.mtu}

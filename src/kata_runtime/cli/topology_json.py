@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kata_runtime.cli.network_json import route_object
 
 if TYPE_CHECKING:
+    from kata_runtime.netlink.link_details import Counters
     from kata_runtime.network.host_devices import Bridge, HostLink, HostSide
     from kata_runtime.network.topology import GuestNic, NicView, Rates, Topology
 
@@ -47,19 +48,13 @@ def _guest(nic: GuestNic) -> dict[str, object]:
         "up": nic.is_up,
         "carrier": nic.has_carrier,
         "addresses": [str(address) for address in nic.addresses],
-        "received": {
-            "bytes": counters.received_bytes,
-            "packets": counters.received_packets,
-            "errors": counters.received_errors,
-            "dropped": counters.received_dropped,
-        },
-        "sent": {
-            "bytes": counters.sent_bytes,
-            "packets": counters.sent_packets,
-            "errors": counters.sent_errors,
-            "dropped": counters.sent_dropped,
-        },
+        "received": _traffic(counters, "received"),
+        "sent": _traffic(counters, "sent"),
     }
+
+
+def _traffic(counters: Counters, direction: str) -> dict[str, int]:
+    return {kind: getattr(counters, f"{direction}_{kind}") for kind in ("bytes", "packets", "errors", "dropped")}
 
 
 def _rates(rates: Rates) -> dict[str, object]:

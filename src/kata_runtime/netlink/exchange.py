@@ -266,11 +266,6 @@ def attempt_all(
     return dict(sorted(failures.items()))
 
 
-def blocks_of(requests: Iterable[Request]) -> Iterator[Block]:
-    """The blocks that ``attempt_all`` sends."""
-    return _grouped(requests, [])
-
-
 def _block(request: Request, sequence: int) -> Block:
     flags = request.flags | NLM_F_REQUEST | (0 if request.is_dump else NLM_F_ACK)
     return Block(pack_message(request.type, flags, sequence, request.payload), sequence, one_by_one=request.is_dump)

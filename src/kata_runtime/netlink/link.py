@@ -57,8 +57,7 @@ IFF_LOOPBACK = 0x8
 # include/uapi/linux/if_arp.h
 ARPHRD_ETHER = 1
 
-# include/uapi/linux/if_tun.h, IFF_TUN and IFF_TAP, as IFLA_TUN_TYPE reports them
-TUN_TYPE_TUN = 1
+# include/uapi/linux/if_tun.h, IFF_TAP, as IFLA_TUN_TYPE reports it; IFF_TUN is 1
 TUN_TYPE_TAP = 2
 
 # include/uapi/linux/if.h, IFNAMSIZ with the NUL

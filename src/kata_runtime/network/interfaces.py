@@ -30,7 +30,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kata_runtime.address_types import InterfaceAddress, MacAddress
     from kata_runtime.guest.channel import AgentChannel
     from kata_runtime.network.endpoint import Endpoint
     from kata_runtime.network.request_fields import GivenAddress
@@ -55,16 +54,7 @@ class AddedNic(NamedTuple):
     note: str = ""
 
 
-class ListedNic(NamedTuple):
-    """A NIC as the guest's kernel reports it."""
-
-    name: str
-    mac: MacAddress
-    addresses: tuple[InterfaceAddress, ...]
-    mtu: int
-
-
-def list_interfaces(session: Session) -> list[ListedNic]:
+def list_interfaces(session: Session) -> list[NicState]:
     """The NICs added by kata-network, in the order they were added, with the guest's current names, MTUs and addresses.
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
@@ -72,7 +62,7 @@ def list_interfaces(session: Session) -> list[ListedNic]:
     return [listed for _, listed in read_interfaces(session) if listed is not None]
 
 
-def read_interfaces(session: Session) -> list[tuple[NicRecord, ListedNic | None]]:
+def read_interfaces(session: Session) -> list[tuple[NicRecord, NicState | None]]:
     """The NICs added by kata-network with their records; None for one that the guest does not have.
 
     :raise KernelError, GuestError, ProtocolError, DeadlineError: the guest does not answer properly.
@@ -89,13 +79,13 @@ def read_interfaces(session: Session) -> list[tuple[NicRecord, ListedNic | None]
     return [(nic, None if state is None else _listed(nic, state)) for nic, state in found]
 
 
-def _listed(nic: NicRecord, state: NicState) -> ListedNic:
+def _listed(nic: NicRecord, state: NicState) -> NicState:
     """Addresses in the order of the request, then others that the guest has; the kernel lists IPv6 newest first."""
     asked = {address: place for place, address in enumerate(nic.addresses)}
     # The kernel gives every NIC a link-local address by itself; it is listed only when it was requested.
     shown = [found for found in state.addresses if not found.address.is_link_local or found in asked]
     shown.sort(key=lambda found: asked.get(found, len(asked)))
-    return ListedNic(state.name, state.mac, tuple(shown), state.mtu)
+    return state._replace(addresses=tuple(shown))
 
 
 def find_record(session: Session, name: str) -> NicRecord | None:

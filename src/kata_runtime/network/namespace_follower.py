@@ -57,11 +57,6 @@ class Follower:
         """The epoll descriptor of everything that the follower waits for."""
         return self._poll.fileno()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a round is running or due."""
-        return self._due or self._round is not None
-
     def ready(self) -> None:
         """Read notifications and, if anything changed, start a round.
 

@@ -117,7 +117,7 @@ def host_address(value: object, field: str) -> IpAddress:
     address = IpAddress.parse(text)
     if address is None:
         raise InputError(f"{field} is {shown(text)}", field=field, hint="it must be an IPv4 or IPv6 address")
-    if not any(address):
+    if address.is_unspecified:
         raise InputError(f"{field} {text} is the unspecified address", field=field, hint="give a host's address")
     if address.is_multicast:
         raise InputError(f"{field} {text} is a multicast address", field=field, hint="give a host's address")

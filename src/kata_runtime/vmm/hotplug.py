@@ -10,6 +10,7 @@ from select import select
 
 from kata_runtime.errors import HostError, KataError, QemuError
 from kata_runtime.fast_contextlib import ExitStack
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.vmm.qemu_arguments import root_port_bus
 
 TYPE_CHECKING = False
@@ -32,23 +33,25 @@ _OFFLOADS = (
 )  # fmt: skip
 
 
-def plug_tap(
-    monitor: Monitor,
-    *,
-    identity: str,
-    slot: int,
-    mac: MacAddress,
-    tap_fds: Sequence[int],
-    vhost_fds: Sequence[int] = (),
-    queues: int = 0,
-    offload: bool = True,
-) -> None:
-    """Plug a NIC on an open TAP behind root port ``slot``; the caller keeps its own descriptors.
+class NicDevice(NamedTuple):
+    """A virtio NIC behind root port ``slot``; ``queues`` 0 is a single pair.
 
-    After a failure QEMU is as it was. Without ``offload`` frames in both directions are complete, with checksums.
+    Without ``offload`` frames in both directions are complete, with checksums.
+    """
+
+    identity: str
+    slot: int
+    mac: MacAddress
+    queues: int = 0
+    offload: bool = True
+
+
+def plug_tap(monitor: Monitor, nic: NicDevice, tap_fds: Sequence[int], vhost_fds: Sequence[int] = ()) -> None:
+    """Plug a NIC on an open TAP; the caller keeps its own descriptors. After a failure QEMU is as it was.
 
     :raise QemuError, DeadlineError: QEMU refused, ended or did not answer.
     """
+    identity = nic.identity
     with ExitStack() as undo:
         names: dict[str, list[str]] = {}
         for kind, descriptors in (("", tap_fds), ("vhost", vhost_fds)):
@@ -67,21 +70,11 @@ def plug_tap(
         # QEMU took the descriptors with the command; their names are free again.
         undo.pop_all()
         undo.callback(_attempt, monitor, "netdev_del", {"id": identity})
-        monitor.execute("device_add", _nic(identity, slot, mac, queues, offload=offload))
+        monitor.execute("device_add", _device(nic))
         undo.pop_all()
 
 
-def plug_vhost_user(
-    monitor: Monitor,
-    *,
-    identity: str,
-    slot: int,
-    mac: MacAddress,
-    socket_path: str,
-    msix: bool,
-    queues: int = 0,
-    offload: bool = True,
-) -> None:
+def plug_vhost_user(monitor: Monitor, nic: NicDevice, socket_path: str, *, msix: bool) -> None:
     """Plug a NIC whose packets a vhost-user back end, listening at ``socket_path``, moves.
 
     QEMU connects again when the back end comes back. Prove beforehand that it answers
@@ -92,21 +85,22 @@ def plug_vhost_user(
     :raise HostError: QEMU's user cannot connect there.
     :raise QemuError, DeadlineError: QEMU refused, ended or did not answer.
     """
+    identity = nic.identity
     address = {"type": "unix", "data": {"path": socket_path}}
     backend = {"type": "socket", "data": {"addr": address, "server": False, "reconnect": _RECONNECT_SECONDS}}
     netdev: dict[str, object] = {"type": "vhost-user", "id": identity, "chardev": identity}
-    if queues > 1:
-        netdev["queues"] = queues
+    if nic.queues > 1:
+        netdev["queues"] = nic.queues
     with ExitStack() as undo:
         monitor.execute("chardev-add", {"id": identity, "backend": backend})
         undo.callback(_attempt, monitor, "chardev-remove", {"id": identity})
         _await_connected(monitor, identity, socket_path)
         monitor.execute("netdev_add", netdev)
         undo.callback(_attempt, monitor, "netdev_del", {"id": identity})
-        nic = _nic(identity, slot, mac, queues, offload=offload)
+        device = _device(nic)
         if not msix:
-            nic["vectors"] = 0
-        monitor.execute("device_add", nic)
+            device["vectors"] = 0
+        monitor.execute("device_add", device)
         undo.pop_all()
 
 
@@ -140,26 +134,26 @@ def forget_descriptors(monitor: Monitor, identity: str, queues: int) -> None:
             _remove(monitor, "closefd", f"{identity}.{kind}{number}", key="fdname")
 
 
-def _nic(identity: str, slot: int, mac: MacAddress, queues: int, *, offload: bool) -> dict[str, object]:
+def _device(nic: NicDevice) -> dict[str, object]:
     # No host_mtu: it would forbid the guest a larger MTU later, and back ends need not know the feature.
-    nic: dict[str, object] = {
+    device: dict[str, object] = {
         "driver": "virtio-net-pci",
-        "id": identity,
-        "netdev": identity,
-        "bus": root_port_bus(slot),
-        "mac": str(mac),
+        "id": nic.identity,
+        "netdev": nic.identity,
+        "bus": root_port_bus(nic.slot),
+        "mac": str(nic.mac),
         # Legacy virtio needs I/O ports, and the root ports have none.
         "disable-legacy": "on",
         # The guest boots from its initrd: no boot ROM to load into its memory.
         "romfile": "",
     }
-    if queues > 1:
-        nic["mq"] = True
+    if nic.queues > 1:
+        device["mq"] = True
         # One for each direction of each pair, one for changes of configuration, one for the control queue.
-        nic["vectors"] = 2 * queues + 2
-    if not offload:
-        nic.update(dict.fromkeys(_OFFLOADS, False))
-    return nic
+        device["vectors"] = 2 * nic.queues + 2
+    if not nic.offload:
+        device.update(dict.fromkeys(_OFFLOADS, False))
+    return device
 
 
 def _await_connected(monitor: Monitor, identity: str, path: str) -> None:

@@ -18,7 +18,8 @@ from kata_runtime.cli.argument_parser import Call, parse
 from kata_runtime.cli.check_commands import Finding, Verdict, find
 from kata_runtime.cli.lifecycle_commands import signal_of
 from kata_runtime.errors import HostError, UsageError
-from kata_runtime.network.interfaces import AddedNic, ListedNic
+from kata_runtime.network.guest_nic import NicState
+from kata_runtime.network.interfaces import AddedNic
 from kata_runtime.network.request_fields import GivenAddress
 from kata_runtime.sandbox.config import Config
 from kata_runtime.sandbox.record import NicRecord
@@ -60,8 +61,8 @@ def test_remaining_nic(socket: str, kind: str) -> None:
 def test_lists() -> None:
     """Lists are one line in the given order; an empty one is null."""
     nics = [
-        ListedNic("eth0", mac("02:00:00:00:00:01"), (interface_address("172.16.0.3/16"),), 1500),
-        ListedNic("eth1", mac("02:00:00:00:00:02"), (), 68),
+        NicState("eth0", mac("02:00:00:00:00:01"), 1500, (interface_address("172.16.0.3/16"),)),
+        NicState("eth1", mac("02:00:00:00:00:02"), 68, ()),
     ]
     assert network_json.listed_nics(nics) == (
         '[{"name":"eth0","mac":"02:00:00:00:00:01","ip":["172.16.0.3/16"],"mtu":1500},'

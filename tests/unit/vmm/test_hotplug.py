@@ -10,7 +10,7 @@ from tests.unit.typed_addresses import mac
 
 from kata_runtime.errors import DeadlineError, HostError, KataError, QemuError
 from kata_runtime.vmm import hotplug
-from kata_runtime.vmm.hotplug import forget_descriptors, plug_tap, plug_vhost_user, unplug
+from kata_runtime.vmm.hotplug import NicDevice, forget_descriptors, plug_tap, plug_vhost_user, unplug
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -135,22 +135,12 @@ def _nic(**more: object) -> dict[str, object]:
 
 
 def _tap(machine: Any, taps: int = 1, vhosts: int = 0, *, offload: bool = True) -> None:
-    plug_tap(
-        machine,
-        identity="nic9",
-        slot=9,
-        mac=mac(_MAC),
-        tap_fds=range(10, 10 + taps),
-        vhost_fds=range(20, 20 + vhosts),
-        queues=taps if taps > 1 else 0,
-        offload=offload,
-    )
+    nic = NicDevice("nic9", 9, mac(_MAC), taps if taps > 1 else 0, offload)
+    plug_tap(machine, nic, range(10, 10 + taps), range(20, 20 + vhosts))
 
 
 def _user(machine: Any, queues: int = 0, *, msix: bool = True) -> None:
-    plug_vhost_user(
-        machine, identity="nic9", slot=9, mac=mac(_MAC), socket_path="/run/back.sock", msix=msix, queues=queues
-    )
+    plug_vhost_user(machine, NicDevice("nic9", 9, mac(_MAC), queues), "/run/back.sock", msix=msix)
 
 
 def test_a_tap() -> None:

@@ -6,7 +6,7 @@ The kind is stored in the NIC's record, by which later commands find the class t
 from __future__ import annotations
 
 from kata_runtime.sandbox.record import EndpointKind
-from kata_runtime.vmm.hotplug import UNPLUG_SECONDS
+from kata_runtime.vmm.hotplug import UNPLUG_SECONDS, NicDevice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class Endpoint:
         :raise ConflictError, QemuError, DeadlineError, HostError: it cannot be plugged.
         """
         raise NotImplementedError
+
+    def _device(self) -> NicDevice:
+        nic = self._nic
+        return NicDevice(nic.identity, nic.slot, nic.mac, nic.queues, nic.offload)
 
     def close(self) -> None:
         """Close this process's descriptors of the back end; QEMU has its own."""

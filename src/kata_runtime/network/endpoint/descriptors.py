@@ -27,17 +27,7 @@ class DescriptorEndpoint(Endpoint):
 
     def plug(self) -> None:
         """See ``Endpoint``."""
-        nic = self._nic
-        plug_tap(
-            self._session.monitor(),
-            identity=nic.identity,
-            slot=nic.slot,
-            mac=nic.mac,
-            tap_fds=self._taps,
-            vhost_fds=self._vhosts,
-            queues=nic.queues,
-            offload=nic.offload,
-        )
+        plug_tap(self._session.monitor(), self._device(), self._taps, self._vhosts)
 
     def close(self) -> None:
         """See ``Endpoint``."""

@@ -41,14 +41,5 @@ class VhostUserEndpoint(Endpoint):
 
     def plug(self) -> None:
         """See ``Endpoint``."""
-        nic = self._nic
-        plug_vhost_user(
-            self._session.monitor(),
-            identity=nic.identity,
-            slot=nic.slot,
-            mac=nic.mac,
-            socket_path=nic.vhost_user_socket,
-            msix=self._session.record.has_kvm,
-            queues=nic.queues,
-            offload=nic.offload,
-        )
+        socket_path, msix = self._nic.vhost_user_socket, self._session.record.has_kvm
+        plug_vhost_user(self._session.monitor(), self._device(), socket_path, msix=msix)

@@ -6,6 +6,7 @@ from hashlib import sha256
 
 from kata_runtime.errors import InputError
 from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.network.guest_nic import NicState
 from kata_runtime.network.interfaces import AddedNic, find_record, new_nic, plug_nic, read_interfaces, remove_nic
 from kata_runtime.network.namespace import OwnNamespace
 from kata_runtime.network.pending_nics import begun_nics, finish
@@ -100,8 +101,10 @@ def list_ports(session: Session) -> list[ListedPort]:
 def _listed(session: Session) -> Iterator[ListedPort]:
     for nic, seen in read_interfaces(session):
         if nic.port is not None:
-            name, mac, ip, mtu = (nic.name, nic.mac, (), nic.mtu) if seen is None else seen
-            yield ListedPort(nic.port.port, name, nic.device, nic.kind, nic.port.bridge, mac, ip, mtu)
+            now = seen or NicState(nic.name, nic.mac, nic.mtu, ())
+            yield ListedPort(
+                nic.port.port, now.name, nic.device, nic.kind, nic.port.bridge, now.mac, now.addresses, now.mtu
+            )
 
 
 def _is_named(nic: NicRecord, text: str) -> bool:
