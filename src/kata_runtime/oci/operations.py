@@ -15,6 +15,7 @@ from kata_runtime.oci.container import Container, load_container, save_container
 from kata_runtime.oci.guest_command import FreePort
 from kata_runtime.oci.guest_config import guest_cgroup
 from kata_runtime.oci.hooks import run_hooks
+from kata_runtime.oci.resource_update import changed_resources
 from kata_runtime.sandbox.identity import resolve, sandbox_of
 from kata_runtime.sandbox.lifecycle import OCI_VERSION, list_sandboxes
 from kata_runtime.sandbox.lifecycle import state as sandbox_state
@@ -135,8 +136,7 @@ def update(root: str, container: Container, resources: dict[str, object]) -> Non
     :raise ContainerError: it does not run. :raise GuestError: crun refused, with crun's message.
     """
     require_alive(container)
-    wanted = {key: value for key, value in resources.items() if key != "devices"}
-    _crun(root, container).update(container.container_id, wanted)
+    _crun(root, container).update(container.container_id, changed_resources(resources))
 
 
 def guest_processes(root: str, container: Container) -> list[Process]:

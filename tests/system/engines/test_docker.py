@@ -126,13 +126,15 @@ def _use(docker: Docker, name: str, rootfs: Path) -> None:
     assert docker.run("inspect", "--format", "{{.State.Status}}", "web") == "paused\n"
     docker.run("unpause", "web")
     assert int(docker.run("stats", "--no-stream", "--format", "{{.PIDs}}", "web")) > 1
+    assert docker.run("update", "--memory", "80m", "--memory-swap", "160m", "web") == "web\n"
+    assert docker.run("exec", "web", "cat", "/sys/fs/cgroup/memory.max") == f"{80 << 20}\n"
     assert docker.runtime.cli("kata-network", "list-ifaces", name).stdout == "null\n"
     rules = "-A -t 10.9.9.9:80 -s rr"
     assert docker.runtime.cli("kata-ipvs", "ipvsadm", "--parameters", rules, name).returncode == 0
 
 
 def test_life_of_a_container(docker: Docker, rootfs: Path) -> None:
-    """A published port, exec, pause, statistics, kata-network, kata-ipvs and stop of a container in the background."""
+    """Published port, exec, pause, statistics, update, kata-network, kata-ipvs and stop of a detached container."""
     name = docker.run("run", "--detach", "--name", "web", "--publish", "8082:80", "tiny", "sh", "-c", _SERVE).strip()
     argv = ["docker", "--host", f"unix://{docker.directory}/socket", "logs", "--follow", "web"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as followed:

@@ -18,6 +18,7 @@ from kata_runtime.oci.guest_config import Source
 from kata_runtime.oci.hooks import run_hooks
 from kata_runtime.oci.host_cgroup import cgroup_directories
 from kata_runtime.oci.pid_file import write_pid_file
+from kata_runtime.oci.resource_update import changed_resources
 from kata_runtime.oci.sources import inspect_source
 from kata_runtime.oci.statistics import statistics
 
@@ -153,3 +154,16 @@ def test_spec_is_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(ConflictError) as raised:
         write_spec(str(tmp_path))
     assert str(raised.value) == f"{tmp_path}/config.json exists already; remove it, or give another --bundle"
+
+
+def test_update_leaves_what_is_zero() -> None:
+    """Limits of 0 stay as they are, as with runc; what 0 means something for is changed, and devices are left out."""
+    sent: dict[str, object] = {
+        "devices": [{"allow": False}],
+        "memory": {"limit": 1 << 20, "reservation": 0, "swap": -1, "kernel": 0, "swappiness": 0},
+        "cpu": {"shares": 0, "cpus": "", "mems": ""},
+        "blockIO": {"weight": 0},
+        "pids": {"limit": 0},
+    }
+    expected = {"memory": {"limit": 1 << 20, "swap": -1, "swappiness": 0}, "pids": {"limit": 0}}
+    assert changed_resources(sent) == expected
