@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 
-# The longest message of a kernel is far shorter; one that a guest made up must not flood a terminal.
+# The longest message of a kernel is far shorter; one that a hostile guest made up must not flood a terminal.
 _EXTACK_CHARACTERS = 256
 
 
@@ -39,12 +39,13 @@ class KataError(Exception):
 class OnlyPlannedError(Exception):
     """The end of a dry run, where a command would begin to change something: no failure, and so outside the tree.
 
-    ``steps`` say what it would do, in order.
+    ``steps`` say what it would do, in order; ``notes`` are those that the command itself would print.
     """
 
-    def __init__(self, steps: list[str]) -> None:
+    def __init__(self, steps: list[str], notes: list[str] | None = None) -> None:
         super().__init__(steps)
         self.steps = steps
+        self.notes = notes or []
 
 
 class UsageError(KataError):
@@ -60,7 +61,7 @@ class InputError(KataError):
 
 
 class ContainerError(KataError):
-    """No running container answers to ``container``."""
+    """There is no running container ``container``."""
 
     def __init__(self, message: str, *, container: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -107,7 +108,7 @@ class GuestError(KataError):
 
 
 class KernelError(KataError):
-    """A netlink request ended in ``errno``; ``extack`` is the kernel's own sentence, often empty.
+    """A netlink request ended in ``errno``; ``extack`` is the kernel's message, often empty.
 
     ``operation`` describes the request (netlink(7), NLMSG_ERROR).
     """

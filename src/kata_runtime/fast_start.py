@@ -2,7 +2,7 @@
 
 The import system searches sys.path for each of some forty modules, suffix by suffix, in Python: that takes as long as
 executing them. ``Finder`` opens the byte code in ``__pycache__`` directly, and uses it if this interpreter compiled it
-and it matches the source, or need not be compared with it (PEP 552). Everything else is left to the usual finders.
+and it matches the source, or need not be compared with it (PEP 552). The usual finders handle everything else.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
         step.note(result=result)
 
 Each such step becomes one record with its fields, the seconds that it took and, when an exception ended it, ``error``.
-Without a sink, which is how commands run that no --debug is given to, nothing is measured, made or imported.
+Without a sink, that is without --debug, nothing is measured, created or imported.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Step:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Record what became of it."""
+        """Record the end of the step."""
 
     def note(self, **fields: object) -> None:
         """Add fields that become known during the step."""

@@ -5,9 +5,9 @@
     require(RICH)               # raises the one line that says how to install it
     from rich.tree import Tree  # an ordinary import statement, which mypy understands
 
-The program runs as ``python3 -IS``, without the site module and so without site-packages: ``require`` adds those of
-the virtual environment that the program lies in, or of the system's Python. Modules that use such a package import it
-at their top and are themselves imported inside the function that has called ``require``. For another package add a
+The program runs as ``python3 -IS``, without the site module and so without site-packages: ``require`` adds those of the
+virtual environment that contains the program, or of the system's Python. Modules that use such a package import it at
+their top and are themselves imported inside the function that has called ``require``. For another package add a
 constant here, and its versions to ``tools`` or another extra in pyproject.toml and, with hashes, to requirements.lock.
 """
 
@@ -92,7 +92,7 @@ def virtual_environment() -> str:
 def _broken(package: Package, error: ImportError) -> HostError:
     return HostError(
         f"the Python package {package.distribution!a} cannot be loaded: {error}",
-        hint=f"install it anew with '{_installation(package)}'",
+        hint=f"install it again with '{_installation(package)}'",
     )
 
 

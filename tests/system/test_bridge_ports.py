@@ -82,6 +82,35 @@ def test_added_listed_and_deleted(sandbox: Sandbox, bridged: Namespace) -> None:
     assert sandbox.snapshot() == before
 
 
+def test_dry_runs_change_nothing(sandbox: Sandbox, bridged: Namespace) -> None:
+    """add-port and del-port print their steps, and host, machine, guest and record stay as they were."""
+    before = sandbox.snapshot()
+    planned = sandbox.cli(
+        "kata-network", "add-port", "--dry-run", sandbox.id, "-", "--bridge", "br0", stdin=json.dumps(_asked(queues=2))
+    )
+    assert (sandbox.snapshot(), _links(bridged)) == (before, ["br0", "lo"])
+    tap = json.loads(_add(sandbox, _asked(queues=2)).stdout)["device"]
+    with_port = sandbox.snapshot()
+    deletion = sandbox.cli("kata-network", "del-port", "--dry-run", sandbox.id, "eth0")
+    assert (sandbox.snapshot(), _links(bridged)) == (with_port, sorted(["br0", "lo", tap]))
+    _delete(sandbox, "eth0")
+    assert [(done.returncode, done.stderr) for done in (planned, deletion)] == [(0, ""), (0, "")]
+    assert json.loads(planned.stdout) == [
+        f"host: create TAP {tap}, mtu 1500, up",
+        f"bridge: add {tap} to bridge br0",
+        f"qemu: netdev_add tap {tap}, 2 queue pairs",
+        "qemu: device_add virtio-net-pci, mac 02:42:20:6e:03:01, at 01.0/00",
+        "guest: name eth0, mtu 1400, address 10.0.0.3/24, up",
+        "record: NIC eth0",
+    ]
+    assert json.loads(deletion.stdout) == [
+        "qemu: device_del of NIC eth0, mac 02:42:20:6e:03:01",
+        f"qemu: netdev_del of {tap}",
+        f"host: TAP {tap} is deleted with its last descriptor",
+        "record: without NIC eth0",
+    ]
+
+
 def test_by_the_nics_name_and_by_del_iface(sandbox: Sandbox, bridged: Namespace) -> None:
     """Each of the port's names deletes it, del-iface does, too, and with several queue pairs it is the same."""
     for delete in ("eth0", None):

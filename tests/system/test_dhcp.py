@@ -87,7 +87,7 @@ def test_address_by_dhcp(sandbox: Sandbox, namespace: Namespace) -> None:
 
 
 def test_no_server(sandbox: Sandbox, namespace: Namespace) -> None:
-    """Without a lease the NIC is taken out again, and everything is as it was."""
+    """Without a lease the NIC is removed again, and everything is as it was."""
     with _bridge(namespace):
         before = sandbox.snapshot()
         done = sandbox.network("add-iface", _ASKED)

@@ -144,6 +144,6 @@ def test_dead_agent_comes_back(fresh_sandbox: Sandbox) -> None:
     for _ in range(3):
         killed = fresh_sandbox.guest("sh", "-c", "kill -9 $(pgrep -f '[k]ata_runtime.guest')")
         assert _outcome(killed) == (
-            1, "", "kata-runtime: the guest's agent ended and was started anew; try again\n",
+            1, "", "kata-runtime: the guest's agent ended and was restarted; try again\n",
         )  # fmt: skip
         assert _outcome(fresh_sandbox.network("list-routes")) == (0, "null\n", "")

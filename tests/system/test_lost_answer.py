@@ -1,4 +1,4 @@
-"""Commands whose answer cannot be written: a NIC is taken out again, the rest says that it was carried out."""
+"""Commands whose answer cannot be written: a NIC is removed again, the rest says that it was carried out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_nic_is_taken_out(sandbox: Sandbox, namespace: Namespace, refusing: tupl
     before = sandbox.snapshot()
     assert _lost(sandbox, output, "add-iface", _NIC) == (
         1,
-        f"kata-runtime: {reason}; NIC 'eth0' was taken out again\n",
+        f"kata-runtime: {reason}; NIC 'eth0' was removed again\n",
     )
     assert sandbox.snapshot() == before
     assert sandbox.network("add-iface", _NIC).returncode == 0
@@ -58,7 +58,7 @@ def test_the_rest_is_carried_out(sandbox: Sandbox, namespace: Namespace, refusin
     output, reason = refusing
     namespace.tap("tap0", "10.0.0.1/24")
     assert sandbox.network("add-iface", _NIC).returncode == 0
-    done = (1, f"kata-runtime: {reason}; what was asked for is done nevertheless\n")
+    done = (1, f"kata-runtime: {reason}; the change was made nevertheless\n")
     route = {"dest": "10.9.0.0/16", "gateway": "10.0.0.1", "device": "eth0"}
     assert _lost(sandbox, output, "add-route", route) == done
     assert "10.9.0.0/16 via 10.0.0.1 dev eth0" in sandbox.guest("ip", "route").stdout

@@ -127,6 +127,7 @@ COMMANDS = (
             Option("--ovs", "BRIDGE", "plug a NIC as FILE describes it into this bridge of Open vSwitch"),
             Option("--iface-id", "ID", "with --ovs: what its controller, such as OVN, knows the port by"),
             _OVSDB,
+            _DRY_RUN,
         ),
     ),
     Command(
@@ -137,7 +138,11 @@ COMMANDS = (
         (_LIST_FORMAT,),
     ),
     Command(
-        ("kata-network", "del-port"), (_ID, "PORT"), "remove a NIC that add-port added, and its port", handlers.network
+        ("kata-network", "del-port"),
+        (_ID, "PORT"),
+        "remove a NIC that add-port added, and its port",
+        handlers.network,
+        (_DRY_RUN,),
     ),
     Command(
         ("kata-network", "show"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kata_runtime.cli.streams import write_line
+from kata_runtime.cli.streams import notify, write_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,8 +10,10 @@ if TYPE_CHECKING:
 
 
 def print_plan(planned: OnlyPlannedError) -> int:
-    """Print the steps as one line of JSON, a list of strings; the exit status."""
+    """Print the steps as one line of JSON, a list of strings, and the notes; return the exit status."""
     from kata_runtime.cli.network_json import compact
 
+    if planned.notes:
+        notify("; ".join(planned.notes))
     write_line(compact(planned.steps))
     return 0

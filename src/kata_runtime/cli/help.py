@@ -25,10 +25,11 @@ FILE (- is standard input) holds one JSON object or a list of them:
 """
 _PORT = """\
 PORT is the UUID or name of a port of Neutron, whose MAC and IP addresses, MTU and routes the NIC gets; clouds.yaml and
-OS_* variables say where Neutron is, as for every client of OpenStack. Of another host it is taken with --migrate only.
+OS_* variables say where Neutron is, as for every client of OpenStack. A port that is bound to another host is taken
+over only with --migrate.
 
 With --bridge or --ovs FILE (- is standard input) holds the JSON of add-iface without "device": the TAP is made here,
-plugged in, and goes with the NIC. ovsdb-server is found by --ovsdb or [network] ovsdb.
+plugged in, and deleted with the NIC. ovsdb-server is found by --ovsdb or [network] ovsdb.
 
 Prints the NIC as add-iface does, and its "port"; null when it fails."""
 GROUPS = {
@@ -47,7 +48,7 @@ Prints the ports in the order they were added, null for none:
     "kata-network del-port": """\
 PORT is the "port" that add-port printed, the name given to it, or the NIC's name in the container.
 
-Prints null. What cannot be undone, since Open vSwitch or Neutron does not answer, is named.""",
+Prints null. What remains in Open vSwitch or Neutron because it does not answer is named on standard error.""",
     "kata-network list-ifaces": """\
 Prints the NICs in the order they were added, null for none:
   [{"name":"eth-test","mac":"02:42:20:6f:a3:69","ip":["172.16.0.3/16"],"mtu":1500}]""",
@@ -59,7 +60,7 @@ Instead of a file, --name eth-test says the same.
 Prints null; when it fails and the NIC is still there, the NIC. The host's TAP stays.""",
     "kata-network add-route": _ROUTE + "\nPrints the routes as given; null when it fails.",
     "kata-network del-route": _ROUTE
-    + "\nOnly dest is needed. Every route that matches all fields given goes. Prints them as given.",
+    + "\nOnly dest is needed. Every route that matches all given fields is deleted. Prints the fields as given.",
     "kata-network list-routes": """\
 Prints the routes, IPv4 before IPv6, null for none:
   [{"dest":"172.16.0.0/16","gateway":"","device":"eth-test"}]""",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kata_runtime.cli.container_sample import Sample
     from kata_runtime.ipvs.model import Service
 
-# Simultaneous scrapes share a snapshot for so long.
+# Scrapes within this time share a snapshot.
 _FRESH_SECONDS = 1.0
 # Each service has a time series for every counter: if there are more, only the busiest are reported separately.
 SERVICES_MAX = 200
@@ -86,11 +86,11 @@ def _overall(found: Sequence[Sample], boots: Counts, seconds: float) -> Iterator
     version = _gauge("build_info", "The version of kata-runtime", "version")
     version.add_metric([__version__], 1)
     yield version
-    containers = _gauge("containers", "Containers by what was found of them", "status")
+    containers = _gauge("containers", "Containers by their status", "status")
     for status in STATUSES:
         containers.add_metric([status], sum(each.status == status for each in found))
     yield containers
-    yield GaugeMetricFamily("kata_scrape_duration_seconds", "How long the look at all containers took", value=seconds)
+    yield GaugeMetricFamily("kata_scrape_duration_seconds", "Duration of sampling all containers", value=seconds)
     duration = HistogramMetricFamily("kata_boot_duration_seconds", "From the start of a VM until its agent answered")
     duration.add_metric([], _buckets(boots), boots.seconds)
     yield duration
@@ -138,7 +138,7 @@ def _balancing(found: Sequence[Sample]) -> Iterator[Metric]:
     services = _gauge("ipvs_services", "Virtual services", "container")
     servers = _gauge("ipvs_servers", "Servers of all virtual services", "container")
     connections = _gauge("ipvs_connections", "Connections to servers", "container", "state")
-    unlisted = _gauge("ipvs_unlisted_services", "Virtual services beyond those told one by one", "container")
+    unlisted = _gauge("ipvs_unlisted_services", "Virtual services that are not reported one by one", "container")
     for each in found:
         if each.services is None or each.record is None:
             continue

@@ -43,7 +43,7 @@ def run(call: Call) -> int:
 
 def _carried_out() -> str:
     """The outcome of a command that cannot be undone exactly and whose answer was not printed."""
-    return "what was asked for is done nevertheless"
+    return "the change was made nevertheless"
 
 
 def _add_interface(call: Call) -> _Answer:
@@ -76,8 +76,8 @@ def _take_out(call: Call, nic: NicRecord) -> str:
                 return f"NIC {nic.name!a} was deleted meanwhile"
             delete_interface(session, nic.name)
     except KataError as error:
-        return f"NIC {nic.name!a} is in the container, and cannot be taken out again: {error}"
-    return f"NIC {nic.name!a} was taken out again"
+        return f"NIC {nic.name!a} is in the container, and cannot be removed again: {error}"
+    return f"NIC {nic.name!a} was removed again"
 
 
 def _list_interfaces(call: Call) -> _Answer:

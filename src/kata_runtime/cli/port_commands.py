@@ -18,7 +18,7 @@ _IFACE_ID_CHARACTERS = 255
 
 
 def add_port(call: Call) -> tuple[AddedNic, NicRecord]:
-    """How the addition went, and the record of what was added.
+    """Add a port; returns the result and the NIC's record.
 
     :raise UsageError: options that contradict each other. :raise KataError: it cannot be added.
     """
@@ -28,7 +28,7 @@ def add_port(call: Call) -> tuple[AddedNic, NicRecord]:
     if ovs is None and call.value("--iface-id") is not None:
         raise UsageError("--iface-id needs --ovs")
     if bridge is not None and call.value("--ovsdb") is not None:
-        raise UsageError("--ovsdb means nothing with --bridge")
+        raise UsageError("--ovsdb has no meaning with --bridge")
     if bridge is None and ovs is None:
         return _add_neutron_port(call)
     for option in _OF_NEUTRON:

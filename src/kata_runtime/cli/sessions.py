@@ -28,7 +28,7 @@ def session_of(call: Call, subject: str, *, changes: bool = True) -> AbstractCon
 
     def recover(session: Session) -> None:
         if dry_run:
-            note("an earlier command was interrupted: what it left would be ended first")
+            note("an earlier command was interrupted: its work would be finished or undone first")
         else:
             recover_for(session, subject, note, changes=changes)
 

@@ -11,7 +11,7 @@ from kata_runtime.errors import HostError, InputError
 
 DEFAULT_LIMIT = 16 * 1024 * 1024  # bytes
 _CHUNK = 256 * 1024
-# A pipe that poll(2) reports as writable takes so much without blocking (PIPE_BUF).
+# A pipe that poll(2) reports as writable takes this much without blocking (PIPE_BUF).
 _NOTE_BYTES = 4096
 
 

@@ -33,7 +33,7 @@ _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP_DST = {AF_INET: 2, AF_INET6: 4}
 _CTA_PROTO_NUM = 1
 
-# A third of a kilobyte each, and more for one that the kernel refuses.
+# A request takes a third of a kilobyte, more if the kernel refuses it.
 _DELETIONS_MAX = 262_144
 _DELETIONS_AT_ONCE = 10_000
 
@@ -49,7 +49,7 @@ class Filter(NamedTuple):
 
 
 def parse_filter(text: str) -> Filter:
-    """What ``--parameters`` of cleanup asks for.
+    """Parse ``--parameters`` of cleanup.
 
     :raise InputError: an unknown option or value, or neither destination nor protocol.
     """
@@ -74,7 +74,7 @@ def parse_filter(text: str) -> Filter:
 
 
 def delete_matching(transport: Transport, which: Filter) -> int:
-    """Delete the tracked connections that match; how many there were.
+    """Delete the tracked connections that match; returns their number.
 
     :raise KernelError: the kernel refused. :raise ProtocolError: it answered in a broken format.
     """
@@ -82,7 +82,7 @@ def delete_matching(transport: Transport, which: Filter) -> int:
 
 
 def count_matching(transport: Transport, which: Filter) -> int:
-    """How many tracked connections match; they stay. :raise KernelError, ProtocolError: as ``delete_matching``."""
+    """Count the matching connections, without deleting them. :raise KernelError, ProtocolError: as for deletion."""
     return sum(len(_matching(transport, family, which)) for family in _families(which))
 
 
@@ -114,7 +114,7 @@ def _delete(transport: Transport, doomed: Sequence[Request]) -> int:
         part = doomed[start : start + _DELETIONS_AT_ONCE]
         refused = attempt_all(transport, Family.NETFILTER, part)
         for error in refused.values():
-            # One that ended by itself meanwhile is gone as well.
+            # ENOENT: the connection has ended meanwhile.
             if error.errno != errno.ENOENT:
                 raise error
         deleted += len(part) - len(refused)

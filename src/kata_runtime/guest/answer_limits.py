@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kata_runtime.named_tuple import NamedTuple
 
-# Counted for each frame besides its payload: the objects that hold it.
+# Counted for each frame besides its payload: the overhead of its objects.
 FRAME_BYTES = 64
 _MIB = 1 << 20
 

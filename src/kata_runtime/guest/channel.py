@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     from _collections import deque
 
-# How many blocks are in flight: the kernel works on one while others cross the port.
+# How many blocks are sent ahead: the kernel works on one while others cross the port.
 _WINDOW_BLOCKS = 4
 
 
@@ -52,7 +52,8 @@ class AgentChannel:
     def __init__(self, control_path: str, exec_path: str, limits: Limits = DEFAULT) -> None:
         """``exec_path`` is the port kept for ``run``; it is connected on first use.
 
-        :raise ContainerError, GuestError: there is no connection. That the agent answers shows with the first request.
+        :raise ContainerError, GuestError: there is no connection.
+        Whether the agent answers is known after the first request.
         """
         self._control_path = control_path
         self._exec_path = exec_path
@@ -67,7 +68,7 @@ class AgentChannel:
         self._connected()
 
     def close(self) -> None:
-        """Close the connection; the agent forgets its subscriptions."""
+        """Close the connection; the agent ends its subscriptions."""
         if self._port is not None:
             self._port.close()
             self._port = None
@@ -77,7 +78,7 @@ class AgentChannel:
             self._kept_bytes = 0
 
     def _connected(self) -> GuestPort:
-        # An exchange that was given up leaves answers behind; a new connection's nonce separates from them.
+        # Late answers to an abandoned exchange may still arrive; the nonce of a new connection separates them.
         if self._port is None:
             self._port = GuestPort(self._control_path, seconds=self._limits.connect_seconds, deferred=True)
         return self._port
@@ -87,7 +88,7 @@ class AgentChannel:
         return self._request
 
     def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
-        """Pipeline ``blocks``; yield their answers in order, in the pieces in which they come.
+        """Pipeline ``blocks``; yield their answers in order, in pieces as they arrive.
 
         :raise KernelError: the guest's kernel refused the block as a whole (no such family, no buffer).
         :raise GuestError, DeadlineError, ProtocolError: the channel failed.
@@ -105,9 +106,9 @@ class AgentChannel:
     def socket_options(self, number: int, asked: Iterable[Sequence[tuple[int, bytes]]]) -> Iterator[bytes]:
         """Socket options of IPv4 in the guest, pipelined; ``asked`` are sizes of answers and arguments for the kernel.
 
-        Yields the answers in order, each of its size, in the pieces in which they come.
+        Yields the answers in order, each of its size, in pieces as they arrive.
 
-        :raise KernelError: the guest's kernel refused one, or its agent is too old to ask.
+        :raise KernelError: the guest's kernel refused one, or its agent is too old for the request.
         :raise GuestError, DeadlineError, ProtocolError: the channel failed.
         """
         packed = ((wire.pack_options(number, block), True) for block in asked)
@@ -119,9 +120,9 @@ class AgentChannel:
             step.note(bytes_received=size)
 
     def _pipelined(self, kind: int, payloads: Iterable[tuple[bytes, bool]], operation: str) -> Iterator[bytes]:
-        """Send requests of one kind, some ahead; yield what is answered to them, in order.
+        """Send requests of one kind, some ahead; yield their answers in order.
 
-        With each payload comes whether the request may be carried out twice.
+        Each payload is paired with whether the request may be carried out twice.
         """
         port = self._connected()
         budget = _Budget(self._limits.answer_bytes)
@@ -150,12 +151,10 @@ class AgentChannel:
             if not complete:
                 self.close()
 
-    def _parts(
-        self, port: GuestPort, request: int, operation: str, budget: _Budget, last_moment: float
-    ) -> Iterator[bytes]:
-        """The DATA of an answer, up to its DONE, which must come before ``last_moment``."""
+    def _parts(self, port: GuestPort, request: int, operation: str, budget: _Budget, latest: float) -> Iterator[bytes]:
+        """The DATA of an answer, up to its DONE, which must come before ``latest``."""
         seconds = self._limits.answer_seconds
-        deadline = min(time.monotonic() + seconds, last_moment)
+        deadline = min(time.monotonic() + seconds, latest)
         while True:
             kind, of, payload = self._receive(port, deadline, seconds, "the guest kernel's answer")
             if of != request or kind not in (wire.DATA, wire.DONE):
@@ -169,7 +168,7 @@ class AgentChannel:
             yield payload
 
     def read_file(self, name: str) -> Iterator[bytes]:
-        """A file of the guest's /proc/net, in pieces as they come.
+        """A file of the guest's /proc/net, in pieces as they arrive.
 
         :raise KernelError: ENOENT where there is none.
         :raise GuestError, DeadlineError, ProtocolError: the channel failed.
@@ -198,14 +197,14 @@ class AgentChannel:
                 self.close()
 
     def _receive(self, port: GuestPort, deadline: float, seconds: float, awaited: str) -> Frame:
-        """The next frame that answers a request of now."""
+        """The next frame that is not about a subscription."""
         while True:
             frame = port.receive(deadline, seconds, awaited)
-            if not self._is_aside(frame):
+            if not self._is_of_subscription(frame):
                 return frame
 
-    def _is_aside(self, frame: Frame) -> bool:
-        """Whether a frame is about a subscription, and was dealt with: notifications are kept."""
+    def _is_of_subscription(self, frame: Frame) -> bool:
+        """Whether a frame is about a subscription; if so, it has been handled: notifications are kept."""
         kind, request, payload = frame
         if kind == wire.DONE and request in self._unconfirmed:
             self._unconfirmed.remove(request)
@@ -254,7 +253,7 @@ class AgentChannel:
     def subscribe(self, family: Family, group: int, *, confirmed: bool = True) -> Iterator[Subscription]:
         """Notifications of a multicast group while the context lasts.
 
-        Unless ``confirmed``, it is certain from the answer to the next request on, and it may be that which fails.
+        Without ``confirmed`` it is active from the answer to the next request on, and that request may raise its error.
 
         :raise KernelError: the guest's kernel has no such group.
         :raise GuestError, DeadlineError, ProtocolError: the channel failed.
@@ -283,11 +282,11 @@ class AgentChannel:
         deadline = time.monotonic() + seconds
         while request in self._unconfirmed:
             frame = port.receive(deadline, seconds, "subscribing to kernel notifications in the guest")
-            if not self._is_aside(frame):
+            if not self._is_of_subscription(frame):
                 raise ProtocolError(f"the guest's agent sent frame {frame[0]} out of turn")
 
     def _unsubscribe(self, port: GuestPort, request: int) -> None:
-        # The answer is passed over when it comes: mostly the connection ends before, and with it all subscriptions.
+        # The answer is ignored when it arrives: usually the connection, and with it every subscription, ends before.
         self._unconfirmed.discard(request)
         self._ended.add(request)
         try:
@@ -307,7 +306,7 @@ class AgentChannel:
                 self._kept_bytes -= len(taken)
                 return taken
             frame = self._connected().receive(deadline, seconds, awaited)
-            if not self._is_aside(frame):
+            if not self._is_of_subscription(frame):
                 raise ProtocolError(f"the guest's agent sent frame {frame[0]} while a notification was awaited")
 
     def sysctl(self, name: str, value: str | None = None) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         """Runs short commands in a guest, as ``AgentChannel`` does."""
 
         def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
-            """What became of the command."""
+            """Run a command; returns its result."""
             ...
 
 
@@ -48,14 +48,14 @@ class Request(NamedTuple):
 
 
 class State(NamedTuple):
-    """A container as crun knows it; ``pid`` in the guest, 0 when it is stopped."""
+    """A container's state according to crun; ``pid`` is in the guest, 0 if it is stopped."""
 
     status: str
     pid: int
 
 
 class Process(NamedTuple):
-    """A process of the guest; ``state`` is as in ps(1), ``command`` its words or, in brackets, its name."""
+    """A process of the guest; ``state`` is as in ps(1), ``command`` its arguments or, in brackets, its name."""
 
     pid: int
     user: str
@@ -66,7 +66,7 @@ class Process(NamedTuple):
 class Usage(NamedTuple):
     """What a container uses (Documentation/admin-guide/cgroup-v2.rst); bytes and microseconds, None: no limit.
 
-    ``memory_events["oom_kill"]`` counts the processes that were killed for want of memory.
+    ``memory_events["oom_kill"]`` counts the processes that the OOM killer has killed.
     """
 
     cpu: dict[str, int]
@@ -88,7 +88,7 @@ def create_request(container_id: str, bundle: str, terminal: tuple[int, int] | N
 
 
 def exec_request(container_id: str, process: Mapping[str, object], terminal: tuple[int, int] | None) -> Request:
-    """``crun exec`` of an OCI process object, whose own ``terminal`` does not count."""
+    """``crun exec`` of an OCI process object, whose own ``terminal`` is ignored."""
     return _request(wire.CONTAINER_EXEC, {"id": container_id, "process": process, "terminal": terminal})
 
 
@@ -118,7 +118,7 @@ class Crun:
         self._run(["pause", "--", container_id])
 
     def resume(self, container_id: str) -> None:
-        """Let the processes of a paused container go on."""
+        """Let the processes of a paused container continue."""
         self._run(["resume", "--", container_id])
 
     def update(self, container_id: str, resources: Mapping[str, object]) -> None:
@@ -126,11 +126,11 @@ class Crun:
         self._run(["update", "--resources", "/proc/self/fd/0", "--", container_id], json.dumps(resources).encode())
 
     def delete(self, container_id: str, *, force: bool = False) -> None:
-        """Remove what is left of a stopped container; ``force`` kills it first, and does not mind one that is gone."""
+        """Remove what is left of a stopped container; ``force`` kills it first, and accepts that it does not exist."""
         self._run(["delete", *(["--force"] if force else []), "--", container_id])
 
     def state(self, container_id: str) -> State:
-        """What crun knows of a container."""
+        """A container's state."""
         answer = _json(self._run(["state", "--", container_id]))
         status, pid = (answer.get("status"), answer.get("pid")) if isinstance(answer, dict) else (None, None)
         if not isinstance(status, str) or status not in _STATUSES or not isinstance(pid, int) or not _is_pid(pid, 0):
@@ -140,10 +140,10 @@ class Crun:
     def processes(self, container_id: str) -> list[int]:
         """The pids, in the guest, of a container's processes."""
         answer = _json(self._run(["ps", "--format", "json", "--", container_id]))
-        # Of no process at all crun 1.8 prints "null".
+        # Without any process crun 1.8 prints "null".
         pids = [] if answer is None else answer
         if not isinstance(pids, list) or not all(isinstance(pid, int) and _is_pid(pid, 1) for pid in pids):
-            raise ProtocolError("crun gave a list of something else than pids")
+            raise ProtocolError("crun gave a list that is not of pids")
         return pids
 
     def process_table(self, container_id: str) -> list[Process]:
@@ -187,11 +187,11 @@ def _printable(text: str) -> str:
 
 def _decoded(data: bytes) -> str:
     if len(data) > _ANSWER_BYTES_MAX:
-        raise ProtocolError(f"an answer of more than {_ANSWER_BYTES_MAX >> 10} KiB came out of the guest")
+        raise ProtocolError(f"an answer of more than {_ANSWER_BYTES_MAX >> 10} KiB was sent by the guest")
     try:
         return data.decode("ascii")
     except UnicodeDecodeError:
-        raise ProtocolError("an answer that is no ASCII came out of the guest") from None
+        raise ProtocolError("an answer that is no ASCII was sent by the guest") from None
 
 
 def _json(data: bytes) -> object:
@@ -212,7 +212,7 @@ def _usage(text: str, directory: str) -> Usage:
     for line in text.splitlines():
         name, _, value = line.removeprefix(f"{directory}/").partition(":")
         if name not in files:
-            raise ProtocolError("a line that was not asked for came out of the guest")
+            raise ProtocolError("the guest sent a line that was not requested")
         files[name].append(value)
     return Usage(
         _flat(files["cpu.stat"]),
@@ -230,7 +230,7 @@ def _flat(lines: Sequence[str]) -> dict[str, int]:
     for line in lines:
         match = _FLAT_LINE.fullmatch(line)
         if match is None:
-            raise ProtocolError("the guest's kernel counts in a way that is not known")
+            raise ProtocolError("the guest's kernel reports usage in an unknown format")
         found[match[1]] = min(int(match[2]), _COUNTER_MAX - 1)
     return found
 
@@ -240,5 +240,5 @@ def _single(lines: Sequence[str]) -> int | None:
     if not lines or lines == ["max"]:
         return None
     if len(lines) != 1 or not re.fullmatch(r"[0-9]{1,20}", lines[0]):
-        raise ProtocolError("the guest's kernel counts in a way that is not known")
+        raise ProtocolError("the guest's kernel reports usage in an unknown format")
     return int(lines[0])

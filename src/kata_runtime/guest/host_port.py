@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     from _collections import deque
 
-# More would be mapped anew for each read (mallopt(3), M_MMAP_THRESHOLD).
+# A larger buffer would be mapped and unmapped for each read (mallopt(3), M_MMAP_THRESHOLD).
 _READ_BYTES = 64 * 1024
 _HELLO_SECONDS = 1.0
 _VERSION_BYTES = 2
@@ -62,7 +62,7 @@ class GuestPort:
             raise
 
     def close(self) -> None:
-        """Close the connection; the agent drops what it holds for us."""
+        """Close the connection; the agent discards what it has for this connection."""
         self._socket.close()
 
     def fileno(self) -> int:
@@ -96,23 +96,23 @@ class GuestPort:
         self._is_agreed = True
 
     def _await_version(self, deadline: float) -> int:
-        patience = _HELLO_SECONDS
+        timeout = _HELLO_SECONDS
         while True:
-            # A HELLO can be lost with an agent that ends having read it: then its successor gets another.
-            step = min(deadline, time.monotonic() + patience)
+            # A HELLO is lost if the agent ends after reading it: then the next agent gets another.
+            step = min(deadline, time.monotonic() + timeout)
             try:
                 return self._await_hello(step)
             except DeadlineError as error:
                 if step == deadline:
                     error.hint = "the guest may be hung: see its console.log, or delete the container"
                     raise
-            # An agent that was merely late answers the early requests twice: by the nonce the first answers are known.
-            # It may be as late again.
-            patience *= 2 if self._early else 1
+            # An agent that was only late answers the early requests twice; the nonce tells the first answers apart.
+            # It may be late again.
+            timeout *= 2 if self._early else 1
             self._nonce = self._greet()
 
     def _await_hello(self, deadline: float) -> int:
-        """The version in the answer to our HELLO; whatever comes before it was meant for a predecessor."""
+        """The version in the answer to our HELLO; frames before it were for a previous client and are discarded."""
         while True:
             self._await_frame(deadline, self._seconds, "an answer of the guest's agent")
             try:
@@ -182,7 +182,10 @@ class GuestPort:
             self.fill()
 
     def next_received(self) -> Frame | None:
-        """A frame that is here already. :raise GuestError: the agent began anew. :raise ProtocolError: no frame."""
+        """A frame that has been received already.
+
+        :raise GuestError: the agent was restarted. :raise ProtocolError: the bytes are no frame.
+        """
         while self._received:
             try:
                 frame = wire.unpack_body(self._received.popleft())
@@ -190,13 +193,13 @@ class GuestPort:
                 raise ProtocolError(f"the guest's agent sent {error}") from None
             if frame[0] != wire.HELLO:
                 return frame
-            # With a nonce it answers a HELLO of ours that was repeated.
+            # A HELLO with a nonce answers one of ours that was repeated.
             if len(frame[2]) < wire.NONCE_BYTES:
-                raise GuestError("the guest's agent ended and was started anew", hint="try again")
+                raise GuestError("the guest's agent ended and was restarted", hint="try again")
         return None
 
     def fill(self) -> None:
-        """Read what is there now. :raise GuestError: the VM ended. :raise ProtocolError: no frame."""
+        """Read the available bytes. :raise GuestError: the VM ended. :raise ProtocolError: no frame."""
         try:
             data = self._socket.recv(_READ_BYTES)
         except BlockingIOError:

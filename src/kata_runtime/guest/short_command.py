@@ -1,4 +1,4 @@
-"""A short command of the runtime's own in the guest: started, fed and collected on an exec port."""
+"""A short command of the runtime's own in the guest: started on an exec port, with its input and output."""
 
 from __future__ import annotations
 

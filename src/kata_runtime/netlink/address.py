@@ -121,7 +121,7 @@ def addresses_of(messages: list[Message]) -> list[Address]:
 
 def _pack(index: int, value: InterfaceAddress, flags: int) -> bytes:
     address = value.address
-    # 127.0.0.0/8 belongs to the host only; so says ip-address(8) of its default scope.
+    # Addresses in 127.0.0.0/8 get scope host, as ip-address(8) gives them by default.
     scope = RT_SCOPE_HOST if len(address) == 4 and address[0] == 127 else RT_SCOPE_UNIVERSE
     return (
         _HEADER.pack(address.family, value.prefix_length, flags, scope, index)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # buffer (an error costs about 1 KiB of it).
 BLOCK_BYTES = 128 * 1024
 BLOCK_MESSAGES = 2000
-# Their answers, of services with 20 servers 450 KiB, cross the port while the next block is under way.
+# The answers to a block (450 KiB for services with 20 servers) cross the port while the next block is sent.
 _BLOCK_DUMPS = 64
 
 # A dump during which the table changed says so (NLM_F_DUMP_INTR) and may lack rows: it is read again.
@@ -128,8 +128,8 @@ def dump_each(
 ) -> Iterator[tuple[int, list[T]]]:
     """The rows of very many small dumps, with the index of their request, as they arrive.
 
-    ``decode`` makes of the index and a payload what is kept of it. In order, but for those during which the table
-    changed: these are asked for again at the end.
+    ``decode`` is called with that index and the payload of a row, and returns what is yielded. The dumps are in
+    order, except those during which the table changed: they are requested again at the end.
 
     :raise KernelError: of the first that was refused.
     :raise ProtocolError: an answer breaks the format, or a dump has more rows than can be held.

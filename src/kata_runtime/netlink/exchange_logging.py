@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def recorded(kernel: str, exchange: Exchange, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
-    """``exchange(family, blocks)`` with the ``kernel`` of host or guest, recorded when anybody reads records."""
+    """``exchange(family, blocks)`` with the ``kernel`` of host or guest, logged if there is a log."""
     return _recorded(kernel, exchange, family, blocks) if operation_log.is_wanted() else exchange(family, blocks)
 
 
@@ -42,7 +42,7 @@ def _counted(blocks: Iterable[Block], count: dict[str, int]) -> Iterator[Block]:
 
 
 def _first_errno(answer: bytes) -> int:
-    """Zero also for bytes that are no messages: whoever decodes them says so."""
+    """Zero also for bytes that are no messages; decoding them raises the error."""
     try:
         outcomes = (unpack_outcome(item) for item in iter_messages(answer) if item.type in (NLMSG_ERROR, NLMSG_DONE))
         return next((outcome.errno for outcome in outcomes if outcome.errno), 0)

@@ -91,7 +91,8 @@ class Link(
     """An interface as the kernel describes it; ``tun_*`` mean something only when ``kind`` is "tun".
 
     ``operstate`` is RFC 2863's (6: up); ``parent`` the name of the device behind it, for example "virtio3".
-    ``hardware`` is ARPHRD_*; ``lower`` the interface of the same namespace that it stands on or is a pair with, or 0.
+    ``hardware`` is ARPHRD_*; ``lower`` its lower interface or the other end of its pair, if that is in the
+    same namespace, or 0.
     """
 
     # Only the functional form allows a field with the name of a method of tuples, index().
@@ -195,7 +196,7 @@ def unpack_link(payload: bytes) -> Link:
         tun_persistent=bool(_optional_u8(tun.get(_IFLA_TUN_PERSIST))),
         parent=unpack_text(attributes.get(_IFLA_PARENT_DEV_NAME, b"")),
         hardware=hardware,
-        # Where the other one is in another namespace its index says nothing.
+        # The index of an interface in another namespace is meaningless here.
         lower=0 if _IFLA_LINK_NETNSID in attributes else _optional_u32(attributes.get(_IFLA_LINK)),
     )
 

@@ -1,4 +1,4 @@
-"""Interfaces with what only a person or a monitor looks at: counters, and the other end of a pair of veth."""
+"""Interfaces with details for display and monitoring: counters, and the other end of a veth pair."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STATISTICS = struct.Struct("=8Q")
 
 
 class Counters(NamedTuple):
-    """What passed an interface since it was made."""
+    """The traffic of an interface since it was created."""
 
     received_packets: int = 0
     sent_packets: int = 0
@@ -33,7 +33,7 @@ class Counters(NamedTuple):
 
 
 class DetailedLink(NamedTuple):
-    """``peer`` is the index of the other end of a veth or of what the interface stands on, in whatever namespace."""
+    """``peer`` is the index of the other end of a veth, or of the lower interface, in whichever namespace it is."""
 
     link: Link
     counters: Counters

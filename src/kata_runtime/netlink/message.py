@@ -40,7 +40,7 @@ _NLMSGERR_ATTR_OFFS = 2
 
 # include/linux/err.h, MAX_ERRNO: no kernel reports more.
 _MAX_ERRNO = 4095
-# The longest sentence of a kernel is far shorter; a hostile one must not flood a terminal.
+# The longest message of a kernel is far shorter; that of a hostile one must not flood a terminal.
 _MAX_EXTACK_CHARACTERS = 256
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
@@ -61,7 +61,7 @@ class Message(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What NLMSG_ERROR or NLMSG_DONE says: ``errno`` 0 is success, ``extack`` the kernel's own sentence.
+    """The content of NLMSG_ERROR or NLMSG_DONE: ``errno`` 0 is success, ``extack`` the kernel's message.
 
     ``offset`` is where in the request the refused attribute begins, counted from its header; 0 is unknown.
     """
@@ -220,6 +220,6 @@ def unpack_outcome(message: Message) -> Outcome:
 
 
 def _clean(sentence: str) -> str:
-    """Escape control characters of a guest's message, which would command the operator's terminal."""
+    """Escape control characters of a guest's message, which could control the operator's terminal."""
     shown = "".join(character if character.isprintable() else "?" for character in sentence)
     return shown[:_MAX_EXTACK_CHARACTERS].strip()

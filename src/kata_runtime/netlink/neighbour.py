@@ -44,19 +44,19 @@ class Neighbour(NamedTuple):
 
     @property
     def is_permanent(self) -> bool:
-        """Whether somebody set it for good; proxy entries, which have no hardware address, do not count."""
+        """Whether it was configured as permanent; proxy entries, which have no hardware address, do not count."""
         return bool(self.state & NUD_PERMANENT and not self.flags & NTF_PROXY and self.mac)
 
 
 def add_neighbour(index: int, address: IpAddress, mac: MacAddress) -> Request:
-    """Make it a permanent neighbour, whatever was known of it."""
+    """Add it as a permanent neighbour; an existing entry is replaced."""
     payload = _pack(index, address, NUD_PERMANENT) + pack_attribute(_NDA_LLADDR, mac)
     words = f"add neighbour {address} to interface {index}"
     return Request(words, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, payload)
 
 
 def delete_neighbour(index: int, address: IpAddress) -> Request:
-    """Forget a neighbour; no such one is ENOENT."""
+    """Delete a neighbour; ENOENT if there is none."""
     words = f"delete neighbour {address} from interface {index}"
     return Request(words, RTM_DELNEIGH, 0, _pack(index, address, 0))
 

@@ -59,14 +59,14 @@ _RTA_PAD = 24
 _RTA_UID = 25
 _RTA_NH_ID = 30
 
-# What a dump reports but a request must not hold: state, not configuration.
+# Attributes that are in a dump but not allowed in a request: state, not configuration.
 _STATE = frozenset({_RTA_CACHEINFO, _RTA_MFC_STATS, _RTA_EXPIRES, _RTA_PAD, _RTA_UID})
-# A route by next-hop object repeats that object's next hops, which the kernel refuses to take back.
+# A route with a next-hop object repeats that object's next hops, which the kernel refuses in a request.
 _IMPLIED_BY_NH_ID = frozenset({_RTA_OIF, _RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH, _RTA_ENCAP_TYPE, _RTA_ENCAP})
 # RTNH_F_PERVASIVE | RTNH_F_ONLINK; the other RTNH_F_* and RTM_F_* are state.
 _CONFIGURED_FLAGS = 0x2 | 0x4
 
-# Linux include/net/ip6_route.h, IP6_RT_PRIO_USER: what IPv6 makes of an absent metric.
+# The metric of an IPv6 route that gives none (Linux include/net/ip6_route.h, IP6_RT_PRIO_USER).
 IPV6_DEFAULT_PRIORITY = 1024
 
 _HEADER = struct.Struct("=BBBBBBBBI")  # struct rtmsg

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Transport(Protocol):
-        """A way to a kernel."""
+        """Carries netlink messages to a kernel."""
 
         def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
             """Send ``blocks`` pipelined; yield the kernel's answers, in order.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Family(IntEnum):
-    """include/uapi/linux/netlink.h, NETLINK_*: the families this package speaks."""
+    """include/uapi/linux/netlink.h, NETLINK_*: the families that this package uses."""
 
     ROUTE = 0
     NETFILTER = 12
@@ -32,9 +32,9 @@ class Family(IntEnum):
 
 
 class Block(NamedTuple):
-    """Messages that travel together; the last one, ``last_sequence``, carries NLM_F_ACK or NLM_F_DUMP.
+    """Messages that are sent together; the last one, ``last_sequence``, carries NLM_F_ACK or NLM_F_DUMP.
 
-    ``one_by_one``: each message is a dump, sent to the kernel when the one before has ended.
+    ``one_by_one``: each message is a dump, sent to the kernel when the previous one has ended.
     """
 
     data: bytes

@@ -1,1 +1,1 @@
-"""NICs and routes of a running container. Command lines and output are the business of ``kata_runtime.cli``."""
+"""NICs and routes of a running container. Command lines and output are in ``kata_runtime.cli``."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # From QEMU's device_add until the guest's interface appears; 60 ms are usual, also without KVM.
 _ARRIVAL_SECONDS = 20.0
-# Each answer about a NIC is a few KB and takes milliseconds. With the lock held and the NIC half-plugged, a QEMU that
-# has stopped is not waited for as long as for the answer to 200,000 rules.
+# Each answer about a NIC is a few KB and takes milliseconds. The lock is held and the NIC half-plugged meanwhile, so a
+# stopped QEMU must be noticed earlier than with the deadline for an answer with 200,000 rules.
 _ANSWER_SECONDS = 10.0
 
 

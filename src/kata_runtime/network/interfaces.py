@@ -28,7 +28,7 @@ from kata_runtime.sandbox.pending import begun, ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from kata_runtime.guest.channel import AgentChannel
     from kata_runtime.network.endpoint import Endpoint
@@ -115,16 +115,8 @@ def add_interface(session: Session, request: NicRequest) -> AddedNic:
         return plug_nic(session, request, nic, chosen(session, nic, namespace))
 
 
-def plug_nic(
-    session: Session,
-    request: NicRequest,
-    nic: NicRecord,
-    endpoint: Endpoint,
-    complete: Callable[[], list[str]] = list,
-) -> AddedNic:
+def plug_nic(session: Session, request: NicRequest, nic: NicRecord, endpoint: Endpoint) -> AddedNic:
     """Plug ``endpoint`` as the NIC ``nic`` of ``new_nic``, or leave everything as it was; closes ``endpoint``.
-
-    ``complete`` is called when the NIC is configured in the guest, as the last step, and returns notes for the user.
 
     :raise ConflictError, LimitError, HostError, QemuError, GuestError, KernelError, DeadlineError: see add_interface.
     """
@@ -142,7 +134,9 @@ def plug_nic(
             if session.dry_run:
                 from kata_runtime.network.planned_nics import addition_steps
 
-                raise OnlyPlannedError(addition_steps(nic, request, root_port_address(nic.slot)))
+                plan = endpoint.plan()
+                steps = addition_steps(nic, request, root_port_address(nic.slot))
+                raise OnlyPlannedError([*plan.before, *steps, *plan.after], plan.notes)
             work = _begin_addition(session, nic)
             try:
                 endpoint.plug()
@@ -150,7 +144,7 @@ def plug_nic(
                 notes = [_use_queues(session, nic, index)]
                 configure(channel, index, request)
                 leased = _lease(channel, nic, index, notes)
-                notes += complete()
+                notes += endpoint.complete()
             except BaseException:
                 _undo_addition(session, work)
                 raise
@@ -206,7 +200,7 @@ def delete_interface(session: Session, name: str) -> None:
     for work, begun_nic in begun_nics(session.record):
         if begun_nic.name == name:
             if session.dry_run:
-                raise OnlyPlannedError([f"qemu: take out NIC {name}, whose addition was interrupted"])
+                raise OnlyPlannedError([f"qemu: remove NIC {name}, whose addition was interrupted"])
             finish(session, work)
             return
     if any(work.nic_name == name for work in session.recovered):

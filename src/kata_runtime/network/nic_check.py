@@ -40,7 +40,7 @@ class Verdict(StrEnum):
     """How bad a finding is."""
 
     OK = "ok"
-    WARNING = "warning"  # packets pass, but not as they should
+    WARNING = "warning"  # packets pass, but there is a problem
     BROKEN = "broken"
 
 

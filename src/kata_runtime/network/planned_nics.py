@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kata_runtime.sandbox.record import EndpointKind
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.network.requests import NicRequest
@@ -9,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def addition_steps(nic: NicRecord, request: NicRequest, pci_address: str) -> list[str]:
-    """The steps of add-iface, in their order."""
+    """The steps in QEMU, guest and record that add a NIC, in their order."""
     pairs = max(nic.queues, 1)
     queues = f"{pairs} queue pair{'s' * (pairs > 1)}"
     if nic.vhost_user_socket:
@@ -28,9 +30,22 @@ def addition_steps(nic: NicRecord, request: NicRequest, pci_address: str) -> lis
 
 
 def deletion_steps(nic: NicRecord) -> list[str]:
-    """The steps of del-iface, in their order."""
+    """The steps of del-iface and del-port, in their order."""
     return [
         f"qemu: device_del of NIC {nic.name}, mac {nic.mac}",
         f"qemu: netdev_del of {nic.device}",
+        *_release_steps(nic),
         f"record: without NIC {nic.name}",
     ]
+
+
+def _release_steps(nic: NicRecord) -> list[str]:
+    """What is deleted on the host, for a NIC of add-port."""
+    if nic.port is None:
+        return []
+    steps = [f"host: TAP {nic.device} is deleted with its last descriptor"]
+    if nic.kind in (EndpointKind.OVS, EndpointKind.NEUTRON):
+        steps.append(f"openvswitch: delete port {nic.device} from bridge {nic.port.bridge}")
+    if nic.kind == EndpointKind.NEUTRON:
+        steps.append(f"neutron: unbind port {nic.port.port} from host {nic.port.host}")
+    return steps

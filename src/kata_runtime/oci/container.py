@@ -84,7 +84,7 @@ def save_container(root: str, container: Container) -> None:
 
 def _container_of(document: dict[str, Any]) -> Container:
     if document.pop("version") != VERSION:
-        raise ValueError("its version is another")
+        raise ValueError("it has an unknown version")
     document["cgroups"] = tuple(str(path) for path in document["cgroups"])
     document["poststop"] = tuple(
         Hook(hook["path"], tuple(hook["argv"]), tuple(hook["environment"]), hook["timeout"])

@@ -43,7 +43,7 @@ class ForegroundTerminal:
                 _, descriptors, _, _ = socket.recv_fds(connection, _READ_BYTES, 1)
             (self._master,) = descriptors
         except (OSError, ValueError) as error:
-            raise HostError("the container's terminal did not come") from error
+            raise HostError("the container's terminal was not received") from error
         self._undo.callback(os.close, self._master)
         os.set_blocking(self._master, False)
         self._undo.enter_context(raw_terminal(0))

@@ -32,7 +32,7 @@ _PREPARE = '[ -e /sys/module/virtiofs ] || modprobe virtiofs && mkdir -p "$1"'
 _UEVENT_GROUP = 1  # of the kernel itself (lib/kobject_uevent.c)
 # Open files: virtiofsd has a descriptor for each inode that the guest has cached.
 _OPEN_FILES = 1 << 20
-_PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
+_PROGRAM_PATHS = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 
 
 def find_virtiofsd(path: str) -> str:
@@ -40,7 +40,7 @@ def find_virtiofsd(path: str) -> str:
 
     :raise HostError: it does not exist.
     """
-    for place in (path,) if path else _PLACES:
+    for place in (path,) if path else _PROGRAM_PATHS:
         if os.access(place, os.X_OK):
             return place
     raise HostError(

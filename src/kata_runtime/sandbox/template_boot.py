@@ -67,7 +67,7 @@ def boot_with_template(config: Config, key: str, start: Start, seconds: float, p
                 # A shortage of the host is no reason to remove the template.
                 if not is_shortage(error.printed):
                     store.drop(key)
-                progress(f"the sandbox is booted anew, as its template did not load: {error.message}")
+                progress(f"the sandbox is booted, since its template could not be loaded: {error.message}")
             else:
                 return
     _boot_and_keep(store, key, start, seconds, progress)

@@ -85,7 +85,7 @@ def remembered(machine: Machine, *, cache: Path = CACHE_DIRECTORY) -> Verdict | 
     except OSError:
         return None
     works = {b"works\n": True, b"fails\n": False}.get(text)
-    # A clock that was set back makes an age that means nothing.
+    # If the clock was set back, the age is meaningless.
     if works is None or (not works and not 0 <= age < FAILED_SECONDS):
         return None
     return Verdict(works, max(age, 0.0))
@@ -121,18 +121,18 @@ def forget(*, cache: Path = CACHE_DIRECTORY) -> int:
 
 
 def is_kvm_failure(printed: str) -> bool:
-    """Whether what QEMU printed names KVM itself as the reason of its end."""
+    """Whether QEMU's output names KVM as the reason why it ended."""
     lowered = printed.lower()
     return any(message in lowered for message in _KVM_MESSAGES) and not is_shortage(printed)
 
 
 def is_shortage(printed: str) -> bool:
-    """Whether what QEMU printed names something that the host is short of at the moment."""
+    """Whether QEMU's output names a temporary shortage of the host."""
     return any(os.strerror(number) in printed for number in (errno.ENOMEM, errno.EBUSY, errno.EMFILE, errno.EAGAIN))
 
 
 def kvm_obstacle() -> str | None:
-    """Why KVM cannot even be tried, None when it can."""
+    """Why KVM cannot be tried; None if it can."""
     try:
         opened = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:

@@ -6,7 +6,7 @@ from kata_runtime.named_tuple import NamedTuple
 
 
 class Architecture(NamedTuple):
-    """QEMU's program and the Debian package that has it, and what its command line calls things.
+    """QEMU's program, its Debian package, and the names that its command line uses.
 
     ``hotplug_globals`` make the guest remove a PCI device as soon as it is asked to. ``console_device`` is the serial
     port that the guest kernel's ``console=`` names (``guest.image.KERNEL_PARAMETERS``).

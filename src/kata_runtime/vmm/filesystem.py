@@ -19,7 +19,7 @@ _UNDO_SECONDS = 3.0
 
 
 def plug_filesystem(monitor: Monitor, connection: int) -> None:
-    """Plug the file system; ``connection`` is a connected socket to virtiofsd, of which the caller keeps its own.
+    """Plug the file system; QEMU gets a duplicate of ``connection``, a connected socket to virtiofsd.
 
     :raise QemuError, DeadlineError: QEMU refused, ended or did not answer; then it is as it was.
     """
@@ -45,7 +45,7 @@ def plug_filesystem(monitor: Monitor, connection: int) -> None:
 
 
 def _attempt(monitor: Monitor, command: str, arguments: dict[str, object]) -> None:
-    """Undo a step; the failure being handled is reported, not one of the undoing."""
+    """Undo a step; its own failure is ignored, since the original error is the one to report."""
     try:
         monitor.execute(command, arguments, _UNDO_SECONDS)
     except KataError:

@@ -1,6 +1,6 @@
-"""NICs plugged into and out of a running machine.
+"""Plugs NICs into a running machine, and unplugs them.
 
-A NIC's QEMU device, network back end and character device all bear the NIC's identity as their ID.
+A NIC's QEMU device, network back end and character device all have the NIC's identity as their ID.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _UNDO_SECONDS = 3.0
 _CONNECTED_SECONDS = 3.0
 _CONNECTED_PAUSE_SECONDS = 0.005
 _RECONNECT_SECONDS = 1
-# Properties of virtio-net-pci: what the guest may leave to the host, and what it may get unfinished. Those that later
-# versions of QEMU add (host_uso, guest_uso4) a driver takes only together with checksums.
+# Properties of virtio-net-pci that allow offload: for packets from the guest (csum, gso, host_*) and to it (guest_*).
+# Those of later QEMU versions (host_uso, guest_uso4) need no entry: a driver uses them only together with checksums.
 _OFFLOADS = (
     "csum", "gso", "host_tso4", "host_tso6", "host_ecn", "host_ufo",
     "guest_csum", "guest_tso4", "guest_tso6", "guest_ecn", "guest_ufo",
@@ -176,13 +176,13 @@ def _await_connected(monitor: Monitor, identity: str, path: str) -> None:
 
 
 def _request_removal(monitor: Monitor, identity: str) -> bool:
-    """Whether the guest was asked, now or before, and its answer is to come."""
+    """Whether the guest has been asked, now or by an earlier command, and has not answered yet."""
     try:
         monitor.execute("device_del", {"id": identity})
     except QemuError as error:
         if error.error_class == "DeviceNotFound":
             return False
-        # An interrupted command may have asked already; the answer will come as an event all the same.
+        # An interrupted command may have asked already; the answer then arrives as an event, too.
         if "already in the process of unplug" in error.message:
             return True
         raise
@@ -193,13 +193,13 @@ def _remove(monitor: Monitor, command: str, identity: str, *, key: str = "id") -
     try:
         monitor.execute(command, {key: identity})
     except QemuError as error:
-        # For netdevs the class is DeviceNotFound or GenericError, by version; for chardevs always the latter.
+        # For netdevs the class is DeviceNotFound or GenericError, by version; for chardevs always GenericError.
         if error.error_class != "DeviceNotFound" and "not found" not in error.message:
             raise
 
 
 def _attempt(monitor: Monitor, command: str, arguments: Mapping[str, object]) -> None:
-    """Undo a step; the failure being handled is reported, not one of the undoing."""
+    """Undo a step; its own failure is ignored, since the original error is the one to report."""
     try:
         monitor.execute(command, arguments, _UNDO_SECONDS)
     except KataError:

@@ -33,7 +33,7 @@ _GONE = "QEMU ended or closed its monitor"
 _READ_BYTES = 64 * 1024
 # The longest answers to our commands, those of query-chardev and qom-list, have a few KiB.
 _MESSAGE_BYTES_MAX = 4 * 1024 * 1024
-# Nobody listens for events that come in masses.
+# More than any operation waits for.
 _EVENTS_MAX = 10_000
 
 
@@ -42,7 +42,7 @@ class UnansweredError(DeadlineError):
 
 
 class _EndedError(Exception):
-    """The connection ended, or what came is no message of the protocol; the text says which."""
+    """The connection ended, or QEMU sent an invalid message; the text says which."""
 
 
 class EventQueue:
@@ -96,7 +96,7 @@ class Monitor:
     def connect(cls, path: str | Path, deadline: float = CONNECT_SECONDS) -> Self:
         """Connect to the socket at ``path``, of any length, and agree on capabilities.
 
-        :raise QemuError: nobody listens there, or it is no QMP server.
+        :raise QemuError: nothing listens there, or it is no QMP server.
         :raise DeadlineError: no greeting within ``deadline`` seconds, for example while another client is served.
         """
         try:
@@ -134,7 +134,7 @@ class Monitor:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; QEMU goes on."""
+        """Close the connection; QEMU keeps running."""
         self._closed = True
         self._socket.close()
 
@@ -201,7 +201,7 @@ class Monitor:
             number = message.get("id")
             if number == self._request:
                 return message
-            # A smaller number answers a request that was given up at its deadline.
+            # A smaller number: the late answer to a request whose deadline had passed.
             known = isinstance(number, int) and 0 < number < self._request
             if not known and not self._distribute(message):
                 raise _EndedError(f"it answered to request {str(number)[:80]!a}")
@@ -213,7 +213,7 @@ class Monitor:
         while left:
             try:
                 left = left[self._socket.sendmsg([left], rights, MSG_NOSIGNAL) :]
-                # The kernel hands descriptors over with the first byte that is sent with them (unix(7)).
+                # The kernel passes descriptors with the first byte that is sent with them (unix(7)).
                 rights = []
             except BlockingIOError:
                 if not self._wait(select.POLLOUT, end):
@@ -260,7 +260,7 @@ class Monitor:
         return remaining > 0 and bool(self._poller.poll(remaining * 1000))
 
     def _distribute(self, message: Mapping[str, object]) -> bool:
-        """Hand an event to who listens for it; False when the message is none."""
+        """Pass an event to its listeners; False if the message is no event."""
         if "event" not in message:
             return False
         data = message.get("data", {})

@@ -16,7 +16,7 @@ _FUNCTIONS_PER_SLOT = 8
 _SERIAL_SLOT = 5
 _FILESYSTEM_SLOT = 6
 
-# Behind a root port of its own, which takes none from the NICs.
+# It has a root port of its own, besides those for NICs.
 FILESYSTEM_BUS = "fs"
 
 _SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -124,7 +124,7 @@ def _root_ports(count: int) -> list[str]:
     for index in range(count):
         slot, function = divmod(index, _FUNCTIONS_PER_SLOT)
         address = f"{_FIRST_ROOT_PORT_SLOT + slot:x}.{function:x}"
-        # The 64 KiB of I/O ports do for 15 bridges of 4 KiB each; virtio 1.0 needs none.
+        # The 64 KiB of I/O ports are enough for 15 bridges of 4 KiB each; virtio 1.0 needs none.
         arguments += [
             "-device",
             (

@@ -44,7 +44,7 @@ def open_tap(name: str, queues: int) -> list[int]:
 
     Each frame on them begins with a struct virtio_net_hdr (IFF_VNET_HDR).
 
-    :raise InputError: there is no such interface, or it is no TAP, or has not the queues.
+    :raise InputError: there is no such interface, or it is no TAP, or lacks the queues.
     :raise ConflictError: another process holds it.
     :raise HostError: the kernel refused.
     """
@@ -182,7 +182,7 @@ def _open_device() -> int:
 
 def _open_queue(link: Link) -> int:
     opened = _open_device()
-    # The kernel takes IFF_VNET_HDR from whoever attaches first; only the number of queues is fixed at creation.
+    # The first process that attaches decides on IFF_VNET_HDR; only the number of queues is fixed at creation.
     flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if link.tun_multi_queue else 0)
     try:
         fcntl.ioctl(opened, _TUNSETIFF, _IFREQ.pack(link.name.encode(), flags))

@@ -104,7 +104,7 @@ def pings(where: Namespace | Sandbox, address: str, *options: str) -> bool:
 
 @pytest.fixture
 def carried(sandbox: Sandbox, unique: Callable[[str], str]) -> Iterator[Carried]:
-    """The shared sandbox with fresh namespaces; whatever was carried is taken out again, and left no trace."""
+    """The shared sandbox with fresh namespaces; whatever was carried is removed again, and left no trace."""
     with network_namespace(unique("in")) as inside, network_namespace(unique("out")) as outside:
         made = Carried(sandbox, inside, outside)
         yield made

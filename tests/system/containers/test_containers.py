@@ -237,6 +237,6 @@ def test_agent_that_ends(guest: Guest) -> None:
     """The containers of an agent that was killed are deleted by its successor, and their relays are told."""
     with guest.started("sleep", "1000") as (_, shim):
         guest.sh(f"(sleep 0.2; kill -9 {_AGENT}) >/dev/null 2>&1 &")
-        assert shim.answer() == "error GuestError the guest's agent ended and was started anew; try again"
+        assert shim.answer() == "error GuestError the guest's agent ended and was restarted; try again"
         assert shim.outcome() == (FAILED, b"", b"")
         guest.sh('while [ -n "$(ls /run/crun)" ]; do sleep 0.05; done')

@@ -119,7 +119,7 @@ def test_agent_killed_at_every_block(balancer: Balancer, before: str, tmp_path: 
     for at in range(1, _BLOCKS + 1):
         done = _restore(balancer, path, at, kill)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.endswith("kata-runtime: the guest's agent ended and was started anew; try again\n")
+        assert done.stderr.endswith("kata-runtime: the guest's agent ended and was restarted; try again\n")
         assert balancer.table() == before
         balancer.renew()
         assert balancer.restore(PREVIOUS).returncode == 0

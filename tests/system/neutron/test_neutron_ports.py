@@ -59,6 +59,42 @@ def test_two_containers_talk(sides: list[Side], tenant: Tenant) -> None:
     assert [side.host.ports() for side in sides] == [[], []]
 
 
+def test_dry_runs_change_nothing(sides: list[Side], tenant: Tenant) -> None:
+    """add-port and del-port print their steps; the port's binding and the host stay as they were."""
+    side = sides[0]
+    port = tenant.port("planned")
+    before = side.traces()
+    planned = add(side, "planned", "--dry-run")
+    assert (tenant.binding(port), side.traces()) == (("", "DOWN"), before)
+    with attached(side, port) as added:
+        before = side.traces()
+        deletion = side.sandbox.cli("kata-network", "del-port", "--dry-run", side.sandbox.id, port["id"])
+        assert (tenant.binding(port), side.traces()) == ((side.host.name, "ACTIVE"), before)
+    tap, identity, mac, mtu = added["device"], port["id"], port["mac_address"], tenant.network["mtu"]
+    assert [(done.returncode, done.stderr) for done in (planned, deletion)] == [(0, ""), (0, "")]
+    assert json.loads(planned.stdout) == [
+        f"neutron: bind port {identity} to host {side.host.name}",
+        f"host: create TAP {tap}, mtu {mtu}, up",
+        f"openvswitch: add port {tap} to bridge br-int, iface-id {identity}",
+        f"ovn: wait until ovn-controller has installed port {identity}",
+        f"qemu: netdev_add tap {tap}, 1 queue pair",
+        f"qemu: device_add virtio-net-pci, mac {mac}, at 01.0/00",
+        f"guest: name eth0, mtu {mtu}, address {address_of(port)}/24, up",
+        "record: NIC eth0",
+        "guest: route 10.50.0.0/16 via 10.20.0.9",
+        "guest: route default via 10.20.0.1",
+        f"neutron: wait until port {identity} is ACTIVE",
+    ]
+    assert json.loads(deletion.stdout) == [
+        f"qemu: device_del of NIC eth0, mac {mac}",
+        f"qemu: netdev_del of {tap}",
+        f"host: TAP {tap} is deleted with its last descriptor",
+        f"openvswitch: delete port {tap} from bridge br-int",
+        f"neutron: unbind port {identity} from host {side.host.name}",
+        "record: without NIC eth0",
+    ]
+
+
 def test_security_group(sides: list[Side], tenant: Tenant) -> None:
     """A security group lets in what a rule of it allows, and nothing else."""
     first, second = sides

@@ -90,7 +90,10 @@ def test_port_in_use(sides: list[Side], network: LogicalSwitch) -> None:
 
 
 def test_deleted_without_the_database(sides: list[Side], network: LogicalSwitch) -> None:
-    """del-port without Open vSwitch's answer takes NIC and TAP away and names the rest; the next port replaces that."""
+    """del-port without Open vSwitch's answer removes NIC and TAP and names the rest, which the next port replaces.
+
+    A dry run of that next port says so, and changes nothing.
+    """
     side = sides[0]
     port = network.add_ports("orphan")[0]
     assert _add(side, side.sandbox, port, network.mtu) == (0, "")
@@ -108,6 +111,27 @@ def test_deleted_without_the_database(sides: list[Side], network: LogicalSwitch)
     )
     assert (side.host.ports(), _taps(side)) == ([tap], [])
     side.host.vsctl("wait-until", "Interface", tap, "mtu=[]")
+    before = side.traces()
+    planned = side.sandbox.cli(
+        *_words(side, side.sandbox, port.name), "--dry-run", stdin=_document(port, network.mtu + 1)
+    )
+    assert side.traces() == before
+    assert (planned.returncode, json.loads(planned.stdout)) == (
+        0,
+        [
+            f"host: create TAP {tap}, mtu {network.mtu + 1}, up",
+            f"openvswitch: delete port {tap}, whose NIC is gone",
+            f"openvswitch: add port {tap} to bridge br-int, iface-id orphan",
+            "ovn: wait until ovn-controller has installed port orphan",
+            f"qemu: netdev_add tap {tap}, 1 queue pair",
+            f"qemu: device_add virtio-net-pci, mac {port.mac}, at 01.0/00",
+            f"guest: name eth0, mtu {network.mtu + 1}, address {port.address}/16, up",
+            "record: NIC eth0",
+        ],
+    )
+    assert planned.stderr.startswith(
+        f"kata-runtime: mtu {network.mtu + 1} is larger than the tunnels of this host carry: {network.mtu}, "
+    )
     assert _add(side, side.sandbox, port, network.mtu) == (0, "")
     assert side.sandbox.cli("kata-network", "del-port", side.sandbox.id, "orphan").stderr == ""
     assert side.host.ports() == []

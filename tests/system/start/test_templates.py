@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _IDENTITY = "cat /proc/sys/kernel/random/boot_id /etc/machine-id; hostname; head -c 32 /dev/urandom | base64"
-_FALLBACK = "kata-runtime: the sandbox is booted anew, as its template did not load: "
+_FALLBACK = "kata-runtime: the sandbox is booted, since its template could not be loaded: "
 
 
 @pytest.fixture

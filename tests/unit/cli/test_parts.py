@@ -161,7 +161,7 @@ _CONTRADICTIONS = [
     (["kata-network", "add-port", "web", "f", "--iface-id", "x"], "--iface-id needs --ovs"),
     (
         ["kata-network", "add-port", "web", "f", "--bridge", "br0", "--ovsdb", "unix:/x"],
-        "--ovsdb means nothing with --bridge",
+        "--ovsdb has no meaning with --bridge",
     ),
     (
         ["kata-network", "add-port", "web", "f", "--ovs", "br0", "--migrate"],

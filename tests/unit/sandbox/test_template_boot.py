@@ -88,7 +88,9 @@ def test_one_that_does_not_load(tmp_path: Path, printed: str, is_kept: bool) -> 
     """It is told of and the machine booted; the template goes unless the host was short of something."""
     _keep_one(tmp_path)
     starts = _Starts(BootError("QEMU ended", [], printed=printed))
-    assert _run(_config(tmp_path), starts) == ["the sandbox is booted anew, as its template did not load: QEMU ended"]
+    assert _run(_config(tmp_path), starts) == [
+        "the sandbox is booted, since its template could not be loaded: QEMU ended"
+    ]
     assert starts.calls == [(20.0, True, False), (120.0, False, not is_kept)]
     assert (tmp_path / "templates" / _KEY).exists() is is_kept
 

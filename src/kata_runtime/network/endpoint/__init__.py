@@ -5,6 +5,7 @@ The kind is stored in the NIC's record, by which later commands find the class t
 
 from __future__ import annotations
 
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox.record import EndpointKind
 from kata_runtime.vmm.hotplug import UNPLUG_SECONDS, NicDevice
 
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from kata_runtime.network.requests import NicRequest
     from kata_runtime.sandbox.record import NicRecord
     from kata_runtime.sandbox.session import Session
+
+
+class Plan(NamedTuple):
+    """What ``plug`` would do before it plugs the NIC into QEMU, what ``complete`` would do, and its notes."""
+
+    before: list[str]
+    after: list[str]
+    notes: list[str]
 
 
 class Endpoint:
@@ -42,6 +51,20 @@ class Endpoint:
         :raise ConflictError, QemuError, DeadlineError, HostError: it cannot be plugged.
         """
         raise NotImplementedError
+
+    def complete(self) -> list[str]:
+        """Do what remains when the NIC is configured in the guest; returns notes for the user.
+
+        :raise HostError, GuestError, KernelError, DeadlineError: it failed.
+        """
+        return []
+
+    def plan(self) -> Plan:
+        """The steps of ``plug`` and ``complete`` for a dry run; only reads.
+
+        :raise HostError, GuestError, KernelError, DeadlineError: something cannot be read.
+        """
+        return Plan([], [], [])
 
     def _device(self) -> NicDevice:
         nic = self._nic

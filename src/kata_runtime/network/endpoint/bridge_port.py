@@ -8,6 +8,7 @@ from kata_runtime.errors import InputError, KernelError
 from kata_runtime.netlink.exchange import call
 from kata_runtime.netlink.link import get_link, links_of, set_link
 from kata_runtime.netlink.transport import Family
+from kata_runtime.network.endpoint import Plan
 from kata_runtime.network.endpoint.created_tap import CreatedTapEndpoint
 
 TYPE_CHECKING = False
@@ -39,9 +40,14 @@ class BridgeEndpoint(CreatedTapEndpoint):
                 hint=f"ask for {self._bridge.mtu} or less, or raise that of the bridge and of all its ports",
             )
 
+    def plan(self) -> Plan:
+        """See ``Endpoint``."""
+        step = f"bridge: add {self._nic.device} to bridge {self._bridge.name}"
+        return Plan([*super().plan().before, step], [], [])
+
     @property
     def _mtu(self) -> int:
-        # The MTU of a bridge is by default the least of its ports: that of one NIC must not lower it for all.
+        # By default a bridge has the smallest MTU of its ports, so this one must not lower it for all.
         return self._bridge.mtu
 
     def _join(self, transport: LocalTransport, index: int) -> None:

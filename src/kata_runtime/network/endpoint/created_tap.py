@@ -12,6 +12,7 @@ from kata_runtime.errors import HostError, KernelError
 from kata_runtime.netlink.exchange import call, call_each
 from kata_runtime.netlink.link import get_link, links_of, set_link, without_own_addresses
 from kata_runtime.netlink.transport import Family
+from kata_runtime.network.endpoint import Plan
 from kata_runtime.network.endpoint.descriptors import DescriptorEndpoint
 from kata_runtime.vmm.tap_device import create_tap
 
@@ -41,6 +42,10 @@ class CreatedTapEndpoint(DescriptorEndpoint):
             except KernelError as error:
                 raise HostError(f"cannot set up the TAP {nic.device!a}: {error}", errno=error.errno) from error
         super().plug()
+
+    def plan(self) -> Plan:
+        """See ``Endpoint``."""
+        return Plan([f"host: create TAP {self._nic.device}, mtu {self._mtu}, up"], [], [])
 
     @property
     def _mtu(self) -> int:

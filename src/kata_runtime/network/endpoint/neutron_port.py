@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from kata_runtime import optional_packages
 from kata_runtime.errors import KataError
+from kata_runtime.network.endpoint import Plan
 from kata_runtime.network.endpoint.ovs_port import OvsEndpoint
+from kata_runtime.network.ports import neutron_routes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kata_runtime.network.endpoint.ovs_port import SwitchPort
     from kata_runtime.network.namespace import Namespace
-    from kata_runtime.network.ports.neutron import Neutron
+    from kata_runtime.network.ports.neutron import Neutron, Port
+    from kata_runtime.network.ports.neutron_routes import Routes
     from kata_runtime.network.ports.ovsdb import Database
     from kata_runtime.sandbox.record import NicRecord, PortRecord
     from kata_runtime.sandbox.session import Session
@@ -24,22 +28,46 @@ class NeutronEndpoint(OvsEndpoint):
         nic: NicRecord,
         namespace: Namespace,
         database: Database,
+        switch_port: SwitchPort,
         neutron: Neutron,
-        *,
-        by_ovn: bool,
+        port: Port,
+        routes: Routes,
     ) -> None:
-        """See ``OvsEndpoint``."""
+        """See ``OvsEndpoint``; ``port`` is as Neutron describes it, with its ``routes``, ``nic.port`` as recorded."""
         assert nic.port is not None
-        super().__init__(session, nic, namespace, database, iface_id=nic.port.port, by_ovn=by_ovn)
+        super().__init__(session, nic, namespace, database, switch_port)
         self._neutron = neutron
-        self._port = nic.port
+        self._port = port
+        self._routes = routes
+        self._host = nic.port.host
 
     def plug(self) -> None:
         """See ``Endpoint``."""
         # Before the TAP is plugged: OVN installs a port only on the chassis that it is bound to.
-        if self._port.previous_host != self._port.host:
-            self._neutron.bind(self._port.port, self._port.host)
+        if self._port.host != self._host:
+            self._neutron.bind(self._port.identity, self._host)
         super().plug()
+
+    def complete(self) -> list[str]:
+        """See ``Endpoint``."""
+        notes = neutron_routes.add_routes(self._session.channel(), self._nic.name, self._routes)
+        self._neutron.await_active(self._port.identity)
+        return [*notes, *neutron_routes.server_notes(self._port), *super().complete()]
+
+    def plan(self) -> Plan:
+        """See ``Endpoint``."""
+        identity = self._port.identity
+        plan = super().plan()
+        routes, notes = neutron_routes.missing_routes(self._session.channel(), self._routes)
+        binding = []
+        if self._port.host != self._host:
+            instead = f" instead of {self._port.host}" if self._port.host else ""
+            binding = [f"neutron: bind port {identity} to host {self._host}{instead}"]
+        return Plan(
+            [*binding, *plan.before],
+            [*(f"guest: route {route}" for route in routes), f"neutron: wait until port {identity} is ACTIVE"],
+            [*notes, *neutron_routes.server_notes(self._port), *plan.notes],
+        )
 
     @classmethod
     def release(cls, nic: NicRecord) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from kata_runtime import optional_packages
 from kata_runtime.errors import KataError
+from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.network.endpoint import Plan
 from kata_runtime.network.endpoint.created_tap import CreatedTapEndpoint
 
 TYPE_CHECKING = False
@@ -15,20 +17,54 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.session import Session
 
 
+class SwitchPort(NamedTuple):
+    """How the TAP is added to Open vSwitch.
+
+    ``by_ovn`` is whether to wait until OVN has installed the port. ``leftover`` is an interface with the same
+    ``iface_id`` that is deleted before, since its NIC is gone. ``note`` is for the user.
+    """
+
+    iface_id: str
+    by_ovn: bool
+    leftover: str
+    note: str
+
+
 class OvsEndpoint(CreatedTapEndpoint):
     """A TAP in a bridge of Open vSwitch, whose port in the database outlives the TAP: ``release`` deletes it."""
 
     def __init__(
-        self, session: Session, nic: NicRecord, namespace: Namespace, database: Database, *, iface_id: str, by_ovn: bool
+        self, session: Session, nic: NicRecord, namespace: Namespace, database: Database, switch_port: SwitchPort
     ) -> None:
-        """``by_ovn`` is whether to wait until OVN has installed the port."""
+        """See ``Endpoint``."""
         super().__init__(session, nic, namespace)
         self._database = database
-        self._iface_id = iface_id
-        self._by_ovn = by_ovn
+        self._switch_port = switch_port
+
+    def complete(self) -> list[str]:
+        """See ``Endpoint``."""
+        return [self._switch_port.note]
+
+    def plan(self) -> Plan:
+        """See ``Endpoint``."""
+        port, nic = self._switch_port, self._nic
+        assert nic.port is not None
+        steps = super().plan().before
+        if port.leftover:
+            steps.append(f"openvswitch: delete port {port.leftover}, whose NIC is gone")
+        steps.append(
+            f"openvswitch: add port {nic.device} to bridge {nic.port.bridge}"
+            + (f", iface-id {port.iface_id}" if port.iface_id else "")
+        )
+        if port.by_ovn:
+            steps.append(f"ovn: wait until ovn-controller has installed port {port.iface_id}")
+        return Plan(steps, [], [port.note] if port.note else [])
 
     def _join(self, transport: LocalTransport, index: int) -> None:
         del transport, index
+        port = self._switch_port
+        if port.leftover:
+            self._database.unplug(port.leftover)
         nic, container_id = self._nic, self._session.container_id
         assert nic.port is not None
         ids = {
@@ -37,9 +73,9 @@ class OvsEndpoint(CreatedTapEndpoint):
             "iface-status": "active",
             "vm-uuid": container_id,
         }
-        if self._iface_id:
-            ids["iface-id"] = self._iface_id
-        self._database.plug(nic.port.bridge, nic.device, ids, by_ovn=self._by_ovn)
+        if port.iface_id:
+            ids["iface-id"] = port.iface_id
+        self._database.plug(nic.port.bridge, nic.device, ids, by_ovn=port.by_ovn)
 
     @classmethod
     def release(cls, nic: NicRecord) -> list[str]:

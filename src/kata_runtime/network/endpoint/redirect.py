@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kata_runtime.netlink.transport import Transport
     from kata_runtime.sandbox.record import NicRecord
 
-# tc preference that marks our filters; others have no reason to choose this number.
+# tc preference that marks our filters; it is unlikely that others use this number.
 _PREFERENCE = 27506
 
 

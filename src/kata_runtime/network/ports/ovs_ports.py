@@ -9,7 +9,7 @@ from kata_runtime.netlink.exchange import call
 from kata_runtime.netlink.link import get_link
 from kata_runtime.netlink.local import LocalTransport
 from kata_runtime.netlink.transport import Family
-from kata_runtime.network.endpoint.ovs_port import OvsEndpoint
+from kata_runtime.network.endpoint.ovs_port import OvsEndpoint, SwitchPort
 from kata_runtime.network.ports import path_mtu
 from kata_runtime.network.ports.port_changes import add_port
 from kata_runtime.sandbox.record import EndpointKind, PortRecord
@@ -36,19 +36,24 @@ def add_ovs_port(session: Session, request: NicRequest, database: Database, brid
 
     :raise KataError: as ``add_port``.
     """
-    by_ovn = bool(iface_id) and is_of_ovn(database, bridge.name)
-    if iface_id:
-        refuse_second_use(database, iface_id)
-    added = add_port(
+    port = switch_port(database, bridge, iface_id, request.mtu)
+    return add_port(
         session,
         request,
         EndpointKind.OVS,
         PortRecord(iface_id, bridge.name, ovsdb=database.address),
-        lambda session, nic, namespace: OvsEndpoint(
-            session, nic, namespace, database, iface_id=iface_id, by_ovn=by_ovn
-        ),
+        lambda session, nic, namespace: OvsEndpoint(session, nic, namespace, database, port),
     )
-    return with_mtu_note(added, database, bridge, request.mtu)
+
+
+def switch_port(database: Database, bridge: Bridge, iface_id: str, mtu: int) -> SwitchPort:
+    """How to add a TAP to ``bridge``; ``iface_id`` may be empty.
+
+    :raise ConflictError: an interface has this iface-id.
+    """
+    by_ovn = bool(iface_id) and is_of_ovn(database, bridge.name)
+    leftover = _leftover(database, iface_id) if iface_id else ""
+    return SwitchPort(iface_id, by_ovn, leftover, _mtu_note(database, bridge, mtu))
 
 
 def require_bridge(database: Database, name: str) -> Bridge:
@@ -75,18 +80,17 @@ def is_of_ovn(database: Database, bridge: str) -> bool:
     return "ovn-remote" in database.external_ids() and integration_bridge(database) == bridge
 
 
-def refuse_second_use(database: Database, iface_id: str) -> None:
-    """Make sure that no interface of this host has ``iface_id``; the leftover of a NIC that is gone is deleted.
+def _leftover(database: Database, iface_id: str) -> str:
+    """The interface of this host that has ``iface_id`` although its NIC is gone; empty if no interface has it.
 
-    :raise ConflictError: an interface has it.
+    :raise ConflictError: an interface that is in use has it.
     """
     found = database.find_interface(iface_id)
     if found is None:
-        return
+        return ""
     if found.container and found.is_dead and not _exists(found.name):
-        # A leftover: its container was deleted while the database did not answer, or its VM has ended.
-        database.unplug(found.name)
-        return
+        # Its container was deleted while the database did not answer, or its VM has ended.
+        return found.name
     user = f"of container {found.container}" if found.container else "of another program"
     raise ConflictError(
         f"port {iface_id!a} is in use on this host by interface {found.name!a} {user}",
@@ -105,11 +109,9 @@ def _exists(name: str) -> bool:
     return True
 
 
-def with_mtu_note(added: AddedNic, database: Database, bridge: Bridge, mtu: int) -> AddedNic:
-    """``added``, with a note if its MTU is too large for the path."""
-    if is_of_ovn(database, bridge.name):
-        with LocalTransport() as transport:
-            note = path_mtu.tunnel_note(transport, database.external_ids(), mtu)
-    else:
-        note = path_mtu.bridge_note(bridge, mtu)
-    return added._replace(note="; ".join(filter(None, (added.note, note))))
+def _mtu_note(database: Database, bridge: Bridge, mtu: int) -> str:
+    """A note if ``mtu`` is too large for the path; empty otherwise."""
+    if not is_of_ovn(database, bridge.name):
+        return path_mtu.bridge_note(bridge, mtu)
+    with LocalTransport() as transport:
+        return path_mtu.tunnel_note(transport, database.external_ids(), mtu)

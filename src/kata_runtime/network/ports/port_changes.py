@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from kata_runtime.errors import InputError
+from kata_runtime.errors import InputError, OnlyPlannedError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.network.guest_nic import NicState
 from kata_runtime.network.interfaces import AddedNic, find_record, new_nic, plug_nic, read_interfaces, remove_nic
@@ -41,16 +41,11 @@ class ListedPort(NamedTuple):
 
 
 def add_port(
-    session: Session,
-    request: NicRequest,
-    kind: EndpointKind,
-    port: PortRecord,
-    make: MakeEndpoint,
-    complete: Callable[[], list[str]] = list,
+    session: Session, request: NicRequest, kind: EndpointKind, port: PortRecord, make: MakeEndpoint
 ) -> AddedNic:
     """Create a TAP, plug it into its switch and into the running VM, or leave everything as it was.
 
-    A ``port`` without a name gets that of its TAP. ``complete`` is as in ``plug_nic``.
+    A ``port`` without a name gets that of its TAP.
 
     :raise InputError, ConflictError, LimitError: the request is not possible in this container.
     :raise HostError, QemuError, GuestError, KernelError, DeadlineError: host, switch, QEMU or guest failed.
@@ -60,7 +55,7 @@ def add_port(
     with OwnNamespace() as namespace:
         nic = new_nic(session, request, kind, namespace.identity)
         nic = nic._replace(port=port._replace(port=port.port or device))
-        return plug_nic(session, request, nic, make(session, nic, namespace), complete)
+        return plug_nic(session, request, nic, make(session, nic, namespace))
 
 
 def tap_name(root: str, container_id: str, name: str) -> str:
@@ -79,6 +74,8 @@ def delete_port(session: Session, text: str) -> None:
             return
     for work, nic in begun_nics(session.record):
         if _is_named(nic, text):
+            if session.dry_run:
+                raise OnlyPlannedError([f"qemu: remove NIC {nic.name}, whose addition was interrupted"])
             finish(session, work)
             return
     if find_record(session, text) is not None:
