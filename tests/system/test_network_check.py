@@ -65,7 +65,7 @@ def test_check(plugged: Sandbox, namespace: Namespace, gateway: Namespace) -> No
         ["ok", "eth-c", "bridge", "port of br_c"],
         ["ok", "eth-c", "guest", "eth-c is up"],
         ["ok", "eth-c", "mtu", "1500"],
-        ["ok", "eth-c", "address", "172.16.0.3 is nobody else's"],
+        ["ok", "eth-c", "address", "no other host has 172.16.0.3"],
         ["ok", "eth-c", "gateway", "172.16.0.1 answers"],
         ["ok", "eth-c", "path", "mtu   1500 to 172.16.0.1"],
     ]

@@ -144,7 +144,7 @@ def test_top(sandbox: Sandbox) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     title, *rows = done.stdout.splitlines()
     assert re.sub(r"\d\d:\d\d:\d\d", "TIME", title) == (
-        f"virtual servers of {sandbox.id} · TIME · 1 services, 2 servers · 0 active · 0 connections/s"
+        f"virtual servers of {sandbox.id} · TIME · 1 service, 2 servers · 0 active · 0 connections/s"
     )
     assert [row.split()[:4] for row in rows[3:]] == [
         ["TCP", "10.0.0.1:80", "wrr", "0"],

@@ -147,7 +147,7 @@ class TopScreen:
         rate = sum(service.statistics.connection_rate for service in self._services)
         parts = [
             ("virtual servers of ", "dim"), (self._container[:40], "bold"), (f" · {self._looked}", "dim"),
-            (f" · {len(self._services)} services, {len(servers)} servers", ""),
+            (f" · {_counted(len(self._services), 'service')}, {_counted(len(servers), 'server')}", ""),
             (f" · {sum(server.active for server in servers)} active", "green"), (f" · {rate} connections/s", ""),
         ]  # fmt: skip
         if shown < count:
@@ -165,6 +165,10 @@ class TopScreen:
         text = joined(*parts)
         text.truncate(width, overflow="ellipsis")
         return text
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def ordered(services: Sequence[Service], order: Order, *, reverse: bool) -> list[Service | Server]:

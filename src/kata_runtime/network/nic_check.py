@@ -228,7 +228,7 @@ def _duplicate(name: str, guest: GuestNic, address: IpAddress, runner: Runner) -
     argv = ("arping", "-D", "-q", "-f", "-c", "2", "-w", "2", "-I", guest.name, str(address))
     status = runner.run(argv, seconds=_PROBE_SECONDS).exit_status
     if status == 0:
-        return NicFinding(name, "address", Verdict.OK, f"{address} is nobody else's")
+        return NicFinding(name, "address", Verdict.OK, f"no other host has {address}")
     if status != _ANSWERED:
         remedy = "see whether the container's guest works"
         value = f"whether another has {address} is not known: arping ended with {status} in the guest"

@@ -239,7 +239,7 @@ def _probed(*succeeding: str, status: int = 1) -> list[tuple[str, str, str]]:
 
 def test_probes() -> None:
     """Duplicate addresses, silent gateways and a narrow path are told from what the guest's packets meet."""
-    free = ("address", "ok", "10.0.0.2 is nobody else's")
+    free = ("address", "ok", "no other host has 10.0.0.2")
     assert _probed(_PROBE, _PING, _LARGE) == [
         free, ("gateway", "ok", "10.0.0.1 answers"), ("path mtu", "ok", "1500 to 10.0.0.1")
     ]  # fmt: skip

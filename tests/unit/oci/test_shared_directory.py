@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _elsewhere(test: str, directory: Path) -> None:
-    """Call a function of this module where its mounts are nobody else's."""
+    """Call a function of this module in a mount namespace of its own."""
     script = "import sys; sys.path[:0] = sys.argv[1:3]\nfrom pathlib import Path\n"
     script += f"from tests.unit.oci import test_shared_directory as here\nhere.{test}(Path(sys.argv[3]))"
     argv = ["unshare", "--mount", "--propagation", "shared", sys.executable, "-c", script]
