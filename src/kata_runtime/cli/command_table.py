@@ -56,7 +56,7 @@ class Command(NamedTuple):
 
 GLOBAL_OPTIONS = (
     Option("--root", "DIR", "where sandboxes keep their state (default: /run/kata-runtime)"),
-    Option("--kata-config", "FILE", "configuration.toml to use (or the environment's KATA_CONF_FILE)"),
+    Option("--kata-config", "FILE", "the configuration.toml to use (or KATA_CONF_FILE in the environment)"),
     Option(
         "--lock-timeout",
         "SECONDS",
@@ -64,8 +64,13 @@ GLOBAL_OPTIONS = (
         seconds_max=86_400,
     ),
     Option("--log", "FILE", "append a log of what was done to FILE"),
-    Option("--log-format", "FORMAT", "text or json, one record a line (default: text)", choices=("text", "json")),
-    Option("--systemd-cgroup", None, "cgroupsPath reads slice:prefix:name, as engines write it for systemd"),
+    Option(
+        "--log-format",
+        "FORMAT",
+        "log as text or json, one record on each line (default: text)",
+        choices=("text", "json"),
+    ),
+    Option("--systemd-cgroup", None, "cgroupsPath has the form slice:prefix:name, which engines use with systemd"),
     Option("--debug", None, "log in detail; without --log to standard error"),
 )
 
@@ -77,7 +82,7 @@ _PROCESS_FILES = (
 )
 _PRESERVED = Option("--preserve-fds", "N", "number of further descriptors to pass on: only 0 is possible")
 _LIST_FORMAT = Option(
-    "--format", "FORMAT", "json, or a table for people (default: json)", "-f", choices=("json", "table")
+    "--format", "FORMAT", "print json, or a table for people (default: json)", "-f", choices=("json", "table")
 )
 _DRY_RUN = Option("--dry-run", None, "only check, and print what would be done as a list in JSON")
 COMMANDS = (
@@ -153,7 +158,7 @@ COMMANDS = (
             Option(
                 "--format",
                 "FORMAT",
-                "text, json, dot for Graphviz, or svg (default: text)",
+                "print text, json, dot for Graphviz, or svg (default: text)",
                 "-f",
                 choices=("text", "json", "dot", "svg"),
             ),
@@ -174,7 +179,7 @@ COMMANDS = (
             Option(
                 "--format",
                 "FORMAT",
-                "text as ipvsadm prints it, or json (default: text)",
+                "print text as ipvsadm does, or json (default: text)",
                 choices=("text", "json"),
             ),
             _DRY_RUN,
@@ -187,11 +192,11 @@ COMMANDS = (
         handlers.ipvs,
         (
             Option("--once", None, "print the table once, as when the output is not a terminal"),
-            Option("--interval", "SECONDS", "update so often (default: 2)", seconds_max=3600),
+            Option("--interval", "SECONDS", "time between updates (default: 2)", seconds_max=3600),
             Option(
                 "--sort",
                 "ORDER",
-                "address, active, inactive, connections/s, bytes/s or weight (default: address)",
+                "order by address, active, inactive, connections/s, bytes/s or weight (default: address)",
                 choices=("address", "active", "inactive", "connections/s", "bytes/s", "weight"),
             ),
         ),
@@ -235,7 +240,7 @@ COMMANDS = (
         "list sandboxes and containers",
         handlers.lifecycle,
         (
-            Option("--format", "FORMAT", "table or json (default: table)", "-f", choices=("table", "json")),
+            Option("--format", "FORMAT", "print a table or json (default: table)", "-f", choices=("table", "json")),
             Option("--quiet", None, "only the IDs", "-q"),
         ),
     ),
@@ -249,8 +254,8 @@ COMMANDS = (
             Option("--bundle", "DIR", "the directory of its config.json (default: the current one)", "-b"),
             *_PROCESS_FILES,
             _PRESERVED,
-            Option("--no-pivot", None, "accepted: its root is entered in the guest"),
-            Option("--no-new-keyring", None, "accepted: the guest has keyrings of its own"),
+            Option("--no-pivot", None, "has no effect: crun enters the root in the guest"),
+            Option("--no-new-keyring", None, "has no effect: the guest has keyrings of its own"),
         ),
     ),
     Command(("start",), ("ID",), "start a created container", handlers.oci),
@@ -264,10 +269,10 @@ COMMANDS = (
             Option("--detach", None, "return when it runs", "-d"),
             Option("--tty", None, "give it a terminal", "-t"),
             Option("--cwd", "DIR", "its working directory"),
-            Option("--user", "UID[:GID]", "user that it runs as (default: the container's)", "-u"),
+            Option("--user", "UID[:GID]", "run as this user (default: the container's)", "-u"),
             Option("--additional-gids", "GID", "further group of it", "-g", many=True),
             Option("--cap", "CAP", "further capability of it", "-c", many=True),
-            Option("--no-new-privs", None, "it cannot gain privileges by executing programs"),
+            Option("--no-new-privs", None, "the process cannot gain privileges by executing programs"),
             Option("--env", "NAME=VALUE", "add to its environment", "-e", many=True),
             *_PROCESS_FILES,
             _PRESERVED,
@@ -278,7 +283,7 @@ COMMANDS = (
         ("ID", "[SIGNAL]"),
         "send a signal to a container (default: TERM)",
         handlers.lifecycle,
-        (Option("--all", None, "to all of its processes", "-a"),),
+        (Option("--all", None, "send it to all processes of the container", "-a"),),
     ),
     Command(
         ("ps",),
@@ -289,7 +294,7 @@ COMMANDS = (
             Option(
                 "--format",
                 "FORMAT",
-                "table of those in the guest, or json of the host's (default: table)",
+                "print a table of those in the guest, or json of the host's (default: table)",
                 "-f",
                 choices=("table", "json"),
             ),
@@ -302,7 +307,7 @@ COMMANDS = (
         ("ID",),
         "change a container's limits",
         handlers.oci,
-        (Option("--resources", "FILE", "linux.resources as JSON (- is standard input)", "-r"),),
+        (Option("--resources", "FILE", "the limits, linux.resources as JSON (- is standard input)", "-r"),),
     ),
     Command(
         ("events",),
@@ -311,7 +316,7 @@ COMMANDS = (
         handlers.oci,
         (
             Option("--stats", None, "print its resource usage once"),
-            Option("--interval", "SECONDS", "print its resource usage so often (default: 5)"),
+            Option("--interval", "SECONDS", "time between two of them (default: 5)"),
         ),
     ),
     Command(
@@ -346,7 +351,7 @@ COMMANDS = (
         handlers.check,
         (
             Option("--network", "ID", "check the NICs of this container instead of the host"),
-            Option("--format", "FORMAT", "table or json (default: table)", "-f", choices=("table", "json")),
+            Option("--format", "FORMAT", "print a table or json (default: table)", "-f", choices=("table", "json")),
             Option("--renew", None, "forget whether KVM works here: the next sandbox tries it again"),
         ),
     ),

@@ -6,22 +6,23 @@ from kata_runtime.cli.command_table import COMMANDS, GLOBAL_OPTIONS, PROGRAM, Co
 
 _NIC = """\
 FILE (- is standard input) holds one JSON object:
-  {"device": "tap_test",          host TAP, or the label of a vhost-user NIC
-   "name": "eth-test",            name in the container
-   "IPAddresses": [{"address": "172.16.0.3", "mask": "16"}],    optional, IPv4 and IPv6
+  {"device": "tap_test",     host TAP, or the label of a vhost-user NIC
+   "name": "eth-test",       name in the container
    "hwAddr": "02:42:20:6f:a3:69",
-   "mtu": 1500,                   68-9600; 1280 or more with IPv6
-   "vhostUserSocket": "/run/vhost/socket",    optional
-   "queues": 2,                   optional, queue pairs, 0-256
-   "offload": false,              optional: no checksum or segmentation offload, for user-space switches
-   "dhcp": true}                  optional: the container gets its IPv4 address by DHCP
+   "mtu": 1500,              68-9600; 1280 or more with IPv6
+   "IPAddresses": [          optional, IPv4 and IPv6
+      {"address": "172.16.0.3", "mask": "16"}],
+   "queues": 2,              optional, queue pairs, 0-256
+   "offload": false,         optional, needed with a user-space switch
+   "dhcp": true,             optional, the IPv4 address comes by DHCP
+   "vhostUserSocket": "/run/vhost/socket"}   optional
 
-Prints the NIC with its place, "pciAddr"; null when it fails."""
+Prints the NIC and its PCI address, "pciAddr"; null when it fails."""
 _ROUTE = """\
 FILE (- is standard input) holds one JSON object or a list of them:
-  {"dest": "default",             or an address, or address/prefix length
-   "gateway": "172.16.0.1",       needed with default
-   "device": "eth-test"}          name in the container
+  {"dest": "default",          or an address, or address/prefix length
+   "gateway": "172.16.0.1",    needed with default
+   "device": "eth-test"}       name in the container
 """
 _PORT = """\
 PORT is the UUID or name of a port of Neutron, whose MAC and IP addresses, MTU and routes the NIC gets; clouds.yaml and
@@ -43,19 +44,21 @@ DETAILS = {
     "kata-network add-port": _PORT,
     "kata-network list-ports": """\
 Prints the ports in the order they were added, null for none:
-  [{"port":"kt0123456789","name":"eth0","device":"kt0123456789","kind":"bridge","bridge":"br0",
-    "mac":"02:42:20:6f:a3:69","ip":["172.16.0.3/16"],"mtu":1500}]""",
+  [{"port":"kt0123456789","name":"eth0","device":"kt0123456789",
+    "kind":"bridge","bridge":"br0","mac":"02:42:20:6f:a3:69",
+    "ip":["172.16.0.3/16"],"mtu":1500}]""",
     "kata-network del-port": """\
 PORT is the "port" that add-port printed, the name given to it, or the NIC's name in the container.
 
 Prints null. What remains in Open vSwitch or Neutron because it does not answer is named on standard error.""",
     "kata-network list-ifaces": """\
 Prints the NICs in the order they were added, null for none:
-  [{"name":"eth-test","mac":"02:42:20:6f:a3:69","ip":["172.16.0.3/16"],"mtu":1500}]""",
+  [{"name":"eth-test","mac":"02:42:20:6f:a3:69",
+    "ip":["172.16.0.3/16"],"mtu":1500}]""",
     "kata-network del-iface": """\
 FILE (- is standard input) holds one JSON object; only its name is used:
   {"name": "eth-test"}
-Instead of a file, --name eth-test says the same.
+--name eth-test can replace the file.
 
 Prints null; when it fails and the NIC is still there, the NIC. The host's TAP stays.""",
     "kata-network add-route": _ROUTE + "\nPrints the routes as given; null when it fails.",
@@ -65,11 +68,11 @@ Prints null; when it fails and the NIC is still there, the NIC. The host's TAP s
 Prints the routes, IPv4 before IPv6, null for none:
   [{"dest":"172.16.0.0/16","gateway":"","device":"eth-test"}]""",
     "kata-network update-routes": _ROUTE
-    + '\nnull is an empty list; "Source" and "Scope" are honoured. Prints the resulting routes.',
+    + '\nnull is an empty list; "Source" and "Scope" are used, too. Prints the resulting routes.',
     "kata-network show": """\
 Draws each NIC from the guest's addresses over the host's device to the bridge or port of Open vSwitch, with live rates,
 and the routes:
-  kata-runtime kata-network show 6ec7a98
+  kata-runtime kata-network show web
   kata-runtime kata-network show --format svg > network.svg
 It needs Rich, and for SVG Graphviz.""",
     "kata-ipvs top": """\
@@ -77,27 +80,30 @@ Keys: n a i c b w order by address, active and inactive connections, connections
 r reverses, arrows and pages scroll, q quits. It needs Rich.""",
     "metrics": """\
   kata-runtime metrics --listen 9410
-  kata-runtime metrics --textfile /var/lib/prometheus/node-exporter/kata.prom
+  kata-runtime metrics \\
+    --textfile /var/lib/prometheus/node-exporter/kata.prom
 A container that another command holds is reported as busy after half a second. It needs the Prometheus client.""",
     "kata-ipvs ipvsadm": """\
 Give --parameters or --restore:
-  kata-runtime kata-ipvs ipvsadm --parameters "-A -t 172.17.0.7:80 -s rr" 6ec7a98
-  kata-runtime kata-ipvs ipvsadm --parameters "-a -t 172.17.0.7:80 -r 10.0.0.2:80" 6ec7a98
-  kata-runtime kata-ipvs ipvsadm --parameters "--list" 6ec7a98
-  kata-runtime kata-ipvs ipvsadm --restore rules.txt 6ec7a98
+  kata-runtime kata-ipvs ipvsadm --parameters "-A -t 10.0.0.1:80" web
+  kata-runtime kata-ipvs ipvsadm \\
+    --parameters "-a -t 10.0.0.1:80 -r 10.0.0.2:80" web
+  kata-runtime kata-ipvs ipvsadm --parameters "--list" web
+  kata-runtime kata-ipvs ipvsadm --restore rules.txt web
 Addresses and ports are numeric; forwarding of a single command defaults to NAT.""",
     "kata-ipvs cleanup": """\
-  kata-runtime kata-ipvs cleanup --parameters "--orig-dst 172.17.0.7 --protonum tcp" 6ec7a98
+  kata-runtime kata-ipvs cleanup --parameters "-d 10.0.0.1 -p tcp" web
 Reports the number of deleted entries on standard error; none is success.""",
     "image build": """\
 Packages come from the Debian release that this host's apt is set up for, 12 or 13; nothing is installed. What the image
 needs and this host has not downloaded yet is fetched. An image that is there is replaced in one step by a complete one.
 
 Another release, by an apt configuration of its own (see apt.conf(5)):
-  APT_CONFIG=/root/trixie/apt.conf kata-runtime image build --destination /root/trixie/image""",
+  APT_CONFIG=/root/trixie/apt.conf \\
+    kata-runtime image build --destination /root/trixie/image""",
     "run": """\
 The ID is printed when the guest's agent answers; without one, 64 random hexadecimal digits are made. The first
-container boots its guest and keeps the machine as a template, from which later ones start.""",
+container boots its guest and keeps the booted machine as a template, from which later ones start.""",
     "exec": "Input, output, exit status and signals pass through; so do all words after ID.",
     "kill": "SIGNAL is a name (TERM, SIGKILL) or a number.",
     "kata-check": "Each finding is printed with its remedy. The exit status is 0 when sandboxes can run.",
@@ -106,13 +112,15 @@ Packages install it. By hand:
   kata-runtime completion bash > /etc/bash_completion.d/kata-runtime""",
     "completion zsh": """\
 Packages install it. By hand, into a directory of zsh's fpath:
-  kata-runtime completion zsh > /usr/local/share/zsh/site-functions/_kata-runtime""",
+  kata-runtime completion zsh > \\
+    /usr/local/share/zsh/site-functions/_kata-runtime""",
     "completion fish": """\
 Packages install it. By hand:
-  kata-runtime completion fish > /etc/fish/completions/kata-runtime.fish""",
+  kata-runtime completion fish > \\
+    /etc/fish/completions/kata-runtime.fish""",
     "completion candidates": """\
-Words are those after kata-runtime. One candidate a line, a tab, its meaning; or :files or :directories, which the shell
-completes itself. Nothing is printed where nothing fits, also after an error.""",
+WORDs are those after kata-runtime. Prints a line for each candidate, with a tab and its meaning, or :files or
+:directories, which the shell completes itself. Without candidates, or after an error, it prints nothing.""",
 }
 
 
