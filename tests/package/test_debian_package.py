@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.package.clean_system import CleanSystem, bootstrap
-from tests.quality.trees import ROOT
+from tests.quality.trees import ROOT, tracked_files
 
 from kata_runtime import __version__
 
@@ -59,6 +59,22 @@ def test_life_of_the_package(clean_system: CleanSystem) -> None:
     assert clean_system.run("kata-runtime", "list", "--quiet").stdout == ""
     clean_system.run(*_PURGE)
     assert clean_system.files() - before == set()
+
+
+@pytest.mark.parametrize("clean_system", ["13"], indirect=True)
+def test_demo_in_a_clone(clean_system: CleanSystem) -> None:
+    """On Debian 13, where no other test uses a clone, `make demo` installs what it needs, and all its steps succeed."""
+    clone = clean_system.root / "srv/kata-runtime"
+    for path in tracked_files():
+        copy = clone / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    # A package index may need certificates that are only on this host.
+    shutil.copy("/etc/ssl/certs/ca-certificates.crt", clean_system.root / "tmp")
+    clean_system.run(*_INSTALL, "make")
+    done = clean_system.run("env", "PIP_CERT=/tmp/ca-certificates.crt", "make", "-C", "/srv/kata-runtime", "demo")
+    assert "3 packets transmitted, 3 received, 0% packet loss" in done.stdout
+    assert clean_system.run("/srv/kata-runtime/.venv/bin/kata-runtime", "list", "--quiet").stdout == ""
 
 
 def test_host_without_archive(clean_system: CleanSystem) -> None:
