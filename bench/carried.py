@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MIB = 100
 _PORT = 5001
-# Takes one connection and tells how long the bytes took from the first to the last.
+# Accepts one connection and prints the time from its first byte to its last.
 _SINK = """
 import socket, sys, time
 with socket.create_server(("", int(sys.argv[1]))) as listening:

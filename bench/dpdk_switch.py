@@ -29,7 +29,7 @@ _ARGUMENTS = (
 
 
 class Switch:
-    """A testpmd whose sockets are in ``directory``; it polls, so it stands still unless it is ``awake``."""
+    """A testpmd whose sockets are in ``directory``; it polls, so it is stopped unless it is ``awake``."""
 
     def __init__(self, directory: Path, namespace: Namespace) -> None:
         self.directory = directory
@@ -61,7 +61,7 @@ class Switch:
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        """It works in the block, and stands still afterwards."""
+        """It runs in the block, and is stopped afterwards."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
         try:

@@ -63,7 +63,7 @@ class _Noting:
 
 
 # IPVS as in a new container. The kernel keeps deleted servers for two minutes, and each addition looks through them
-# (ip_vs_trash_get_dest): after a mere -C whoever comes next pays for what the one before has added.
+# (ip_vs_trash_get_dest): after -C alone, the next contestant would be slowed by the servers of the previous one.
 _RENEW = "ipvsadm -C; rmmod ip_vs_rr; rmmod ip_vs; modprobe ip_vs && modprobe ip_vs_rr"
 
 
@@ -98,7 +98,7 @@ class Contest:
         return self.argv("--restore", str(self._path), *more)
 
     def renew(self) -> None:
-        """IPVS loaded anew, and set up by a command of ours."""
+        """IPVS loaded again, and set up by a command of ours."""
         run(self._sandbox.runtime.argv("exec", self._sandbox.id, "sh", "-c", f"{_RENEW} 2>/dev/null || true"))
         run(self.argv("--parameters", "--list --timeout"))
         run(self._sandbox.runtime.argv("exec", self._sandbox.id, "modprobe", "ip_vs_rr"))

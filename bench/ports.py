@@ -34,7 +34,7 @@ _SIZES = (0, 1_000, 2_500, 5_000, 10_000)
 # What a sandbox needs with all that belongs to it, generously, and as many as are interesting.
 _SANDBOX_MEBIBYTES = 2048
 _SANDBOXES = range(2, 7)
-# The beginnings of the messages of a command's log, and whose time the records tell of.
+# How messages of a command's log begin, and whose time these records show.
 _PARTS = {
     "Neutron": "Neutron",
     "Open vSwitch": "Open vSwitch and OVN",
@@ -78,7 +78,7 @@ computed its flows and the host has acknowledged them, which comes before `add-p
 
 
 class Large(NamedTuple):
-    """Seconds in an OVN of so many ports."""
+    """Seconds in an OVN of this many ports."""
 
     ports: int
     command: float

@@ -36,7 +36,7 @@ runtime_supports_nocgroup = ["kata"]
 [engine.runtimes]
 kata = ["{program}"]
 """
-# The image is imported in each namespace anew: it is small, and no test sees what another did to the store.
+# The image is imported into each namespace: it is small, and no test sees what another did to the store.
 _BEGIN = """\
 $PODMAN import --quiet {changes} {archive} {image} >/dev/null
 exec bats --tap --filter "$FILTER" "$1"

@@ -1,4 +1,4 @@
-"""A walk through the main job, told as it happens: `make demo`.
+"""Shows the main commands, each with its output: `make demo`.
 
 Everything is made in network namespaces of its own and removed at the end.
 """

@@ -78,7 +78,7 @@ class Daemon:
             os.close(handle)
 
     def restart(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End it by a signal and start it anew."""
+        """End it by a signal and restart it."""
         self.end(number)
         self.start()
 

@@ -16,7 +16,7 @@ fi
 if [ -n "$missing" ]; then
     echo "installing Debian packages:$missing" >&2
     install="apt-get --quiet=2 --yes --no-install-recommends -o Dpkg::Use-Pty=0 install"
-    # Old lists name files that are gone; one update mends that.
+    # Old lists name files that no longer exist; an update corrects them.
     # shellcheck disable=SC2086
     $install $missing </dev/null >&2 || { apt-get --quiet=2 update </dev/null && $install $missing </dev/null >&2; }
 fi

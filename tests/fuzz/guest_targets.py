@@ -231,7 +231,7 @@ def _portable(data: bytes) -> None:
 
 
 def _route_table(data: bytes) -> None:
-    """Two tables as a guest tells them, and the steps from one to the other."""
+    """Two tables that a guest reports, and the steps from one to the other."""
     tables = [route_table.read_table(ScriptedKernel(answers)) for answers in _halves(data)]
     steps = route_table.plan(*(route_table.group(table.routes) for table in tables))
     assert len(steps) <= 2 * sum(len(table.routes) for table in tables) + 1

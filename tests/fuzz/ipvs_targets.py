@@ -1,4 +1,4 @@
-"""What a guest tells of its virtual servers: bytes decoded, and shown to the user in every way there is."""
+"""A guest's virtual servers: its bytes are decoded, and printed in every format."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _report(data: bytes) -> None:
 
 
 def _proc_table(data: bytes) -> None:
-    """A file of servers behind the services that netlink tells of, which are the first part."""
+    """A file of servers; the first part is the services that netlink reports."""
     services, *pieces = list(parts(data)) or [b""]
     specs = [codec.unpack_service(payload)[0] for payload in parts(services)]
     proc_table.count(pieces)

@@ -67,7 +67,7 @@ def _agent(agent: Agent) -> None:
 
 
 def test_a_listing_loads_little(tmp_path: Path) -> None:
-    """Nor has one that lists a NIC which the guest's kernel told it about."""
+    """Nor has one that lists a NIC, after the guest's kernel has reported it."""
     tmp_path.chmod(0o700)
     directory = tmp_path / "web"
     directory.mkdir()

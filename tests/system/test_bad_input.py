@@ -31,7 +31,7 @@ def _mask(shown: str) -> str:
     return f"IPAddresses[0].mask is {shown}; it must be a prefix length, 1-32"
 
 
-# Changes to a NIC that could be added, and what is said of the result.
+# Changes to a valid NIC, and the error message for each.
 _WRONG_FIELDS: list[tuple[dict[str, object], str]] = [
     *(_changed(field, _DROP, f"the NIC lacks '{field}'") for field in ("device", "name", "hwAddr", "mtu")),
     ({"adress": "x"}, "a NIC has no field 'adress'; did you mean 'IPAddresses'?"),
@@ -155,7 +155,7 @@ def _refusal(reason: str) -> tuple[int, str, str]:
 def test_refusals_change_nothing(
     sandbox: Sandbox, namespace: Namespace, runtime: Runtime, unique: Callable[[str], str]
 ) -> None:
-    """Every wrong value, of input or of the world, is told in one line; record, machine and guest stay."""
+    """Every wrong value, in the input or on the host, is reported in one line; nothing is changed."""
     for name in ("tap0", "taken", "held", "faraway"):
         namespace.tap(name)
     namespace.run("ip", "link", "add", "br0", "type", "bridge")
@@ -189,7 +189,7 @@ def test_refusals_change_nothing(
 
 
 def test_containers_that_cannot_be_meant(runtime: Runtime, sandbox: Sandbox, unique: Callable[[str], str]) -> None:
-    """An unknown and an ambiguous ID are told apart."""
+    """An unknown and an ambiguous ID are distinguished."""
     first, second = sandbox.id, unique("x")
     stem = first[: next(n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)]
     with booted(runtime, second):

@@ -45,7 +45,7 @@ def _stopped_reader(argv: list[str], stdin: bytes) -> Iterator[tuple[subprocess.
 
 
 def _outcome(sandbox: Sandbox, words: list[str], stdin: bytes, beside: list[str]) -> tuple[int, bytes, bytes]:
-    """Status, output and errors of a command whose reader stands still while ``beside`` is done."""
+    """Status, output and errors of a command whose reader does not read while ``beside`` is done."""
     with _stopped_reader(sandbox.runtime.argv(*words), stdin) as (command, reader):
         for _ in range(2):
             other = sandbox.cli("--lock-timeout", str(_SECONDS), *beside)
@@ -60,7 +60,7 @@ def _outcome(sandbox: Sandbox, words: list[str], stdin: bytes, beside: list[str]
 
 @pytest.mark.parametrize("parameters", ["-L", "-S", "-L --stats"])
 def test_virtual_servers(sandbox: Sandbox, parameters: str) -> None:
-    """A listing whose reader stands still keeps no command waiting, and is whole in the end."""
+    """A listing whose reader does not read keeps no command waiting, and is whole in the end."""
     ipvsadm = ["kata-ipvs", "ipvsadm", "--parameters"]
     rules = "\n".join(_RULES).encode()
     assert sandbox.cli("kata-ipvs", "ipvsadm", "--restore", "-", sandbox.id, stdin=rules).returncode == 0
@@ -98,7 +98,7 @@ def test_routes(sandbox: Sandbox, namespace: Namespace) -> None:
 
 
 def test_lock_timeout(sandbox: Sandbox) -> None:
-    """A command tells what it waits for, gives up when it was told to, and changes nothing."""
+    """A command prints what it waits for, gives up at its deadline, and changes nothing."""
     words = ("kata-network", "list-ifaces", sandbox.id)
     with sandbox.session():
         given_up = sandbox.cli("--lock-timeout", "1.2", *words)

@@ -1,4 +1,4 @@
-"""The examples in the documents, run as they stand there."""
+"""The examples in the documents are run as they are written."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_exec_passes_signals_and_blocks_nobody(sandbox: Sandbox) -> None:
 
 
 def test_boot_failure_shows_the_console_and_leaves_nothing(runtime: Runtime, tmp_path: Path) -> None:
-    """A kernel that panics is told with the last lines it printed; no process and no file stays."""
+    """A kernel that panics is reported with the last lines it printed; no process and no file stays."""
     text = runtime.config.read_text()
     config = tmp_path / "configuration.toml"
     config.write_text(text + 'kernel_params = "rdinit=/nosuch init=/nosuch"\n')
@@ -140,7 +140,7 @@ def test_dead_machine_is_told(fresh_sandbox: Sandbox) -> None:
 
 
 def test_dead_agent_comes_back(fresh_sandbox: Sandbox) -> None:
-    """An agent that was killed is started anew by init; who waited for it is told, and the next is served."""
+    """An agent that was killed is restarted by init; a waiting command fails, and the next one works."""
     for _ in range(3):
         killed = fresh_sandbox.guest("sh", "-c", "kill -9 $(pgrep -f '[k]ata_runtime.guest')")
         assert _outcome(killed) == (

@@ -40,7 +40,7 @@ def _lost(sandbox: Sandbox, output: int, verb: str, document: object) -> tuple[i
 
 
 def test_nic_is_taken_out(sandbox: Sandbox, namespace: Namespace, refusing: tuple[int, str]) -> None:
-    """A NIC whose place cannot be told is not left: record, machine and guest are as before, and it can be added."""
+    """A NIC whose PCI address cannot be printed is removed: all is as before, and it can be added."""
     output, reason = refusing
     namespace.tap("tap0", "10.0.0.1/24")
     before = sandbox.snapshot()

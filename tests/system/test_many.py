@@ -113,7 +113,7 @@ _PARTS: list[tuple[Callable[[_Client, int], None], int]] = [
 
 @pytest.fixture
 def sandboxes(sandbox: Sandbox, unique: Callable[[str], str]) -> Iterator[Callable[[int], list[Sandbox]]]:
-    """Gives so many running sandboxes, the shared one first."""
+    """Gives this many running sandboxes, the shared one first."""
     with ExitStack() as ends:
 
         def more(count: int) -> list[Sandbox]:

@@ -94,7 +94,7 @@ def test_check(plugged: Sandbox, namespace: Namespace, gateway: Namespace) -> No
 
 
 def test_check_of_a_broken_device(plugged: Sandbox, namespace: Namespace) -> None:
-    """A TAP that is down and left its bridge is told with its remedies on standard error, and the check fails."""
+    """A TAP that is down and left its bridge is reported with its remedies on standard error, and the check fails."""
     namespace.run("ip", "link", "set", "tap_c", "down", "nomaster")
     assert plugged.guest("ip", "link", "set", "eth-c", "down").returncode == 0
     done = plugged.cli("kata-check", "--network", plugged.id)

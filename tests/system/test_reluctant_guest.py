@@ -26,7 +26,7 @@ _WAIT_SECONDS = 3.0
 
 @contextmanager
 def deaf(sandbox: Sandbox) -> Iterator[None]:
-    """A guest that does not hear of removals."""
+    """A guest that ignores requests to remove devices."""
     assert sandbox.guest("sh", "-c", f"echo disable > {_HOTPLUG}").returncode == 0
     try:
         yield

@@ -43,7 +43,7 @@ def _listed(sandbox: Any) -> list[Route]:
 
 
 def _oracle(sandbox: Any) -> list[Route]:
-    """The main tables as the guest's own iproute2 tells them, in the words of list-routes."""
+    """The main tables according to the guest's own iproute2, in the format of list-routes."""
     found = []
     for family in ("-4", "-6"):
         done = sandbox.guest("ip", family, "-j", "route", "show", "table", "main")

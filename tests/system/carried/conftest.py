@@ -41,7 +41,7 @@ class Carried:
 
     @contextmanager
     def following(self) -> Iterator[Callable[[], list[str]]]:
-        """A follower in a loop, as the shim has it: runs until all that has happened is done, gives what it told."""
+        """A follower in a loop, as the shim has it: runs until all changes are handled; returns its messages."""
         told: list[str] = []
         with network.Namespace(self.path) as namespace:
             follower = Follower(namespace, self.sandbox.session, told.append)
@@ -104,7 +104,7 @@ def pings(where: Namespace | Sandbox, address: str, *options: str) -> bool:
 
 @pytest.fixture
 def carried(sandbox: Sandbox, unique: Callable[[str], str]) -> Iterator[Carried]:
-    """The shared sandbox with fresh namespaces; whatever was carried is removed again, and left no trace."""
+    """The shared sandbox with fresh namespaces; what was mirrored is removed again without a trace."""
     with network_namespace(unique("in")) as inside, network_namespace(unique("out")) as outside:
         made = Carried(sandbox, inside, outside)
         yield made

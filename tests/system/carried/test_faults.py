@@ -117,7 +117,7 @@ def test_interface_is_as_it_was(carried: Carried) -> None:
 
 
 def test_what_cannot_be_carried(carried: Carried) -> None:
-    """At create it is refused by name and nothing changes; later it is told, and the others follow."""
+    """At create it is refused by name and nothing changes; later it is reported, and the others follow."""
     carried.veth("eth0", 32)
     before = _state(carried.sandbox)
     carried.inside.run("ip", "tuntap", "add", "vpn", "mode", "tun")
@@ -142,7 +142,7 @@ def test_what_cannot_be_carried(carried: Carried) -> None:
 
 
 def test_guest_that_does_not_let_go(carried: Carried, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told, waited for once, and asked again with each change; the rest follows meanwhile."""
+    """It is reported, waited for once, and asked again with each change; the rest follows meanwhile."""
     monkeypatch.setattr(hotplug, "UNPLUG_SECONDS", 1.0)
     carried.veth("eth0", 36)
     carried.veth("net1", 37)

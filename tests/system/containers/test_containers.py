@@ -97,7 +97,7 @@ def test_requests_that_make_no_sense(guest: Guest) -> None:
 
 
 def test_terminal(guest: Guest) -> None:
-    """A terminal has the size asked for, tells of a new one, echoes, carries all output, and can be opened again."""
+    """A terminal has the size asked for, reports a new one, echoes, carries all output, and can be opened again."""
     script = """
     exec </dev/null >/dev/null 2>&1; exec </dev/console >/dev/console 2>&1
     stty size; trap 'stty size >&2; exit 4' WINCH; read line; echo got $line; sleep 1000 & wait
@@ -148,7 +148,7 @@ def test_ends_of_streams(guest: Guest) -> None:
 
 
 def test_limits(guest: Guest) -> None:
-    """Memory and number of processes are limited; a change of limits takes effect; who is killed for memory is told."""
+    """Memory and number of processes are limited; changed limits take effect; the OOM killer's work is reported."""
     script = "sleep 1 & sleep 1 & sleep 1 & wait"
     limits: dict[str, object] = {"memory": {"limit": 16 * _MIB}, "pids": {"limit": 5}}
     limits["cpu"] = {"quota": 50_000, "period": 100_000}
@@ -234,7 +234,7 @@ def test_many_containers(guest: Guest) -> None:
 
 
 def test_agent_that_ends(guest: Guest) -> None:
-    """The containers of an agent that was killed are deleted by its successor, and their relays are told."""
+    """The containers of an agent that was killed are deleted by its successor, and their relays are notified."""
     with guest.started("sleep", "1000") as (_, shim):
         guest.sh(f"(sleep 0.2; kill -9 {_AGENT}) >/dev/null 2>&1 &")
         assert shim.answer() == "error GuestError the guest's agent ended and was restarted; try again"

@@ -257,7 +257,7 @@ def podman(engine_namespace: Namespace, engine_runtime: Runtime, rootfs: Path) -
 
 
 def record_of(root: Path, container_id: str) -> dict[str, int]:
-    """The record of a sandbox as it lies on disk."""
+    """The record of a sandbox on disk."""
     loaded: dict[str, int] = json.loads((root / container_id / "record.json").read_text())
     return loaded
 

@@ -106,7 +106,7 @@ def test_processes(podman: Podman, worker: str) -> None:
 
 
 def test_stop_and_start_again(podman: Podman, worker: str) -> None:
-    """A container that is stopped ends by its own handler, with its status, leaves nothing, and can begin anew."""
+    """A container that is stopped ends by its own handler, with its status, leaves nothing, and can be restarted."""
     podman.run("stop", "--time", "20", worker)
     assert podman.run("inspect", "--format", "{{.State.ExitCode}}", worker) == "5\n"
     assert podman.run("logs", worker) == "started\nended\n"
@@ -134,7 +134,7 @@ def test_end_of_what_it_stands_on(podman: Podman, worker: str, victim: str, reas
 
 
 def test_killed_shim(podman: Podman, worker: str) -> None:
-    """When the process that stands for a container is killed, the container is, too."""
+    """When a container's shim is killed, the container is, too."""
     podman.run("start", worker)
     os.kill(int(podman.run("inspect", "--format", "{{.State.Pid}}", worker)), signal.SIGKILL)
     assert podman.run("wait", worker) == "137\n"

@@ -62,7 +62,7 @@ def _addresses(podman: Podman, name: str) -> list[str]:
 
 
 def _await(podman: Podman, name: str, count: int) -> list[str]:
-    """The container's addresses once there are so many; the shim follows within a moment."""
+    """The container's addresses once there are this many; the shim follows shortly after."""
     end = time.monotonic() + _SECONDS
     while len(found := _addresses(podman, name)) != count:
         assert time.monotonic() < end, found

@@ -57,7 +57,7 @@ def _mounted(sandbox: Sandbox) -> list[str]:
 
 @contextmanager
 def _running(runtime: Runtime, bundle: Bundle, name: str) -> Iterator[None]:
-    """A container in the background that has said that it is ready, and reads on."""
+    """A container in the background that has printed that it is ready, and keeps reading."""
     argv = runtime.argv("run", "--detach", "--bundle", str(bundle.directory), name)
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None

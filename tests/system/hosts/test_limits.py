@@ -1,4 +1,4 @@
-"""Commands that may open few files or have little memory, and a QEMU that stands still."""
+"""Commands that may open few files or have little memory, and a QEMU that is stopped."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_too_much_memory(runtime: Runtime, unique: Callable[[str], str], tmp_path: Path) -> None:
-    """A start with too much default_memory is told in one line, and nothing of it is left."""
+    """A start with too much default_memory is reported in one line, and nothing of it is left."""
     config = tmp_path / "configuration.toml"
     config.write_text(runtime.config.read_text().replace("default_memory = 384", "default_memory = 4000000"))
     name = unique("large")

@@ -91,7 +91,7 @@ def test_killed_at_every_block(balancer: Balancer, before: str, tmp_path: Path, 
     path = _write(tmp_path / "rules", _MOST)
     for at in range(1, _BLOCKS + 2):
         assert _restore(balancer, path, at, _KILL, *options).returncode == -9
-        # What a kernel would look through for two minutes, and what is loaded anew, is not the subject here.
+        # Deleted servers, which the kernel searches for two minutes, are not the subject here.
         assert balancer.ours("-S").stdout == before
         assert balancer.table() == before
         balancer.renew()
@@ -126,14 +126,14 @@ def test_agent_killed_at_every_block(balancer: Balancer, before: str, tmp_path: 
 
 
 def _with_line(number: int, line: str) -> list[str]:
-    """20,000 lines of which one, which has nothing to do with the others, stands in the given place."""
+    """20,000 lines of which one, which is unrelated to the others, is at the given position."""
     lines = ["# previous", "# table's", "# share", *_MOST[1:]]
     return [*lines[: number - 1], line, *lines[number - 1 :]]
 
 
 @pytest.mark.parametrize("number", [1, 9_999, 20_000])
 def test_refused_by_the_kernel(balancer: Balancer, before: str, tmp_path: Path, number: int) -> None:
-    """What only the kernel knows, that it lacks a scheduler, is told with its line, and all is undone."""
+    """What only the kernel knows, that it lacks a scheduler, is reported with its line, and all is undone."""
     line = "-A -t 10.250.0.1:80 -s twos"
     path = _write(tmp_path / "rules", _with_line(number, line))
     done = balancer.sandbox.cli("kata-ipvs", "ipvsadm", "--restore", str(path), balancer.sandbox.id)

@@ -60,7 +60,7 @@ def test_every_listing_is_the_real_ones(balancer: Balancer) -> None:
 
 
 def _many_services() -> list[str]:
-    """More services than are read one by one, of all kinds, among them many that only netlink tells of wholly."""
+    """More services than are read one by one, of all kinds, many of which only netlink reports completely."""
     lines = []
     for number in range(30):
         lines += [f"-A -u 10.6.{number}.{n + 1}:53 -s rr" for n in range(7)]
@@ -73,7 +73,7 @@ def _many_services() -> list[str]:
 
 
 def test_listings_of_many_services(balancer: Balancer) -> None:
-    """Of many services each listing equals that of ipvsadm 1.31, byte for byte, whichever way tells of each."""
+    """Of many services each listing equals that of ipvsadm 1.31, byte for byte, whichever interface it is read from."""
     done = balancer.restore("\n".join([*_TABLE, *_many_services()]))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     for words in _LISTINGS:
@@ -192,7 +192,7 @@ def test_bad_words(balancer: Balancer, words: str) -> None:
 
 
 def test_refusals_of_the_kernel(balancer: Balancer) -> None:
-    """What contradicts the table is said in words, with the container, and changes nothing."""
+    """A command that contradicts the table fails with a message that names the container, and changes nothing."""
     balancer.do("-A -t 10.0.0.1:80", "-a -t 10.0.0.1:80 -r 10.0.0.2:80")
     before = balancer.table()
     where = f"in container {balancer.sandbox.id[:12]}"

@@ -33,7 +33,7 @@ def _pick(choice: random.Random, right: tuple[str, ...], wrong: tuple[str, ...])
 
 
 def _line(choice: random.Random) -> str:
-    """A command line of which most are valid; forwarding is always said, since ours has another default."""
+    """A command line of which most are valid; forwarding is always given, since ours has another default."""
     service = _pick(choice, _SERVICES, _WRONG_SERVICES)
     command = choice.choices(("-A", "-E", "-D", "-a", "-e", "-d", "-Z"), (5, 2, 1, 8, 3, 2, 1))[0]
     parts = [service]

@@ -27,7 +27,7 @@ class Point(NamedTuple):
 
 
 def points_of(calls: int) -> list[Point]:
-    """All the points of a command with so many changing calls."""
+    """All the points of a command with this many changing calls."""
     return [Point(at, moment, number) for at in range(calls) for moment in MOMENTS for number in SIGNALS]
 
 

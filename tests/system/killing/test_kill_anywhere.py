@@ -1,4 +1,4 @@
-"""Commands that are ended at their steps, as the system calls tell them: a sample; ``make kill-anywhere`` tries all."""
+"""Commands that are ended at their steps, which are its system calls: a sample; ``make kill-anywhere`` tries all."""
 
 from __future__ import annotations
 

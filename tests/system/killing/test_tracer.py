@@ -49,7 +49,7 @@ def test_asked_to_end(tmp_path: Path, moment: str) -> None:
 
 
 def test_what_hangs_is_told() -> None:
-    """A program that does not end is killed, and that is told."""
+    """A program that does not end is killed, and that is reported."""
     script = "import os, signal\nos.write(1, b'\\n')\nsignal.pause()"
     traced = run_traced([sys.executable, "-ISc", script], seconds=0.5)
     assert traced == (-9, "\n", "", ["write"], False, True)

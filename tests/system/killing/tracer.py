@@ -135,7 +135,7 @@ class _Watched:
         self._is_python = self._runs_python()
         pass_on = 0
         while True:
-            # SIGKILL ends it also while it is stopped; the next wait tells.
+            # SIGKILL ends it also while it is stopped; the next wait reports it.
             _ptrace(_SYSCALL, self._pid, 0, pass_on, may_be_gone=True)
             _, status = os.waitpid(self._pid, 0)
             if not os.WIFSTOPPED(status):

@@ -141,7 +141,7 @@ def test_busy_container(sandbox: Sandbox) -> None:
 
 
 def test_textfile(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The file is replaced in one step by metrics that promtool accepts; what else lies beside it is not touched."""
+    """The file is replaced in one step by metrics that promtool accepts; other files are not touched."""
     path = tmp_path / "kata.prom"
     path.write_text("former")
     before = path.stat().st_ino

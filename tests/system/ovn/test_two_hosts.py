@@ -86,7 +86,7 @@ def test_port_moves(sides: list[Side], network: LogicalSwitch, unique: Callable[
 
 
 def test_controller_dies(sides: list[Side], network: LogicalSwitch) -> None:
-    """Without ovn-controller traffic goes on; started anew it installs what was plugged meanwhile."""
+    """Without ovn-controller traffic continues; after its restart it installs what was plugged meanwhile."""
     first, second = sides
     here, there, late = network.add_ports("controller-1", "controller-2", "controller-3")
     with first.attached(here, network.mtu), second.attached(there, network.mtu), serving(second.guest, "second"):
@@ -108,7 +108,7 @@ def test_controller_dies(sides: list[Side], network: LogicalSwitch) -> None:
 
 
 def test_switch_dies(sides: list[Side], network: LogicalSwitch) -> None:
-    """ovs-vswitchd is killed and started anew: the containers keep their NICs, and traffic comes back."""
+    """ovs-vswitchd is killed and restarted: the containers keep their NICs, and traffic resumes."""
     first, second = sides
     here, there = network.add_ports("switch-1", "switch-2")
     with first.attached(here, network.mtu), second.attached(there, network.mtu), serving(second.guest, "second"):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SECONDS = 120
-# Both tell size and checksum of what they sent or got.
+# Both print size and checksum of what they sent or received.
 _RECEIVER = """
 import socket, sys, zlib
 with socket.create_server(("", int(sys.argv[1]))) as listening:
@@ -64,7 +64,7 @@ while True:
 
 
 def transfer(sender: Sequence[str], receiver: Sequence[str], address: str, mebibytes: int, port: int = 5001) -> bool:
-    """Whether so much data arrives whole."""
+    """Whether this much data arrives intact."""
     with subprocess.Popen(
         [*receiver, "python3", "-c", _RECEIVER, str(port), str(SECONDS)], stdout=subprocess.PIPE, text=True
     ) as process:

@@ -1,4 +1,4 @@
-"""The program with a QEMU that is a small script: what matters is who runs, what is kept and what is told."""
+"""The program with a QEMU that is a small script: the tests look at what runs, what is stored and what is printed."""
 
 from __future__ import annotations
 

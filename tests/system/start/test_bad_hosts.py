@@ -1,4 +1,4 @@
-"""Hosts that are short of something while a sandbox starts: it is told in one line, and nothing stays."""
+"""Hosts that are short of something while a sandbox starts: it is reported in one line, and nothing stays."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_too_few_descriptors(fake: Fake) -> None:
 
 @pytest.mark.parametrize("pages", [1, 2])
 def test_full_disk(pages: int, fake: Fake) -> None:
-    """A root without room for a record and its successor is told, and emptied again; two pages are enough."""
+    """A root without room for a record and its successor is reported, and emptied again; two pages are enough."""
     fake.root.mkdir(mode=0o700)
     options = f"size={pages * _PAGE},mode=700"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(fake.root)], check=True)
@@ -49,7 +49,7 @@ def test_full_disk(pages: int, fake: Fake) -> None:
 
 
 def test_root_that_is_read_only(fake: Fake) -> None:
-    """A root that cannot be written to is told."""
+    """A root that cannot be written to is reported."""
     fake.root.mkdir(mode=0o700)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,mode=700", "tmpfs", str(fake.root)], check=True)
     try:

@@ -73,7 +73,7 @@ def test_forced_deletion_finds_qemu(kind: str, fake: Fake) -> None:
 
 
 def test_kill_finds_qemu(fake: Fake) -> None:
-    """Kill KILL ends it, too; once nothing runs, and for TERM, the record is what is told."""
+    """Kill KILL ends it, too; once nothing runs, and for TERM, the record is what is reported."""
     with _both(fake, "{"):
         assert fake.cli("kill", "bad")[0] == 1
         assert len(fake.processes("bad")) == 2

@@ -33,7 +33,7 @@ _CAUSES = {
 
 @pytest.mark.parametrize("mode", _CAUSES)
 def test_cause_is_told(mode: str, fake: Fake) -> None:
-    """A panic, QEMU's own error, its silence, a hung guest and an agent of another version are told apart."""
+    """A panic, QEMU's own error, its silence, a hung guest and an agent of another version are distinguished."""
     assert fake.run("web", mode) == (1, "", _CAUSES[mode])
     assert fake.left("web") == NOTHING
 

@@ -132,7 +132,7 @@ def test_a_sibling_does_all_that_a_booted_one_does(
 
 
 def test_a_damaged_template(own_templates: tuple[Runtime, Path], unique: Callable[[str], str]) -> None:
-    """A template that QEMU does not load is told of once, the sandbox is booted, and a new template is made."""
+    """A template that QEMU does not load is reported once, the sandbox is booted, and a new template is made."""
     runtime, templates = own_templates
     with booted(runtime, unique("a")):
         pass

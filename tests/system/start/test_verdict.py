@@ -71,7 +71,7 @@ def test_kvm_that_stops_working(fake: Fake) -> None:
 
 
 def test_renewal(fake: Fake) -> None:
-    """kata-check tells the verdict and its age; with --renew it is forgotten, and told to be open."""
+    """kata-check prints the verdict and its age; with --renew it is deleted, and reported as unknown."""
     assert fake.run("web", "kvm", "auto")[0] == 0
     assert fake.cli("delete", "-f", "web") == (0, "", "")
     shown = fake.cli("kata-check", mode="kvm", accelerator="auto")[1]

@@ -34,7 +34,7 @@ def _queues_with_packets(sandbox: Sandbox, name: str) -> int:
 
 
 def _add(sandbox: Sandbox, namespace: Namespace, queues: int) -> str:
-    """Add eth0 and send packets both ways through it; what the command said on stderr."""
+    """Add eth0 and send packets both ways through it; returns what the command printed to standard error."""
     namespace.tap("tap0", "172.16.0.1/16", options=("multi_queue",))
     asked = nic("tap0", "eth0", "172.16.0.3/16", queues=queues)
     done = sandbox.network("add-iface", asked)

@@ -21,7 +21,7 @@ def read(*argv: str) -> Call:
 
 
 def test_options_around_operands() -> None:
-    """Options stand before or after the operands, with a space or an equals sign, and any value."""
+    """Options can be before or after the operands, with a space or an equals sign, and any value."""
     for argv in (
         ("kata-ipvs", "ipvsadm", "--parameters", "-L -n", "6ec7a98"),
         ("kata-ipvs", "ipvsadm", "6ec7a98", "--parameters=-L -n"),
@@ -36,7 +36,7 @@ def test_options_around_operands() -> None:
 
 
 def test_settings_before_the_command() -> None:
-    """Global options stand before the command."""
+    """Global options are before the command."""
     call = read("--root", "/tmp/r", "--debug", "--log-format=json", "kata-network", "add-iface", "x", "-")
     assert call.settings == {"--root": "/tmp/r", "--debug": "", "--log-format": "json"}
     assert call.operands == ["x", "-"]

@@ -185,7 +185,7 @@ def test_killed() -> None:
 
 
 def test_stopped_and_continued() -> None:
-    """Ctrl-Z stops it with the terminal as before; when it goes on, it is drawn anew and can be quit."""
+    """Ctrl-Z stops it with the terminal as before; when it goes on, it is drawn again and can be quit."""
     with _on_terminal("run") as terminal:
         before = terminal.attributes()
         terminal.wait_for(b"look 1 of")

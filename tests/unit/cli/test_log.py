@@ -1,4 +1,4 @@
-"""What the log of a command holds: one line for each record, whoever chose the text in it."""
+"""The log of a command: one line for each record, also if a guest chose the text in it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_failure_with_details_stays_on_its_lines(tmp_path: Path) -> None:
 
 
 def test_log_on_a_full_disk(capfd: pytest.CaptureFixture[str]) -> None:
-    """A log that cannot be written is told once, in one line, and the command goes on."""
+    """A log that cannot be written is reported once, in one line, and the command goes on."""
     _start("--debug", "--log", "/dev/full")
     _log_steps()
     assert capfd.readouterr() == ("", "kata-runtime: cannot write the log '/dev/full': No space left on device\n")

@@ -128,7 +128,7 @@ def test_nics_and_services() -> None:
 
 
 def test_others_are_told_with_less() -> None:
-    """Busy, stopped and unreadable containers are told as such, without counters; the page can be parsed."""
+    """Busy, stopped and unreadable containers are reported as such, without counters; the page can be parsed."""
     page = _page(
         Sample("busy", BUSY, _RECORD), Sample("gone", STOPPED, _RECORD._replace(pid=0)), Sample("odd", UNREADABLE)
     )
@@ -143,7 +143,7 @@ def test_others_are_told_with_less() -> None:
 
 
 def test_many_services_are_bounded() -> None:
-    """Of very many virtual services the busiest are told one by one, and how many are not."""
+    """Of very many virtual services the busiest are reported one by one, and how many are not."""
     many = [
         service._replace(
             spec=service.spec._replace(key=service.spec.key._replace(port=port)),

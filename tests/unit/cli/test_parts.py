@@ -220,7 +220,7 @@ def test_host_without_anything(tmp_path: Path) -> None:
 
 
 def test_image_of_another_version(tmp_path: Path) -> None:
-    """An image whose inputs have changed since is told; one that is no image of ours is not judged."""
+    """An image whose inputs have changed since is reported; one that is no image of ours is not judged."""
     config = Config(initrd=str(tmp_path / "initrd.img"))
     assert "image" not in [finding.name for finding in find(config, tmp_path)]
     (tmp_path / "image.json").write_text('{"include": [], "key": "old", "sizes": {}}')

@@ -40,7 +40,7 @@ def test_spool(capfdbinary: pytest.CaptureFixture[bytes], size: int) -> None:
 
 
 def test_file_without_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A large result lies in a file that has no name, so that nothing can be left behind."""
+    """A large result is in a file without a name, so that nothing can be left behind."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = len(os.listdir("/proc/self/fd"))
     with Spool() as spool:

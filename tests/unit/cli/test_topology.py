@@ -47,7 +47,7 @@ _TREE = r"""container web · KVM, 2 vCPUs · pid 4711
 
 
 def test_tree() -> None:
-    """The tree tells everything, and a guest's names command no terminal and are no markup."""
+    """The tree shows everything, and names from a guest neither control the terminal nor are markup."""
     assert topology_tree.drawn([TOPOLOGY]) == _TREE
 
 

@@ -39,7 +39,7 @@ class Agent:
         self._connection.shutdown(socket.SHUT_RDWR)
 
     def receive(self) -> tuple[int, int, bytes]:
-        """The next frame of the command; spoilt ones are passed over."""
+        """The next frame of the command; invalid ones are skipped."""
         while not self._received:
             data = self._connection.recv(1 << 16)
             if not data:

@@ -1,4 +1,4 @@
-"""What crun in the guest is told, and what its answers are taken for."""
+"""Requests to crun in the guest, and the decoding of its answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Channel(AgentChannel):
-    """Keeps what it is told to run, and answers with what it was given."""
+    """Records the commands that it is to run, and returns prepared answers."""
 
     def __init__(self, status: int = 0, stdout: bytes = b"", stderr: bytes = b"") -> None:
         self.told: list[tuple[tuple[str, ...], bytes]] = []

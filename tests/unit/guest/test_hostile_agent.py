@@ -208,7 +208,7 @@ _ENDED = "the guest's VM ended; see the container's console.log"
     ],
 )
 def test_greetings(tmp_path: Path, script: Callable[[Agent], None], kind: type[KataError], message: str) -> None:
-    """What is wrong with the answer to HELLO is told, and an agent that keeps talking extends no deadline."""
+    """What is wrong with the answer to HELLO is reported, and an agent that keeps talking extends no deadline."""
     with scripted_agent(tmp_path / "port", script) as path:
         failure = _fails(lambda: _connect(path))
     assert (type(failure), str(failure)) == (kind, message)

@@ -69,7 +69,7 @@ def undo_file(tmp_path: Path) -> UndoFile:
 
 
 def test_damage(undo_file: UndoFile, tmp_path: Path) -> None:
-    """A file that is damaged or missing is told."""
+    """A file that is damaged or missing is reported."""
     path = tmp_path / "ipvs-undo.json"
     for text, reason in {
         "[[1]]": "not enough values to unpack (expected 3, got 1)",
@@ -88,7 +88,7 @@ def test_damage(undo_file: UndoFile, tmp_path: Path) -> None:
 
 
 def test_refused_by_the_file_system(undo_file: UndoFile, tmp_path: Path) -> None:
-    """What cannot be written is told, and the file that was there before stays as it was."""
+    """What cannot be written is reported, and the file that was there before stays as it was."""
     previous = Snapshot(frozenset({ServiceKey(AF_INET, Protocol.NONE, b"", 0, 1)}), {})
     undo_file.replace(packed(previous))
     assert [entry.name for entry in tmp_path.iterdir()] == ["ipvs-undo.json"]

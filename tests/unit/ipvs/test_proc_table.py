@@ -1,4 +1,4 @@
-"""/proc/net/ip_vs as the kernel writes it, read next to the services that netlink told of."""
+"""/proc/net/ip_vs as the kernel writes it, read next to the services that netlink reported."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _read(text: str, specs: Sequence[ServiceSpec], size: int = 1 << 20) -> list[
 
 
 def test_the_kernels_file() -> None:
-    """Every kind of service and server, with all that the file tells of it."""
+    """Every kind of service and server, with everything that the file contains of it."""
     expected = [
         [
             _server("10.200.18.118", 8080, Forwarding.MASQUERADE, 19, 3, 17),
@@ -111,7 +111,7 @@ def _tables(draw: st.DrawFn) -> list[tuple[ServiceSpec, list[ServerSpec]]]:
 
 @given(_tables(), st.integers(1, 300))
 def test_any_file_in_any_pieces(table: list[tuple[ServiceSpec, list[ServerSpec]]], size: int) -> None:
-    """What a file of any services and servers tells is the same wherever it is cut."""
+    """A file of any services and servers is decoded to the same, wherever its pieces are cut."""
     text = _HEADING + "".join(_written(spec, servers) for spec, servers in table)
     found = _read(text, [spec for spec, _ in table], size)
     assert [
@@ -132,7 +132,7 @@ def test_any_file_in_any_pieces(table: list[tuple[ServiceSpec, list[ServerSpec]]
     ],
 )
 def test_another_table(specs: list[ServiceSpec]) -> None:
-    """A file that tells of other services than netlink did is told apart."""
+    """A file with other services than netlink reported is recognised."""
     with pytest.raises(ConflictError) as refusal:
         _read(_FILE, specs)
     assert str(refusal.value) == "the virtual servers changed while they were read; try again"
@@ -194,7 +194,7 @@ def test_endless_line_in_pieces() -> None:
 
 @given(st.binary(max_size=120), st.integers(0, len(_FILE)), st.booleans())
 def test_hostile_files(junk: bytes, place: int, is_whole: bool) -> None:
-    """Whatever stands in the file, it is told as broken or of another table, or tells of the services asked for."""
+    """Any file is refused as broken or of another table, or gives the requested services."""
     real = _FILE.encode()
     data = real[:place] + junk + (real[place:] if is_whole else b"")
     try:

@@ -114,7 +114,7 @@ def _by_netlink(server: Server) -> Server:
 
 @given(_tables(), st.integers(1, 300))
 def test_the_same_servers_as_netlink(table: list[tuple[ServiceSpec, list[Server]]], size: int) -> None:
-    """Wherever the answer is cut, what it tells is what netlink's strict decoder reads, or it is left to netlink."""
+    """Wherever the answer is cut, it is decoded as netlink's strict decoder does, or left to netlink."""
     packed = b"".join(
         bytes(24) + b"".join(_server_entry(server.spec, server[1:4], server.statistics) for server in servers) + _NONE
         for _, servers in table
@@ -181,7 +181,7 @@ def test_broken_answers(counted: bytes, servers: bytes, reason: str, size: int) 
 
 @given(st.binary(max_size=300), st.binary(max_size=300), st.booleans(), st.integers(1, 300))
 def test_hostile_answers(counted: bytes, servers: bytes, is_all: bool, size: int) -> None:
-    """Whatever a guest sends is refused as broken, or tells of the services asked for."""
+    """Whatever a guest sends is refused as broken, or gives the requested services."""
     guest = _Guest({_GET_SERVICES: counted.ljust(112, b"\0"), _GET_SERVERS: servers}, size)
     with suppress(ProtocolError):
         assert len(list(sockopt_table.servers(guest, [_KEY], _ALL if is_all else _LITTLE))) == 1

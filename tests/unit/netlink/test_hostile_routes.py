@@ -1,4 +1,4 @@
-"""Routes that no kernel has but a guest can tell of."""
+"""Routes that no kernel has but a guest can report."""
 
 from __future__ import annotations
 

@@ -251,7 +251,7 @@ def test_call_asks_for_an_acknowledgement_and_raises_the_kernels_sentence() -> N
 
 
 def test_error_that_quotes_its_request() -> None:
-    """Without NLM_F_CAPPED the attributes stand behind the quoted request."""
+    """Without NLM_F_CAPPED the attributes follow the quoted request."""
     quoted = m.pack_message(16, 5, 1, b"123456")
     payload = (-22).to_bytes(4, "little", signed=True) + quoted + m.pack_text(1, "why")
     assert m.unpack_outcome(m.Message(2, 0x200, 1, payload)) == m.Outcome(22, "why")
@@ -279,7 +279,7 @@ def test_answers_out_of_turn(answer: bytes) -> None:
 
 
 def test_many_requests_share_a_block() -> None:
-    """Only the last message asks for its acknowledgement; failures are told by index."""
+    """Only the last message asks for its acknowledgement; failures are reported by index."""
     sent = m.pack_message(16, 1, 1, b"1234")
     sent += m.pack_message(16, 1, 2, b"1234") + m.pack_message(16, 5, 3, b"1234")
     answer = _error(2, errno.ENODEV) + _error(3, 0)

@@ -56,7 +56,7 @@ def test_dumps_in_one_block(session: Any) -> None:
     alone = [[row.payload for row in rows] for rows in call_each(session.transport, Family.ROUTE, asked[:2])]
     together = list(dump_each(session.transport, Family.ROUTE, asked, lambda _, payload: bytes(payload)))
     assert [index for index, _ in together] == list(range(100))
-    # Links count and tell their state at each look; their number is what a lost dump would change.
+    # Counters and states of links change between two dumps; a lost dump would change their number.
     assert [len(rows) for _, rows in together] == [len(rows) for rows in alone] * 50
     assert [rows for index, rows in together if index % 2] == alone[1:] * 50
 
@@ -105,7 +105,7 @@ def test_unknown_interface_and_family(session: Any) -> None:
 
 
 def test_notifications_follow_a_subscription(session: Any) -> None:
-    """A rename is announced to whoever has joined the link group before."""
+    """A rename is announced to a socket that joined the link group before."""
     with session.transport.subscribe(Family.ROUTE, RTNLGRP_LINK) as notifications:
         session.ip("link", "set", "eth2", "name", "renamed")
         names = [unpack_link(message.payload).name for message in iter_messages(next(notifications))]

@@ -1,4 +1,4 @@
-"""A namespace mirrored into another one, which stands for the guest: both are of this host's kernel."""
+"""A namespace mirrored into another one in place of the guest: both are of this host's kernel."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_watch_sees_changes_and_losses() -> None:
     with _side() as inside, _side(0) as other:
         watch, elsewhere = NamespaceWatch(inside.namespace), NamespaceWatch(other.namespace)
         try:
-            # The kernel tells of carriers and of its own addresses up to a second after the interfaces were set up.
+            # The kernel reports carriers and its own addresses up to a second after the interfaces were set up.
             while select.select([watch.fileno()], [], [], 2)[0]:
                 watch.drain()
             elsewhere.drain()
@@ -197,7 +197,7 @@ def test_watch_sees_changes_and_losses() -> None:
 
 
 def test_namespaces_are_entered_and_left() -> None:
-    """A call in a namespace sees that one, its caller another; what is no namespace is told."""
+    """A call in a namespace sees that one, its caller another; what is no namespace is reported."""
     with _side() as inside:
         assert inside.namespace.run(_identity) == inside.namespace.identity != _identity()
     with pytest.raises(HostError, match=r"^cannot open the network namespace '/nosuch': No such file or directory$"):

@@ -238,7 +238,7 @@ def _probed(*succeeding: str, status: int = 1) -> list[tuple[str, str, str]]:
 
 
 def test_probes() -> None:
-    """Duplicate addresses, silent gateways and a narrow path are told from what the guest's packets meet."""
+    """Duplicate addresses, silent gateways and a narrow path are found by the guest's packets."""
     free = ("address", "ok", "no other host has 10.0.0.2")
     assert _probed(_PROBE, _PING, _LARGE) == [
         free, ("gateway", "ok", "10.0.0.1 answers"), ("path mtu", "ok", "1500 to 10.0.0.1")

@@ -38,7 +38,7 @@ class _Kernel:
 
 @pytest.mark.parametrize(("queues", "vcpus", "used"), [(2, 2, 2), (5, 2, 2), (5, 1, 1), (2, 8, 2)])
 def test_no_more_queues_than_processors(queues: int, vcpus: int, used: int) -> None:
-    """The family is looked up and told the smaller of both numbers, for this interface."""
+    """The family is looked up, and gets the smaller of both numbers for this interface."""
     kernel = _Kernel()
     assert use_queues(kernel, 7, queues, vcpus) == used
     assert kernel.received == [

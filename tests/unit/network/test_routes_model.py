@@ -84,7 +84,7 @@ class Model:
         return True
 
     def update(self, entries: list[Entry]) -> bool:
-        """Whether the list could replace the table; one that is there already need not be possible anew."""
+        """Whether the list could replace the table; one that is there already need not be possible again."""
         replaced: dict[tuple[bool, str], tuple[str, str]] = {}
         for entry in entries:
             if not self._possible(entry) or self._key(entry) in replaced:

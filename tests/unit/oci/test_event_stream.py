@@ -1,4 +1,4 @@
-"""The stream of events: what is told of a container whose processes are killed for want of memory, and at its end.
+"""The stream of events: what is reported when the OOM killer kills a container's processes, and at its end.
 
 The guest's kernel of Debian 12 does not reliably survive the real thing on virtiofs: after a process was killed for
 want of memory, the end of the container can meet "VFS: Busy inodes after unmount" (6.1.176, fs/super.c).
@@ -38,7 +38,7 @@ def shim() -> Iterator[Container]:
 def _events(
     monkeypatch: pytest.MonkeyPatch, container: Container, looks: list[Usage | Exception], last: Usage | Exception
 ) -> list[object]:
-    """The types of the events of a guest that tells ``looks`` one after the other, and ``last`` when it has ended."""
+    """The types of the events of a guest that reports ``looks`` one after the other, and ``last`` when it has ended."""
     remaining = iter(looks)
 
     def told(value: Usage | Exception) -> Usage:
@@ -52,7 +52,7 @@ def _events(
 
 
 def test_oom(monkeypatch: pytest.MonkeyPatch, shim: Container) -> None:
-    """Each look that counts more killed processes tells oom before its stats; so does the last, when it has ended."""
+    """Each sample with more killed processes gives an oom event before its stats; so does the last, after the end."""
     ended = ContainerError("container web is stopped", container="web")
     looks: list[Usage | Exception] = [_usage(3), _usage(3), _usage(4), _usage(4), _usage(9), ended]
     assert _events(monkeypatch, shim, looks, _usage(10)) == [

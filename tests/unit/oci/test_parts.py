@@ -87,7 +87,7 @@ def test_hook_without_an_environment(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_hook_that_fails(tmp_path: Path) -> None:
-    """A hook that fails, hangs or is missing is told with what it said."""
+    """A hook that fails, hangs or is missing is reported, with its output."""
     hook = _hook(tmp_path, "echo bad luck >&2; exit 3")
     cases = [
         (hook, f"the hook {hook.path} ended with status 3: bad luck"),
@@ -123,7 +123,7 @@ def test_statistics() -> None:
 
 
 def test_sources_of_mounts(tmp_path: Path) -> None:
-    """Files, directories and sockets are told apart; what is missing is named."""
+    """Files, directories and sockets are distinguished; what is missing is named."""
     (tmp_path / "file").touch()
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(tmp_path / "socket"))

@@ -25,7 +25,7 @@ class _EndError(BaseException):
 def test_a_failure_leaves_the_previous(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, failure: type[BaseException]
 ) -> None:
-    """When writing fails or is interrupted the previous content is there, and nothing lies beside it."""
+    """When writing fails or is interrupted the previous content is there, and nothing else is left."""
     path = tmp_path / "file"
     replace_whole(str(path), b"previous")
 

@@ -1,4 +1,4 @@
-"""Waiting for a lock: told after a second, bounded, ended by signals at once; and no holder stops at Ctrl-Z."""
+"""Waiting for a lock: reported after a second, bounded, ended by signals at once; and no holder stops at Ctrl-Z."""
 
 from __future__ import annotations
 

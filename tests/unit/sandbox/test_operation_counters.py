@@ -73,7 +73,7 @@ def test_other_commands_are_not_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"x", b"\xff" * 5000, bytes(4096)], ids=["empty", "short", "ones", "zeros"])
 def test_damaged(tmp_path: Path, damage: bytes) -> None:
-    """Whatever lies in the file, counting goes on from there or from 0."""
+    """Whatever is in the file, counting goes on from there or from 0."""
     path = tmp_path / "operations"
     path.write_bytes(damage)
     assert read_counts(str(path)) == {}

@@ -114,7 +114,7 @@ def test_a_console_that_closes_does_not_end_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("said", "status"), [(b"", -9), (b"1", 0)])
 def test_a_start_that_was_killed_takes_qemu_along(said: bytes, status: int, tmp_path: Path) -> None:
-    """When the start ends without having said that the guest is up, QEMU is killed; else it runs on."""
+    """When the start ends without reporting that the guest is up, QEMU is killed; otherwise it keeps running."""
     with _keeper(tmp_path) as keeper:
         if said:
             os.write(keeper.guard, said)

@@ -96,14 +96,14 @@ def test_nothing_begins_before_its_release(tmp_path: Path) -> None:
 
 
 def test_program_that_cannot_be_started() -> None:
-    """The system's reason is told, and with it what was being done."""
+    """The system's reason is reported, and with it what was being done."""
     with ExitStack() as undo, _child(undo, "/nosuch") as (child, _), pytest.raises(HostError) as refused:
         child.release()
     assert str(refused.value) == "cannot start /nosuch: No such file or directory"
 
 
 def test_child_that_was_killed_at_the_gate() -> None:
-    """A child that somebody kills before its release is told, not waited for."""
+    """A child that somebody kills before its release is reported, not waited for."""
     with ExitStack() as undo, _child(undo, "/bin/true") as (child, _):
         kill_process(child.pid, child.start_time)
         with pytest.raises(HostError) as refused:

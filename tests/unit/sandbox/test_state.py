@@ -35,7 +35,7 @@ _NIC = NicRecord(
 
 
 def test_record_round_trip(tmp_path: Path) -> None:
-    """A record is read as it was written; its file is private, and nothing lies beside it."""
+    """A record is read as it was written; its file is private, and nothing else is left."""
     record = Record(
         "web",
         pid=7,
@@ -84,7 +84,7 @@ def test_record_round_trip(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_record(tmp_path: Path, text: str) -> None:
-    """A damaged record is told with its path, never believed."""
+    """A damaged record is reported with its path, never believed."""
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(HostError, match=r"record\.json is damaged"):
         load_record(str(tmp_path))
@@ -124,7 +124,7 @@ def test_ids(tmp_path: Path) -> None:
 
 
 def test_lock_of_a_removed_sandbox(tmp_path: Path) -> None:
-    """A lock whose file was removed meanwhile is told; a held one is not given twice."""
+    """A lock whose file was removed meanwhile is reported; a held one is not given twice."""
     path = str(tmp_path / "lock")
     first, second = LockFile(path), LockFile(path)
     assert first.acquire(LockWait(), "x")
@@ -165,7 +165,7 @@ def test_configuration(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_configuration(tmp_path: Path, text: str, reason: str) -> None:
-    """A wrong value is told with file, key and what would be right."""
+    """A wrong value is reported with file, key and what would be right."""
     path = tmp_path / "configuration.toml"
     path.write_text(f"[hypervisor.qemu]\n{text}\n")
     with pytest.raises(InputError) as refusal:

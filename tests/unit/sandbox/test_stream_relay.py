@@ -119,7 +119,7 @@ def test_agent_that_breaks_the_rules(tmp_path: Path, frames: list[tuple[int, byt
     ],
 )
 def test_refusal(tmp_path: Path, payload: bytes, number: int, text: str) -> None:
-    """What did not start is told with the guest's reason: bounded, and without what could steer a terminal."""
+    """What did not start is reported with the guest's reason: bounded, and without what could steer a terminal."""
     error = _Outcome(tmp_path / "port", [(wire.DONE, payload)]).status
     assert isinstance(error, RefusedError)
     assert (error.errno, str(error)) == (number, text)

@@ -85,7 +85,7 @@ def test_where_none_is_wanted_or_possible(tmp_path: Path, template: str, *, shar
     ids=["damaged", "no memory"],
 )
 def test_one_that_does_not_load(tmp_path: Path, printed: str, is_kept: bool) -> None:
-    """It is told of and the machine booted; the template goes unless the host was short of something."""
+    """It is reported and the machine booted; the template goes unless the host was short of something."""
     _keep_one(tmp_path)
     starts = _Starts(BootError("QEMU ended", [], printed=printed))
     assert _run(_config(tmp_path), starts) == [
@@ -96,7 +96,7 @@ def test_one_that_does_not_load(tmp_path: Path, printed: str, is_kept: bool) -> 
 
 
 def test_a_store_that_cannot_be_made(tmp_path: Path) -> None:
-    """Where no directory for templates can be made the machine is booted all the same, and that is told."""
+    """Where no directory for templates can be made the machine is booted all the same, and that is reported."""
     (tmp_path / "templates").touch()
     starts = _Starts()
     assert _run(_config(tmp_path), starts) == [

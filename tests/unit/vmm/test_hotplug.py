@@ -1,4 +1,4 @@
-"""Plugging and unplugging against a machine that keeps books, and refuses where it is told to."""
+"""Plugging and unplugging against a simulated machine that records its devices, and refuses where the test says so."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ _PLUGS: dict[str, Callable[[Any], None]] = {
     ("kind", "step"), [(kind, step) for kind, plug in _PLUGS.items() for step in range(_steps(plug))]
 )
 def test_a_refusal_at_any_step_is_undone(kind: str, step: int) -> None:
-    """Whichever command QEMU refuses, afterwards it has what it had before, and the refusal is what is told."""
+    """Whichever command QEMU refuses, afterwards it has what it had before, and the refusal is what is reported."""
     machine = _Machine()
     machine.fail_at = step
     with pytest.raises(QemuError, match=r"^QEMU refused [a-z_-]+: no$"):
@@ -258,7 +258,7 @@ def test_a_deadline_at_any_step_can_be_undone(kind: str, step: int) -> None:
 
 
 def test_a_failure_of_undoing_hides_nothing() -> None:
-    """When the undo fails, too, the first failure is what is told."""
+    """When the undo fails, too, the first failure is what is reported."""
 
     class _Stubborn(_Machine):
         def _netdev_del(self, arguments: Any) -> None:
@@ -288,7 +288,7 @@ def test_a_back_end_that_qemu_cannot_reach(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("kind", _PLUGS)
 def test_unplugging(kind: str) -> None:
-    """The device goes first, with the guest's consent, then what lies behind it; again is fine."""
+    """The device goes first, with the guest's consent, then its back end; repeating it is fine."""
     machine = _Machine()
     as_any: Any = machine
     _PLUGS[kind](machine)

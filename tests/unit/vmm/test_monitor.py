@@ -100,7 +100,7 @@ def test_a_command_and_its_answer(tmp_path: Path) -> None:
 
 
 def test_an_event_before_the_answer_is_kept(tmp_path: Path) -> None:
-    """A listener that began before the command hears what overtakes the answer, and picks out what it awaits."""
+    """A listener that began before the command gets events from before the answer, and returns the awaited one."""
 
     def script(wire: _Wire) -> None:
         assert wire.read() == ("device_del", {"id": "nic1"})
@@ -256,7 +256,7 @@ def _foreign(connection: socket.socket) -> None:
     ],
 )
 def test_no_greeting(script: Any, kind: type[Exception], text: str, tmp_path: Path) -> None:
-    """A peer that is silent, or no QEMU, is told apart, and in time."""
+    """A silent peer and one that is no QEMU are distinguished, in time."""
     with peer(tmp_path / "qmp", script), pytest.raises(kind) as caught:
         Monitor.connect(tmp_path / "qmp", deadline=0.2)
     assert str(caught.value).startswith(text)

@@ -39,7 +39,7 @@ class Client:
         self._host.sendall(wire.pack_frame(kind, request, payload))
 
     def greet(self) -> None:
-        """Connect anew."""
+        """Connect again."""
         nonce = os.urandom(wire.NONCE_BYTES)
         self._host.sendall(wire.OPENING)
         self.send(wire.HELLO, 0, nonce)

@@ -1,4 +1,4 @@
-"""Which kernel modules are taken, and what modprobe is told about them."""
+"""The selection of kernel modules, and the indexes for modprobe."""
 
 from __future__ import annotations
 

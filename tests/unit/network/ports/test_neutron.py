@@ -42,7 +42,7 @@ _ANSWERS: dict[str, Any] = {
 
 
 class _Server(ThreadingHTTPServer):
-    """Answers as told; ``hanging`` paths get none."""
+    """Gives prepared answers; ``hanging`` paths get none."""
 
     daemon_threads = True
 
@@ -191,7 +191,7 @@ def test_refusals(connect: Callable[[], Neutron], server: _Server, status: int) 
 
 
 def test_binding_that_fails(connect: Callable[[], Neutron], server: _Server) -> None:
-    """A host that Neutron does not know is told, and clearing the binding is an empty host."""
+    """A host that Neutron does not know is reported, and clearing the binding is an empty host."""
     api = connect()
     api.bind(_PORT, "")
     server.answers[f"/v2.0/ports/{_PORT}"]["port"]["binding:vif_type"] = "binding_failed"

@@ -19,7 +19,7 @@ from kata_runtime.network.ports.path_mtu import bridge_note, tunnel_note
     ],
 )
 def test_a_bridge(least: int, mtu: int, note: str) -> None:
-    """What the smallest other port does not take is told."""
+    """What the smallest other port does not take is reported."""
     assert bridge_note(Bridge("br0", "netdev", least), mtu) == note
 
 
@@ -39,7 +39,7 @@ _TOO_LARGE = (
     ],
 )
 def test_tunnels(session: Any, kind: str, local: str, most: int, taken: int) -> None:
-    """The underlay's MTU less what tunnels take fits, a byte more is told."""
+    """The underlay's MTU less what tunnels take fits, a byte more is reported."""
     ids = {"ovn-encap-type": kind, "ovn-encap-ip": local}
     assert tunnel_note(session.transport, ids, most) == ""
     assert tunnel_note(session.transport, ids, most + 1) == _TOO_LARGE.format(mtu=most + 1, most=most, taken=taken)
