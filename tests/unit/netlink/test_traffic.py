@@ -108,7 +108,7 @@ def test_carried_address_brings_no_route() -> None:
 
 
 def test_automatic_addresses() -> None:
-    """Addresses that the other kernel will make itself are found by their origin, their lifetime, or the MAC in them."""
+    """Addresses that the other kernel makes itself are found by their origin, their lifetime, or the MAC in them."""
     permanent, passing = "80", "00"
 
     def is_automatic(address: str, flags: str = permanent, more: str = "") -> bool:
