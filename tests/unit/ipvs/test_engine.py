@@ -67,7 +67,7 @@ def _heads(count: int, family: int) -> list[Head]:
     ],
 )
 def test_the_way_that_is_taken(count: int, family: int, options: Exception, shown: str, all_of_them: str) -> None:
-    """The file, whose time grows with the square of the services, is not used above 2,000; an old agent gets netlink."""
+    """The file, whose time grows with the square of the services, is not used above 2,000; old agents get netlink."""
     engine = Engine(_Guest(options), 27)
     heads = _heads(count, family)
     with pytest.raises(_AskedError, match=f"^{shown}$"):
