@@ -1,4 +1,4 @@
-"""A carried network namespace: how long it takes to come along and to follow, and what its packets cost."""
+"""A carried network namespace: the time to copy it into the guest and to follow changes, and the cost of packets."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def bench_runtime(*lines: str) -> Iterator[Runtime]:
                 if not told:
                     break
             else:
-                # It may work at times, on a busy host: what is measured must not depend on that.
+                # On a busy host KVM may work only sometimes: measurements must not depend on that.
                 configure(runtime, *lines, 'accelerator = "tcg"')
             yield runtime
     finally:
@@ -80,7 +80,7 @@ def bench_sandbox(*lines: str) -> Iterator[Sandbox]:
 
 @contextmanager
 def bounded(part: str) -> Iterator[None]:
-    """End a part of the benchmarks that takes far longer than any has, wherever it hangs; what it started ends, too."""
+    """End a part of the benchmarks that hangs, and everything that it started."""
 
     def end(_number: int, _frame: object) -> None:
         raise TimeoutError(f"the benchmark {part} has taken longer than {_PART_SECONDS} s")
@@ -125,7 +125,7 @@ Taken = dict[str, list[float]]
 
 
 def in_turns(actions: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> Taken:
-    """Each action's own seconds, round by round; the actions take turns, so that noise meets them alike."""
+    """Each action's own seconds, round by round; the actions alternate, so that noise affects all of them."""
     taken: Taken = {name: [] for name in actions}
     for _ in range(rounds):
         for name, action in actions.items():

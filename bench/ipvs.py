@@ -241,7 +241,7 @@ def _profile(sandbox: Sandbox, contest: Contest) -> list[list[str]]:
 
 
 def _growth(sandbox: Sandbox) -> list[tuple[int, float]]:
-    """Rules a second of each further batch; the numbers of rules that there are after it."""
+    """Rules a second of each further batch, by the number of rules after it."""
     rates: dict[int, list[float]] = {}
     for _ in range(ROUNDS):
         for number in range(_STEPS):

@@ -168,7 +168,7 @@ def _many(runtime: Runtime) -> list[list[float]]:
 
 
 def _large(runtime: Runtime) -> list[Large]:
-    """Plugs in an OVN that grows, on the one host of it that exists."""
+    """Adds ports in OVNs of increasing size, on its only real host."""
     found = []
     with ovn_lab(f"kb{os.getpid()}", 1) as lab:
         switch = LogicalSwitch(lab.central, "own", 7, lab.underlay.guest_mtu)

@@ -1,4 +1,4 @@
-"""QEMU started by hand with the arguments of a sandbox's: what a boot, or a NIC's throughput, is compared with."""
+"""QEMU started by hand with the arguments of a sandbox's: the baseline for boots and for the throughput of NICs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class RawMachine:
 
 @contextmanager
 def raw_machine(arguments: Arguments, template: Path | None) -> Iterator[RawMachine]:
-    """A machine that boots, or goes on from ``template``; it ends with the block, and with this process."""
+    """A machine that boots, or is restored from ``template``; it ends with the block, and with this process."""
     with tempfile.TemporaryDirectory(prefix="kata-raw-") as name:
         directory = Path(name)
         plan = {**arguments._asdict(), "directory": name, "template": "" if template is None else str(template)}

@@ -1,4 +1,4 @@
-"""A large OVN that exists in its databases only: chassis that no host is behind, with ports bound to them."""
+"""A large OVN that exists in its databases only: chassis without hosts, with ports bound to them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SimulatedOvn:
         return self.ports // PORTS_OF_CHASSIS
 
     def grow(self, ports: int) -> None:
-        """Make it as large as that, and wait until the hosts that exist have taken note."""
+        """Make it that large, and wait until the existing hosts have processed it."""
         numbers = range(self.ports, ports)
         chassis = range(self.chassis, ports // PORTS_OF_CHASSIS)
         self._southbound([["chassis-add", f"sim-{number}", "geneve", _tunnel_end(number)] for number in chassis])
@@ -48,7 +48,7 @@ class SimulatedOvn:
         self._central.settle()
 
     def _bind(self, numbers: range) -> None:
-        """Say of each port which chassis has it; ovn-sbctl's lsp-bind would search all ports for each."""
+        """Bind each port to its chassis; ovn-sbctl's lsp-bind would search all ports for each."""
         chassis = self._identities("Chassis", "name")
         bindings = self._identities("Port_Binding", "logical_port")
         operations: list[object] = [
@@ -103,5 +103,5 @@ def _addresses(number: int) -> str:
 
 
 def _tunnel_end(number: int) -> str:
-    # Of the block for benchmarks (RFC 2544), to which no packet goes: nothing is behind the ports.
+    # Of the block for benchmarks (RFC 2544), to which no packet is sent: the ports do not exist.
     return f"198.18.{number >> 8}.{number & 255}"

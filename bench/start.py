@@ -50,7 +50,7 @@ def _start(sandbox: Sandbox, rounds: int) -> Taken:
     """Commands that do little, on a sandbox with a NIC."""
 
     def typed(*argv: str) -> Callable[[], float]:
-        # Without the words that lead into a namespace: they would be a share of both.
+        # Without entering the namespace, which would take the same time for both.
         return lambda: seconds(lambda: _started(argv))
 
     root = ("--root", str(sandbox.root))

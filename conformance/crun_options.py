@@ -1,4 +1,4 @@
-"""Stands where crun's tests expect crun: takes crun's own options out of a command line, and runs the runtime.
+"""Replaces crun in crun's tests: removes crun's own options from a command line, and runs the runtime.
 
 A program of its own, without the project's packages, since it is started for each command. Its first arguments are the
 runtime, its root and its configuration; the rest is what the test gave.
@@ -59,7 +59,7 @@ def _for_each(program: str, options: list[str], words: list[str]) -> int:
 
 
 def main() -> None:
-    """Become the runtime."""
+    """Execute the runtime."""
     program, root, settings, *words = sys.argv[1:]
     kept, taken = translated(words)
     options = ["--root", root, "--kata-config", settings]

@@ -1,4 +1,4 @@
-"""crun's own tests: each makes a bundle, and looks at what the runtime makes of it."""
+"""crun's own tests: each makes a bundle, and checks what the runtime does with it."""
 
 from __future__ import annotations
 

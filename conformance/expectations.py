@@ -23,7 +23,7 @@ class ExpectationError(ValueError):
 
 
 class Result(NamedTuple):
-    """What came of a test of a suite."""
+    """The result of a test of a suite."""
 
     suite: str
     file: str
@@ -109,5 +109,5 @@ def differences(results: Iterable[Result], expected: Expectations, *, complete: 
 
 
 def _indented(text: str) -> str:
-    """The end of what a test complained with."""
+    """The end of a test's error output."""
     return "\n".join(f"    {line[:_SHOWN_COLUMNS]}" for line in text.splitlines()[-_SHOWN_LINES:])

@@ -70,7 +70,7 @@ def _is_wanted(file: str, name: str, wanted: Collection[str]) -> bool:
 
 
 def _names(path: Path) -> list[str]:
-    """The tests in a file, as TAP has them: bats takes backslashes out, and blanks at the ends."""
+    """The tests in a file, as TAP has them: bats removes backslashes, and blanks at the ends."""
     return [name.replace("\\", "").strip() for name in _TEST_LINE.findall(path.read_text())]
 
 

@@ -1,4 +1,4 @@
-"""A place where a suite runs: namespaces and cgroups of its own, so that whatever it leaves behind goes with them."""
+"""The namespaces and cgroups that a suite runs in, so that everything it leaves is removed with them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class PrivateHost:
 
 @contextmanager
 def private_host(name: str) -> Iterator[PrivateHost]:
-    """A place for a suite, of which nothing is left afterwards: no process, mount, directory or cgroup."""
+    """Namespaces and cgroups for a suite, without leftovers afterwards: no process, mount, directory or cgroup."""
     BUILD.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=BUILD))
     cgroups = [hierarchy / f"kata-conformance-{directory.name}" for hierarchy in _hierarchies()]

@@ -22,7 +22,7 @@ class TapError(ValueError):
 
 
 class Point(NamedTuple):
-    """What came of one test; ``detail`` is why it was skipped, or what it complained with."""
+    """The result of one test; ``detail`` is the reason why it was skipped, or its error output."""
 
     name: str
     outcome: str

@@ -36,7 +36,7 @@ class Stage:
 
 
 def wire_up(stage: Stage) -> None:
-    """The part that belongs to the operator, or to Neutron: a TAP on a bridge, and somebody to talk to."""
+    """What an operator, or Neutron, does: make a TAP on a bridge, and a client."""
     stage.type("ip link add br0 type bridge && ip link set br0 up")
     stage.type("ip tuntap add tap_test mode tap && ip link set tap_test master br0 up")
     wire = f"ip -n {stage.host} link add to-client master br0 up type veth peer name eth0 netns {stage.client}"
@@ -88,7 +88,7 @@ def main() -> int:
     """Return the exit status."""
     with ExitStack() as stack:
         stage = Stage(stack)
-        # However the story ends, no machine outlives it.
+        # Also when a step fails, the container is deleted.
         end = [str(PROGRAM), "--root", str(stage.root), "delete", "--force", "demo"]
         stack.callback(subprocess.run, end, stderr=subprocess.DEVNULL, check=False)
         try:

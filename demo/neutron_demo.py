@@ -46,7 +46,7 @@ class Operator:
         return typed(self._prompt, command, self._prefix, options)
 
     def end(self, container: str) -> None:
-        """Remove a container, however the story ended."""
+        """Remove a container, also after a failed step."""
         argv = [*self._prefix, str(PROGRAM), "--root", str(self._root), "--kata-config", str(self._config)]
         subprocess.run([*argv, "delete", "--force", container], stderr=subprocess.DEVNULL, check=False)
 

@@ -16,7 +16,7 @@ _BOLD, _DIM, _PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() e
 
 
 class DemoError(Exception):
-    """A step did not do what the text says."""
+    """A step failed."""
 
 
 def explain(text: str) -> None:

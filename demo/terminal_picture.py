@@ -46,7 +46,7 @@ _SHOWN = (
 )
 
 
-class Place:
+class Session:
     """A directory and a network namespace to type in, removed at the end."""
 
     def __init__(self, stack: ExitStack) -> None:
@@ -99,12 +99,14 @@ def picture() -> str:
     """Type everything; the picture."""
     console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True)
     with ExitStack() as stack:
-        place = Place(stack)
+        session = Session(stack)
         for command in _PREPARATION:
-            place.type(command)
+            session.type(command)
         for command in _SHOWN:
+            if command != _SHOWN[0]:
+                console.print()
             console.print(Text(f"# {command}", style="bold"), soft_wrap=True)
-            if output := place.type(command).rstrip("\n"):
+            if output := session.type(command).rstrip("\n"):
                 console.print(Text.from_ansi(output))
     svg = console.export_svg(title="kata-runtime", unique_id="terminal")
     # Fonts of the reader's system, none that a browser would fetch.

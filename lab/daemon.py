@@ -19,7 +19,7 @@ _END_SECONDS = 10.0
 class Daemon:
     """A daemon with its files in ``directory``.
 
-    ``--detach`` tells when it is ready: the parent returns once its child listens on all its sockets (ovs-vswitchd(8)).
+    It is ready when the parent ends: with ``--detach`` its child then listens on all its sockets (ovs-vswitchd(8)).
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Daemon:
     def start(self) -> None:
         """Start it, and wait until it is ready.
 
-        :raise LabError: it is not; with the end of its log
+        :raise LabError: it does not become ready; with the end of its log
         """
         try:
             run(self._argv, self._environment)
@@ -60,7 +60,7 @@ class Daemon:
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send it a signal, and wait until it is gone; kill it when it takes too long.
 
-        Does nothing when it does not run.
+        Does nothing if it is not running.
         """
         if self._handle < 0:
             return
@@ -83,5 +83,5 @@ class Daemon:
         self.start()
 
     def ask(self, *words: str) -> str:
-        """What it answers to a command of ovs-appctl(8) or ovn-appctl(8)."""
+        """The output of a command of ovs-appctl(8) or ovn-appctl(8)."""
         return run(["ovs-appctl", f"--target={self._control}.{self.pid}.ctl", *words])

@@ -1,4 +1,4 @@
-"""A computer on a logical port that is no machine: a network namespace with one interface."""
+"""A host on a logical port: a network namespace with one interface instead of a VM."""
 
 from __future__ import annotations
 

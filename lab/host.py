@@ -83,7 +83,7 @@ class Host:
         self.vsctl("--if-exists", "del-port", INTEGRATION_BRIDGE, device)
 
     def restart_switch(self) -> None:
-        """Kill ovs-vswitchd, restart it, and give the bridge's own interface back what died with it."""
+        """Kill ovs-vswitchd, restart it, and restore the address of the bridge's own interface, which it deletes."""
         self.switch.restart()
         self.raise_underlay()
 

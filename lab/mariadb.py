@@ -21,7 +21,7 @@ _READY = b"READY=1"
 def running_mariadb(directory: Path, database: str) -> Iterator[Path]:
     """MariaDB with an empty database; its socket. Without grant tables, which it would take seconds to make.
 
-    It tells that it is ready as sd_notify(3) says.
+    It reports that it is ready by sd_notify(3).
     """
     (directory / "data").mkdir()
     (directory / "init.sql").write_text(f"CREATE DATABASE {database} CHARACTER SET utf8mb3;\n")

@@ -18,7 +18,7 @@ _SHOWN_CHARACTERS = 400
 
 
 class LabError(Exception):
-    """Something of the lab did not do what it should."""
+    """A part of the lab failed."""
 
 
 def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, *, stdin: str = "") -> str:

@@ -97,7 +97,7 @@ class Neutron:
         self.socket = directory / "api.sock"
 
     def request(self, method: str, path: str, body: Document | None = None) -> Document:
-        """What it answers to a request below /v2.0/.
+        """The answer to a request below /v2.0/.
 
         :raise LabError: it is no success
         """
@@ -115,12 +115,12 @@ class Neutron:
         return document
 
     def create(self, kind: str, **fields: object) -> Document:
-        """Create a network, subnet, port, ...; what Neutron made of it."""
+        """Create a network, subnet, port, ...; returns it as Neutron describes it."""
         created: Document = self.request("POST", f"{kind.replace('_', '-')}s", {kind: fields})[kind]
         return created
 
     def show(self, kind: str, identity: str) -> Document:
-        """What Neutron knows of it."""
+        """A network, subnet, port, ... as Neutron describes it."""
         shown: Document = self.request("GET", f"{kind.replace('_', '-')}s/{identity}")[kind]
         return shown
 

@@ -21,7 +21,7 @@ _UNDERLAY_MTU = 1500
 
 
 class Lab(NamedTuple):
-    """What runs."""
+    """The running parts of a lab."""
 
     directory: Path
     central: Central

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 # Outer IPv4 and UDP headers, Geneve's with OVN's option, and the inner Ethernet header: RFC 8926, ovn-architecture(7).
 GENEVE_BYTES = 58
-# For ethtool -K: Open vSwitch in user space reads and writes frames as they are, and no hardware is behind it that
-# would make the checksums and segments that a kernel leaves out.
+# For ethtool -K: Open vSwitch in user space reads and writes frames unchanged, and there is no hardware that
+# would add the checksums and segments that a kernel leaves to it.
 OFFLOADS_OFF = ("tx", "off", "tso", "off", "gso", "off", "gro", "off")
 
 
