@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.changelog import released
-from scripts.help_paragraphs import parts_of, sentence
 
 from kata_runtime import __version__
 from kata_runtime.cli import manual_texts
 from kata_runtime.cli.command_table import COMMANDS, GLOBAL_OPTIONS, PROGRAM, Command, Option
 from kata_runtime.cli.help import DETAILS, GROUPS
+from kata_runtime.cli.help_paragraphs import parts_of, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.help_paragraphs import parts_of, sentence
-
 from kata_runtime.cli import manual_texts
 from kata_runtime.cli.command_table import COMMANDS, GLOBAL_OPTIONS, Command, Option
 from kata_runtime.cli.help import DETAILS, GROUPS
+from kata_runtime.cli.help_paragraphs import parts_of, sentence
 from kata_runtime.sandbox.config import CHOICES, DEFAULT_PATH, RANGES, SECTIONS, Config
 
 if TYPE_CHECKING:

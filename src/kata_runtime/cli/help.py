@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from shutil import get_terminal_size
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
 from kata_runtime.cli.command_table import COMMANDS, GLOBAL_OPTIONS, PROGRAM, Command, Option
+from kata_runtime.cli.help_paragraphs import parts_of, sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_WIDTH_MAX = 100
+# A blank at which no line is broken, as in "--name NIC".
+_BLANK = "\N{NO-BREAK SPACE}"
+_BRACKETS = re.compile(r"\[[^\[\]]*\]")
 
 _NIC = """\
 FILE (- is standard input) holds one JSON object:
@@ -126,36 +140,55 @@ WORDs are those after kata-runtime. Prints a line for each candidate, with a tab
 
 def help_text(words: tuple[str, ...]) -> str:
     """The text of ``--help`` for a command, a group of commands, or (no words) the program."""
+    width = min(get_terminal_size().columns, _WIDTH_MAX)
     commands = [command for command in COMMANDS if command.words[: len(words)] == words]
     if len(commands) == 1 and commands[0].words == words:
-        return _of_command(commands[0])
+        return "\n".join(_of_command(commands[0], width))
     before = " ".join((PROGRAM, *words))
     lines = [f"usage: {before if words else before + ' [OPTION...]'} COMMAND ...", ""]
     if words:
-        lines += [f"{GROUPS[words[0]][0].upper()}{GROUPS[words[0]][1:]}.", ""]
-    lines += ["commands:"]
-    width = max(len(command.name) for command in commands)
-    lines += [f"  {command.name:{width}}  {command.summary}" for command in commands]
+        lines += [*_wrapped(sentence(GROUPS[words[0]]), width), ""]
+    lines += ["commands:", *_columns([(command.name, command.summary) for command in commands], width)]
     if not words:
-        lines += ["", "options:", *_of_options(GLOBAL_OPTIONS), "  --version  the version"]
+        options = [*_rows(GLOBAL_OPTIONS), ("--version", "print the version")]
+        lines += ["", "options:", *_columns(options, width)]
         lines += ["", "A <container-id> is a full ID or any unambiguous beginning of one."]
     lines += ["", f"{before} COMMAND --help describes one command."]
     return "\n".join(lines)
 
 
-def _of_command(command: Command) -> str:
-    lines = [f"usage: {command.usage}", "", command.summary[0].upper() + command.summary[1:] + "."]
-    if command.name in DETAILS:
-        lines += ["", DETAILS[command.name]]
+def _of_command(command: Command, width: int) -> list[str]:
+    usage = _BRACKETS.sub(lambda found: found[0].replace(" ", _BLANK), command.usage)
+    lines = [*_wrapped(f"usage: {usage}", width, 9), "", *_wrapped(sentence(command.summary), width)]
+    for parts in parts_of(DETAILS[command.name]) if command.name in DETAILS else ():
+        lines.append("")
+        for is_literal, texts in parts:
+            lines += [f"  {text}" for text in texts] if is_literal else _wrapped(" ".join(texts), width)
     if command.options:
-        lines += ["", "options:", *_of_options(command.options)]
-    return "\n".join(lines)
+        lines += ["", "options:", *_columns(_rows(command.options), width)]
+    return lines
 
 
-def _of_options(options: tuple[Option, ...]) -> list[str]:
-    names = [
-        (f"{option.short}, " if option.short else "") + option.name + (f" {option.metavar}" if option.metavar else "")
+def _rows(options: Sequence[Option]) -> list[tuple[str, str]]:
+    return [
+        (
+            f"{option.short}, " * bool(option.short) + option.name + f" {option.metavar}" * bool(option.metavar),
+            option.help,
+        )
         for option in options
     ]
-    width = max(map(len, names))
-    return [f"  {name:{width}}  {option.help}" for name, option in zip(names, options, strict=True)]
+
+
+def _columns(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Names and their descriptions, which are wrapped in a column of their own."""
+    column = max(len(name) for name, _ in rows)
+    return [
+        line
+        for name, text in rows
+        for line in _wrapped(f"  {name.replace(' ', _BLANK):{column}}  {text}", width, column + 4)
+    ]
+
+
+def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
+    lines = wrap(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return [line.replace(_BLANK, " ") for line in lines]

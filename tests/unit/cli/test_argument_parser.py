@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kata_runtime.cli.argument_parser import Call, Help, Version, parse
 from kata_runtime.cli.command_table import COMMANDS
-from kata_runtime.cli.help import help_text
+from kata_runtime.cli.help import GROUPS, help_text
 from kata_runtime.errors import UsageError
 
 
@@ -80,6 +80,18 @@ def test_every_command_has_help() -> None:
     for command in COMMANDS:
         assert help_text(command.words).startswith(f"usage: kata-runtime {command.name}")
         assert f"  {command.name} " in help_text(())
+
+
+@pytest.mark.parametrize(("columns", "widest"), [("80", 80), ("200", 100)])
+def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: str, widest: int) -> None:
+    """Every help text is wrapped to the terminal's width, 100 columns at most; options stay beside their values."""
+    monkeypatch.setenv("COLUMNS", columns)
+    every = [(), *((group,) for group in GROUPS), *(command.words for command in COMMANDS)]
+    lines = [line for words in every for line in help_text(words).splitlines()]
+    assert [line for line in lines if len(line) > widest] == []
+    assert max(map(len, lines)) > widest - 5
+    usage = "usage: kata-runtime kata-ipvs top [--once] [--interval SECONDS] [--sort ORDER]"
+    assert [line.startswith(usage) for line in lines].count(True) == 1
 
 
 USAGE: list[tuple[str, str]] = [

@@ -1,4 +1,4 @@
-"""Paragraphs of the help texts, for everything that is written from them: manual pages and docs/reference.md."""
+"""Splits the help texts into paragraphs, for --help, the manual pages and docs/reference.md."""
 
 from __future__ import annotations
 
