@@ -23,7 +23,7 @@ FILE (- is standard input) holds one JSON object:
   {"device": "tap_test",     host TAP, or the label of a vhost-user NIC
    "name": "eth-test",       name in the container
    "hwAddr": "02:42:20:6f:a3:69",
-   "mtu": 1500,              68-9600; 1280 or more with IPv6
+   "mtu": 1500,              46-9600; Linux: 68 or more, with IPv6 1280
    "IPAddresses": [          optional, IPv4 and IPv6
       {"address": "172.16.0.3", "mask": "16"}],
    "queues": 2,              optional, queue pairs, 0-256

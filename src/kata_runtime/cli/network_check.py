@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kata_runtime.cli.lifecycle_commands import table
 from kata_runtime.cli.network_json import compact
 from kata_runtime.cli.sessions import session_of
-from kata_runtime.cli.settings import root_of
+from kata_runtime.cli.settings import ovsdb_of, root_of
 from kata_runtime.cli.streams import notify, one_line, write_line, write_text
 from kata_runtime.errors import KataError
 from kata_runtime.network.nic_check import (
@@ -49,6 +49,7 @@ def run(call: Call, container: str) -> int:
 
 def _look(call: Call, container: str) -> tuple[Record, list[NicFinding]]:
     """Read the guest's state with the container's lock held; packets are sent and awaited after its release."""
+    ovsdb = ovsdb_of(call)
     with session_of(call._replace(operands=[container]), "interface", changes=False) as session:
         record = session.record
         view = look_into_guest(session, time.monotonic())
@@ -56,7 +57,7 @@ def _look(call: Call, container: str) -> tuple[Record, list[NicFinding]]:
     qemu = QemuSide(held_taps(record.pid), connected_backends(chardevs))
     guest = FreePort(os.path.join(root_of(call), record.container_id), record.container_id)
     findings: list[NicFinding] = []
-    for nic in topology(record, view).nics:
+    for nic in topology(record, view, ovsdb).nics:
         findings += host_findings(nic, qemu)
         findings += probe_findings(nic, view.routes, guest)
     for _, begun in begun_nics(record):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kata_runtime.cli.sessions import session_of
-from kata_runtime.cli.settings import config_path_of
-from kata_runtime.cli.streams import note, read_input
+from kata_runtime.cli.settings import ovsdb_of
+from kata_runtime.cli.streams import read_input
 from kata_runtime.errors import InputError, UsageError
 
 TYPE_CHECKING = False
@@ -79,7 +79,7 @@ def _add_ovs_port(call: Call, bridge_name: str, iface_id: str) -> tuple[AddedNic
     from kata_runtime.network.ports.ovsdb import Database
 
     # Before the container is locked: this may take seconds.
-    with Database(_ovsdb_address(call)) as database:
+    with Database(ovsdb_of(call)) as database:
         bridge = ovs_ports.require_bridge(database, bridge_name)
         request = ovs_ports.fit(request, bridge)
         with session_of(call, "interface") as session:
@@ -102,7 +102,7 @@ def _add_neutron_port(call: Call) -> tuple[AddedNic, NicRecord]:
 
     cloud = chosen_cloud(call.value("--cloud") or "")
     # Before the container is locked: this may take seconds.
-    with Database(_ovsdb_address(call)) as database:
+    with Database(ovsdb_of(call)) as database:
         neutron = Neutron(cloud)
         port = neutron.find_port(given)
         with session_of(call, "interface") as session:
@@ -122,12 +122,3 @@ def _iface_id(call: Call) -> str:
             f"--iface-id is {iface_id[:80]!a}", hint=f"it must be 1-{_IFACE_ID_CHARACTERS} printable characters"
         )
     return iface_id
-
-
-def _ovsdb_address(call: Call) -> str:
-    given = call.value("--ovsdb")
-    if given is not None:
-        return given
-    from kata_runtime.sandbox.config import load_config
-
-    return load_config(config_path_of(call), note).ovsdb

@@ -19,3 +19,17 @@ def root_of(call: Call) -> str:
 def config_path_of(call: Call) -> str | None:
     """The configuration file of the options or environment; None for the default."""
     return call.settings.get("--kata-config") or os.environ.get("KATA_CONF_FILE") or None
+
+
+def ovsdb_of(call: Call) -> str:
+    """The address of Open vSwitch's database: of --ovsdb, or else of the configuration.
+
+    :raise HostError, InputError: the configuration cannot be read, or is invalid.
+    """
+    given = call.value("--ovsdb")
+    if given is not None:
+        return given
+    from kata_runtime.cli.streams import note
+    from kata_runtime.sandbox.config import load_config
+
+    return load_config(config_path_of(call), note).ovsdb

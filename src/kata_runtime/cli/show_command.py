@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kata_runtime.cli.sessions import session_of
-from kata_runtime.cli.settings import root_of
+from kata_runtime.cli.settings import ovsdb_of, root_of
 from kata_runtime.cli.streams import notify, write_line, write_text
 from kata_runtime.errors import ContainerError, KataError
 from kata_runtime.network.topology import look_into_guest, topology
@@ -56,14 +56,16 @@ def run(call: Call) -> int:
 
 def _gather(call: Call, interval: float) -> Sequence[Topology]:
     """Take two snapshots of each container to compute rates; no lock is held in between."""
+    ovsdb = ovsdb_of(call)
     first = _look(call)
     if not interval or not first:
-        return [topology(record, view) for record, view in first.values()]
+        return [topology(record, view, ovsdb) for record, view in first.values()]
     # A signal interrupts the wait.
     select.select([], [], [], interval)
     second = _look(call)
     return [
-        topology(record, view, first[name][1] if name in first else None) for name, (record, view) in second.items()
+        topology(record, view, ovsdb, first[name][1] if name in first else None)
+        for name, (record, view) in second.items()
     ]
 
 

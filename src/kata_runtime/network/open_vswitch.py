@@ -11,7 +11,7 @@ from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
 _SECONDS = 5
@@ -34,15 +34,19 @@ class SwitchPort(NamedTuple):
     error: str = ""
 
 
-def switch_ports() -> list[SwitchPort]:
-    """All ports of all bridges; none where Open vSwitch is not installed or not running.
+def switch_ports(addresses: Iterable[str]) -> list[SwitchPort]:
+    """All ports of all bridges in the databases at ``addresses``; none where Open vSwitch is not installed or running.
 
-    :raise HostError: its database does not answer properly.
+    :raise HostError: a database does not answer properly.
     """
     program = shutil.which("ovs-vsctl")
     if program is None:
         return []
-    argv = [program, "--no-wait", f"--timeout={_SECONDS}", "--format=json"]
+    return [port for address in dict.fromkeys(addresses) for port in _ports_of(program, address)]
+
+
+def _ports_of(program: str, address: str) -> list[SwitchPort]:
+    argv = [program, f"--db={address}", "--no-wait", f"--timeout={_SECONDS}", "--format=json"]
     tables = []
     for table, columns in (
         ("Bridge", "name,datapath_type,ports"),

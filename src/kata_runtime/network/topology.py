@@ -106,13 +106,16 @@ def shown_nics(record: Record) -> Sequence[NicRecord]:
     return [nic for nic in record.nics if nic.name not in leaving]
 
 
-def topology(record: Record, view: GuestView, before: GuestView | None = None) -> Topology:
+def topology(record: Record, view: GuestView, ovsdb: str, before: GuestView | None = None) -> Topology:
     """Combine ``view`` with the host's side, which is read now without a lock; rates are from ``before`` to ``view``.
+
+    Ports of Open vSwitch are looked for in the database at ``ovsdb``, and in those that the NICs were added with.
 
     :raise HostError, DeadlineError: this host's kernel does not answer.
     """
     nics = shown_nics(record)
-    sides = host_sides(nics, switch_ports() if nics else ())
+    databases = [ovsdb, *(nic.port.ovsdb for nic in nics if nic.port is not None and nic.port.ovsdb)]
+    sides = host_sides(nics, switch_ports(databases) if nics else ())
     return Topology(record, tuple(_view(nic, view, before, sides) for nic in nics), view.routes)
 
 

@@ -179,7 +179,7 @@ def _make_member_directory(directory: str, container: Container) -> None:
 
 def _remove_member_directory(directory: str) -> None:
     paths = SandboxPaths(directory)
-    for path in (paths.container, paths.sandbox_link):
+    for path in (paths.container, paths.exit_status, paths.sandbox_link):
         with suppress(FileNotFoundError):
             os.unlink(path)
     os.rmdir(directory)
@@ -249,9 +249,10 @@ class _Creation:
         size = (self._bundle.rows, self._bundle.columns) if self._bundle.terminal else None
         container_id = self._container.container_id
         kind, payload = create_request(container_id, guest_bundle(container_id), size)
+        own = SandboxPaths(os.path.join(self._session.root, container_id))
         order = Order(
             self._directory, self._container.sandbox_id, kind, payload.decode(), follow, self._request.console_socket,
-            *(size or (0, 0)), reason_log=self._request.reason_log,
+            *(size or (0, 0)), reason_log=self._request.reason_log, status_file=own.exit_status,
         )  # fmt: skip
         return shim.start(order, record)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from kata_runtime.errors import ContainerError, HostError, KataError
 from kata_runtime.oci.operations import last_usage, usage
 from kata_runtime.oci.statistics import statistics
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import process_descriptor
 
 if TYPE_CHECKING:
@@ -41,7 +43,16 @@ def events(root: str, container: Container, interval: float) -> Iterator[dict[st
     # The container's cgroup exists until it is deleted, and has the count of OOM kills.
     with suppress(KataError):
         yield from _oom(container, killed, last_usage(root, container))
-    yield {"type": "exit", "id": container.container_id}
+    yield _exit(root, container.container_id)
+
+
+def _exit(root: str, container_id: str) -> dict[str, object]:
+    """The last event, with the exit status that the shim noted unless it was killed itself."""
+    event: dict[str, object] = {"type": "exit", "id": container_id}
+    # ValueError: the disk was full.
+    with suppress(OSError, ValueError), open(SandboxPaths(os.path.join(root, container_id)).exit_status, "rb") as file:
+        event["data"] = {"exitStatus": int(file.read())}
+    return event
 
 
 def _oom(container: Container, killed: int, found: Usage) -> Iterator[dict[str, object]]:

@@ -91,6 +91,8 @@ def _delete_container(root: str, container: Container, lock_wait: LockWait) -> N
             unshare(directory, container.container_id)
             if container.owns_pod:
                 os.unlink(SandboxPaths(directory).container)
+                with suppress(FileNotFoundError):
+                    os.unlink(SandboxPaths(directory).exit_status)
             else:
                 _remove_member(root, current)
     run_hooks(current.poststop, container_state(current), "/")

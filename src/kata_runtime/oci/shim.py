@@ -43,6 +43,7 @@ class Order(NamedTuple):
     ``follow`` is the path of the network namespace to mirror, or empty.
     With a ``console_socket`` there is a terminal, of ``rows`` and ``columns`` (0 if the engine sets the size later).
     ``reason_log`` is the file to write to, besides standard error, why a container did not end by itself.
+    ``status_file`` is the file for a container's exit status, empty for other processes.
     """
 
     directory: str
@@ -54,6 +55,7 @@ class Order(NamedTuple):
     rows: int = 0
     columns: int = 0
     reason_log: str = ""
+    status_file: str = ""
 
 
 class Shim:
@@ -169,7 +171,10 @@ def _serve(channel: socket.socket, namespace: str | None) -> int:
         has_terminal = bool(order.console_socket)
         relay.watch(wakeup, lambda: forward_signals(relay, wakeup, has_terminal=has_terminal))
         machine = _Machine(relay, processes)
-        return _relay(relay, machine, channel, order)
+        status = _relay(relay, machine, channel, order)
+        if order.status_file:
+            _note_status(order.status_file, status)
+        return status
     raise AssertionError  # unreachable: no callback of the ExitStack suppresses exceptions
 
 
@@ -234,6 +239,14 @@ class _Machine:
 def _notify(channel: socket.socket, key: str, value: object) -> None:
     with suppress(OSError):  # the parent does not wait any more
         channel.send(json.dumps({key: value}).encode())
+
+
+def _note_status(path: str, status: int) -> None:
+    """Write the exit status for ``events``, whose process is not the shim's parent."""
+    with suppress(OSError):  # the container is being deleted, or the disk is full
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.write(file, b"%d\n" % status)
+        os.close(file)
 
 
 def _explain(order: Order, reason: str) -> None:

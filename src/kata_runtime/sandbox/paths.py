@@ -88,6 +88,11 @@ class SandboxPaths(NamedTuple):
         return f"{self.directory}/container.json"
 
     @property
+    def exit_status(self) -> str:
+        """The exit status of an engine's container that has ended, in decimal digits."""
+        return f"{self.directory}/exit-status"
+
+    @property
     def sandbox_link(self) -> str:
         """A symbolic link to the directory of the pod that the container joined."""
         return f"{self.directory}/sandbox"

@@ -139,7 +139,7 @@ def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Calla
             assert [(each["type"], each["data"]["pids"]["current"]) for each in (first, second)] == [("stats", 1)] * 2
             assert _outcome(cli("kill", name, "KILL")) == (0, "", "")
             *_, last = events
-            assert last == {"type": "exit", "id": name}
+            assert last == {"type": "exit", "id": name, "data": {"exitStatus": 137}}
         ended = select.select([process], [], [], SECONDS)[0]
         os.close(process)
         assert (ended, json.loads(cli("state", name).stdout)["status"]) == ([process], "stopped")

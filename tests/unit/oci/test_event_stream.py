@@ -6,6 +6,8 @@ want of memory, the end of the container can meet "VFS: Busy inodes after unmoun
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from kata_runtime.sandbox.process import start_time_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def _usage(killed: int) -> Usage:
@@ -71,6 +74,22 @@ def test_guest_that_fails(monkeypatch: pytest.MonkeyPatch, shim: Container) -> N
     """A guest that does not answer while the container runs is an error, not an end."""
     with pytest.raises(GuestError, match=r"^no answer$"):
         _events(monkeypatch, shim, [_usage(0), _usage(0), GuestError("no answer")], _usage(0))
+
+
+def test_exit_status(monkeypatch: pytest.MonkeyPatch, shim: Container, tmp_path: Path) -> None:
+    """The last event has the status that the shim noted; a shim that was killed, or a full disk, leaves none."""
+    monkeypatch.setattr(event_stream, "usage", lambda root, container: _usage(0))
+    monkeypatch.setattr(event_stream, "last_usage", lambda root, container: _usage(0))
+    os.kill(shim.shim, signal.SIGKILL)
+    (tmp_path / "web").mkdir()
+    last = []
+    for noted in (None, "", "7\n"):
+        if noted is not None:
+            (tmp_path / "web" / "exit-status").write_text(noted)
+        *_, event = event_stream.events(str(tmp_path), shim, 0.001)
+        last.append(event)
+    nothing = {"type": "exit", "id": "web"}
+    assert last == [nothing, nothing, {**nothing, "data": {"exitStatus": 7}}]
 
 
 def test_shim_that_ends(monkeypatch: pytest.MonkeyPatch, shim: Container) -> None:
