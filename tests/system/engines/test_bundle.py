@@ -137,6 +137,9 @@ def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Calla
         with _events(engine_runtime, name) as events:
             first, second = next(events), next(events)
             assert [(each["type"], each["data"]["pids"]["current"]) for each in (first, second)] == [("stats", 1)] * 2
+            # One line without end: more than the 48 MiB that the container has.
+            assert cli("exec", name, "tail", "/dev/zero").returncode == 137
+            assert next(each for each in events if each["type"] != "stats") == {"type": "oom", "id": name}
             assert _outcome(cli("kill", name, "KILL")) == (0, "", "")
             *_, last = events
             assert last == {"type": "exit", "id": name, "data": {"exitStatus": 137}}

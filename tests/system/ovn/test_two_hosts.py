@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from lab.endpoint import endpoint
+from lab.host import INTEGRATION_BRIDGE
 from tests.system.ovn.transfers import ask, serving, transfer
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def _pings(side: Side, address: str, *options: str) -> bool:
 
 
 def test_containers_talk(sides: list[Side], network: LogicalSwitch) -> None:
-    """Hot-added ports on two hosts reach each other with packets of full size, and 100 MiB over TCP arrive whole."""
+    """Hot-added ports on two hosts exchange full packets and 100 MiB over TCP, and show finds their bridge."""
     first, second = sides
     here, there = network.add_ports("talk-1", "talk-2")
     with first.attached(here, network.mtu), second.attached(there, network.mtu):
@@ -36,6 +37,10 @@ def test_containers_talk(sides: list[Side], network: LogicalSwitch) -> None:
         full = str(network.mtu - 28)
         assert _pings(second, here.address, "-s", full, "-M", "do")
         assert transfer(first.guest, second.guest, there.address, _MIB)
+        # The database is that of the configuration.
+        shown = first.sandbox.cli("kata-network", "show", "--interval", "0", "--format", "json", first.sandbox.id)
+        bridge = json.loads(shown.stdout)[0]["nics"][0]["host"]["bridge"]
+        assert (bridge["name"], bridge["kind"], bridge["error"]) == (INTEGRATION_BRIDGE, "openvswitch", "")
 
 
 def test_offloads_end_at_a_switch_in_user_space(sides: list[Side], network: LogicalSwitch) -> None:
