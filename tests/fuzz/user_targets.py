@@ -24,8 +24,8 @@ from kata_runtime.ipvs.ipvsadm_grammar import parse
 from kata_runtime.ipvs.model import AddServer, AddService, Forwarding, ServiceFlag
 from kata_runtime.ipvs.rules import RulesError, outcome, parse_rules
 from kata_runtime.network import requests, route_journal
+from kata_runtime.network.clients.neutron import Port, Subnet
 from kata_runtime.network.ports import neutron_ports
-from kata_runtime.network.ports.neutron import Port, Subnet
 from kata_runtime.network.strict_json import read_json
 from kata_runtime.sandbox.config import load_config
 from kata_runtime.sandbox.identity import check_id, resolve

@@ -14,6 +14,8 @@ _RANKS = {
     "netlink": 2, "guest": 3, "vmm": 3, "sandbox": 4, "conntrack": 5, "ipvs": 5, "network": 5,
     "recovery": 6, "oci": 7, "cli": 8, "__main__": 9, "fast_start": 9,
 }  # fmt: skip
+# The folders of network, each of which knows only those before it.
+_NETWORK_FOLDERS = ("clients", "endpoint", "ports")
 _GUEST_SIDE = ("kata_runtime.guest.agent", "kata_runtime.guest.wire")
 
 
@@ -31,6 +33,18 @@ def test_imports_go_downwards() -> None:
         and name != f"{_PACKAGE}.__version__"
         and _part(name) != _part(module_of(path))
         and _RANKS[_part(name)] >= _RANKS[_part(module_of(path))]
+    ]
+    assert wrong == []
+
+
+def test_folders_of_network() -> None:
+    """Clients of other services know no back ends, and back ends do not know the commands that make ports."""
+    wrong = [
+        f"{path.relative_to(SOURCE)}:{line} imports {name}"
+        for place, folder in enumerate(_NETWORK_FOLDERS)
+        for path in python_files(f"src/kata_runtime/network/{folder}")
+        for line, name in imports(path)
+        if name.startswith(tuple(f"{_PACKAGE}.network.{later}" for later in _NETWORK_FOLDERS[place + 1 :]))
     ]
     assert wrong == []
 

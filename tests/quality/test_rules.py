@@ -80,7 +80,7 @@ def test_only_the_command_line_speaks_and_exits() -> None:
 # Who may wait for the clock, and what has no event to wait for instead.
 _CLOCK = {
     "src/kata_runtime/cli/show_command.py": "the interval between two readings of counters is what is asked for",
-    "src/kata_runtime/network/ports/neutron.py": "a server of Neutron tells nobody that a port changed",
+    "src/kata_runtime/network/clients/neutron.py": "a server of Neutron tells nobody that a port changed",
     "src/kata_runtime/sandbox/cgroup.py": "a control group is busy for a moment after its last process",
     "src/kata_runtime/vmm/hotplug.py": "QEMU has no event for a character device that connected",
     "tests/system/engines/conftest.py": "an engine cleans up some time after its command ended",

@@ -75,8 +75,8 @@ def _add_ovs_port(call: Call, bridge_name: str, iface_id: str) -> tuple[AddedNic
 
     request = read_port_request(read_input(call.operands[1]))
     optional_packages.require(optional_packages.OVSDBAPP)
+    from kata_runtime.network.clients.ovsdb import Database
     from kata_runtime.network.ports import ovs_ports
-    from kata_runtime.network.ports.ovsdb import Database
 
     # Before the container is locked: this may take seconds.
     with Database(ovsdb_of(call)) as database:
@@ -96,9 +96,9 @@ def _add_neutron_port(call: Call) -> tuple[AddedNic, NicRecord]:
         interface_name(name, "--name")
     optional_packages.require(optional_packages.OVSDBAPP)
     optional_packages.require(optional_packages.OPENSTACKSDK)
+    from kata_runtime.network.clients.neutron import Neutron, chosen_cloud
+    from kata_runtime.network.clients.ovsdb import Database
     from kata_runtime.network.ports import neutron_ports
-    from kata_runtime.network.ports.neutron import Neutron, chosen_cloud
-    from kata_runtime.network.ports.ovsdb import Database
 
     cloud = chosen_cloud(call.value("--cloud") or "")
     # Before the container is locked: this may take seconds.

@@ -100,6 +100,19 @@ def _check_limits(runtime: Runtime, name: str) -> None:
     assert (refused.returncode, "descriptors of this host cannot reach into a VM" in refused.stderr) == (2, True)
 
 
+def _check_events(runtime: Runtime, name: str) -> None:
+    """The events of a container of which a process runs out of memory, and which is killed then."""
+    with _events(runtime, name) as events:
+        first, second = next(events), next(events)
+        assert [(each["type"], each["data"]["pids"]["current"]) for each in (first, second)] == [("stats", 1)] * 2
+        # A line without end: more than the 48 MiB that the container has.
+        assert runtime.cli("exec", name, "tail", "/dev/zero").returncode == 137
+        assert next(each for each in events if each["type"] != "stats") == {"type": "oom", "id": name}
+        assert _outcome(runtime.cli("kill", name, "KILL")) == (0, "", "")
+        *_, last = events
+        assert last == {"type": "exit", "id": name, "data": {"exitStatus": 137}}
+
+
 def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str]) -> None:
     """State follows a container from create to delete, and what it cannot do in each of them is refused."""
     name, cgroup = unique("b"), f"/{CGROUP_PREFIX}{unique('c')}"
@@ -134,15 +147,7 @@ def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Calla
             f"'kata-runtime kill {name} KILL' ends it, 'delete --force' does both\n"
         )
         process = os.pidfd_open(pid)
-        with _events(engine_runtime, name) as events:
-            first, second = next(events), next(events)
-            assert [(each["type"], each["data"]["pids"]["current"]) for each in (first, second)] == [("stats", 1)] * 2
-            # One line without end: more than the 48 MiB that the container has.
-            assert cli("exec", name, "tail", "/dev/zero").returncode == 137
-            assert next(each for each in events if each["type"] != "stats") == {"type": "oom", "id": name}
-            assert _outcome(cli("kill", name, "KILL")) == (0, "", "")
-            *_, last = events
-            assert last == {"type": "exit", "id": name, "data": {"exitStatus": 137}}
+        _check_events(engine_runtime, name)
         ended = select.select([process], [], [], SECONDS)[0]
         os.close(process)
         assert (ended, json.loads(cli("state", name).stdout)["status"]) == ([process], "stopped")

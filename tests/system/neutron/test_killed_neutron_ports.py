@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _STEPS = (
     *STEPS,
-    "kata_runtime.network.ports.neutron:Neutron.bind",
-    "kata_runtime.network.ports.neutron:Neutron.await_active",
+    "kata_runtime.network.clients.neutron:Neutron.bind",
+    "kata_runtime.network.clients.neutron:Neutron.await_active",
 )
 _ENOUGH = 20
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 STEPS = (
     "kata_runtime.sandbox.session:Session.save",
-    "kata_runtime.network.ports.ovsdb:Database._commit",
-    "kata_runtime.network.ports.ovsdb:_InterfaceReady.wait",
+    "kata_runtime.network.clients.ovsdb:Database._commit",
+    "kata_runtime.network.clients.ovsdb:_InterfaceReady.wait",
     "kata_runtime.vmm.monitor:Monitor._execute",
 )
 _ENOUGH = 20

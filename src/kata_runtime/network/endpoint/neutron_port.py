@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from kata_runtime import optional_packages
 from kata_runtime.errors import KataError
-from kata_runtime.network.endpoint import Plan
+from kata_runtime.network.endpoint import Plan, neutron_routes
 from kata_runtime.network.endpoint.ovs_port import OvsEndpoint
-from kata_runtime.network.ports import neutron_routes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kata_runtime.network.clients.neutron import Neutron, Port
+    from kata_runtime.network.clients.ovsdb import Database
+    from kata_runtime.network.endpoint.neutron_routes import Routes
     from kata_runtime.network.endpoint.ovs_port import SwitchPort
     from kata_runtime.network.namespace import Namespace
-    from kata_runtime.network.ports.neutron import Neutron, Port
-    from kata_runtime.network.ports.neutron_routes import Routes
-    from kata_runtime.network.ports.ovsdb import Database
     from kata_runtime.sandbox.record import NicRecord, PortRecord
     from kata_runtime.sandbox.session import Session
 
@@ -93,7 +92,7 @@ def _unbind(port: PortRecord) -> None:
     if port.previous_host == port.host:
         return
     optional_packages.require(optional_packages.OPENSTACKSDK)
-    from kata_runtime.network.ports.neutron import Cloud, Neutron
+    from kata_runtime.network.clients.neutron import Cloud, Neutron
 
     neutron = Neutron(Cloud(port.cloud, port.clouds_file))
     if neutron.host_of(port.port) == port.host:

@@ -11,8 +11,8 @@ from kata_runtime.network.endpoint.created_tap import CreatedTapEndpoint
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.netlink.local import LocalTransport
+    from kata_runtime.network.clients.ovsdb import Database
     from kata_runtime.network.namespace import Namespace
-    from kata_runtime.network.ports.ovsdb import Database
     from kata_runtime.sandbox.record import NicRecord
     from kata_runtime.sandbox.session import Session
 
@@ -84,7 +84,7 @@ class OvsEndpoint(CreatedTapEndpoint):
             return []
         try:
             optional_packages.require(optional_packages.OVSDBAPP)
-            from kata_runtime.network.ports.ovsdb import Database
+            from kata_runtime.network.clients.ovsdb import Database
 
             with Database(nic.port.ovsdb) as database:
                 database.unplug(nic.device)

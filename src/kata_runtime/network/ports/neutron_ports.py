@@ -9,7 +9,7 @@ from kata_runtime.netlink.exchange import call
 from kata_runtime.netlink.link import dump_links, links_of
 from kata_runtime.netlink.transport import Family
 from kata_runtime.network.endpoint.neutron_port import NeutronEndpoint
-from kata_runtime.network.ports.neutron_routes import routes_of
+from kata_runtime.network.endpoint.neutron_routes import routes_of
 from kata_runtime.network.ports.ovs_ports import fit, integration_bridge, require_bridge, switch_port
 from kata_runtime.network.ports.port_changes import add_port
 from kata_runtime.network.request_fields import mac_address, mtu_of, nic_address
@@ -19,9 +19,9 @@ from kata_runtime.sandbox.record import EndpointKind, PortRecord
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.address_types import IpAddress, Network
+    from kata_runtime.network.clients.neutron import Cloud, Neutron, Port
+    from kata_runtime.network.clients.ovsdb import Database
     from kata_runtime.network.interfaces import AddedNic
-    from kata_runtime.network.ports.neutron import Cloud, Neutron, Port
-    from kata_runtime.network.ports.ovsdb import Database
     from kata_runtime.network.request_fields import GivenAddress
     from kata_runtime.sandbox.session import Session
 

@@ -16,8 +16,8 @@ from kata_runtime.sandbox.record import EndpointKind, PortRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kata_runtime.network.clients.ovsdb import Bridge, Database
     from kata_runtime.network.interfaces import AddedNic
-    from kata_runtime.network.ports.ovsdb import Bridge, Database
     from kata_runtime.network.requests import NicRequest
     from kata_runtime.sandbox.session import Session
 

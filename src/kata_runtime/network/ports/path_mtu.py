@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kata_runtime.netlink.transport import Transport
-    from kata_runtime.network.ports.ovsdb import Bridge
+    from kata_runtime.network.clients.ovsdb import Bridge
 
 # Encapsulation without the outer IP header. An MTU excludes the outer Ethernet header, but not the inner one: 14 bytes,
 # with UDP 8, and Geneve 8 with OVN's option 8, or VXLAN 8.

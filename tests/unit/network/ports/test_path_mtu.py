@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kata_runtime.network.ports.ovsdb import Bridge
+from kata_runtime.network.clients.ovsdb import Bridge
 from kata_runtime.network.ports.path_mtu import bridge_note, tunnel_note
 
 

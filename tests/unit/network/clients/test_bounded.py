@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from kata_runtime.network.ports import bounded
-from kata_runtime.network.ports.bounded import call_within
+from kata_runtime.network.clients import bounded
+from kata_runtime.network.clients.bounded import call_within
 
 
 def test_results_and_errors_pass() -> None:

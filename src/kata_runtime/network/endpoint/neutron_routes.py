@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kata_runtime.guest.channel import AgentChannel
-    from kata_runtime.network.ports.neutron import Port
+    from kata_runtime.network.clients.neutron import Port
     from kata_runtime.network.route_table import Table
 
     # Gateways by destination.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kata_runtime.errors import ConflictError, DeadlineError, HostError, InputError, KataError
-from kata_runtime.network.ports import neutron
-from kata_runtime.network.ports.neutron import Cloud, Neutron, Port, Subnet, chosen_cloud
+from kata_runtime.network.clients import neutron
+from kata_runtime.network.clients.neutron import Cloud, Neutron, Port, Subnet, chosen_cloud
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,7 @@ from ovsdbapp.schema.open_vswitch.impl_idl import OvsdbIdl, OvsVsctlTransaction
 from kata_runtime import operation_log
 from kata_runtime.errors import DeadlineError, HostError
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.network.ports.bounded import call_within
+from kata_runtime.network.clients.bounded import call_within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

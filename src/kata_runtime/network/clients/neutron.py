@@ -19,7 +19,7 @@ from openstack.connection import Connection
 from kata_runtime import __version__, operation_log
 from kata_runtime.errors import ConflictError, DeadlineError, HostError, InputError
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.network.ports.bounded import call_within
+from kata_runtime.network.clients.bounded import call_within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
