@@ -11,10 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from demo.stage import PROGRAM, DemoError, explain, typed
+from demo.stage import PROGRAM, DemoError, explain, performed, typed
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
 
 
 class Stage:
@@ -84,21 +87,14 @@ def story(stage: Stage) -> None:
         raise DemoError("the container is still listed")
 
 
-def main() -> int:
-    """Return the exit status."""
-    with ExitStack() as stack:
-        stage = Stage(stack)
-        # Also when a step fails, the container is deleted.
-        end = [str(PROGRAM), "--root", str(stage.root), "delete", "--force", "demo"]
-        stack.callback(subprocess.run, end, stderr=subprocess.DEVNULL, check=False)
-        try:
-            story(stage)
-        except DemoError as error:
-            print(f"demo: {error}", file=sys.stderr)
-            return 1
-    explain("Done. Everything that this demo made is gone again.")
-    return 0
+def main(stack: ExitStack) -> None:
+    """Run the demonstration in namespaces of its own."""
+    stage = Stage(stack)
+    # Also when a step fails, the container is deleted.
+    end = [str(PROGRAM), "--root", str(stage.root), "delete", "--force", "demo"]
+    stack.callback(subprocess.run, end, stderr=subprocess.DEVNULL, check=False)
+    story(stage)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(performed(main))

@@ -11,16 +11,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo.stage import PROGRAM, DemoError, explain, show, typed
-from lab.namespace import LabError
+from demo.stage import PROGRAM, explain, performed, show, typed
 from lab.neutron_lab import running_neutron
 from lab.ovn_lab import ovn_lab
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from lab.host import Host
     from lab.neutron_lab import Document, Neutron
 
@@ -107,17 +107,5 @@ def story(stack: ExitStack) -> None:
     second.type("kata-runtime delete --force db")
 
 
-def main() -> int:
-    """Return the exit status."""
-    try:
-        with ExitStack() as stack:
-            story(stack)
-    except (DemoError, LabError) as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    explain("Done. Everything that this demo made is gone again.")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(performed(story))

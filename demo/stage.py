@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.namespace import LabError
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 PROGRAM = Path(sys.executable).with_name("kata-runtime")
 _SECONDS = 180
@@ -46,3 +49,15 @@ def typed(prompt: str, command: str, prefix: Sequence[str], options: str, *, std
     if done.returncode:
         raise DemoError(f"{command!r} ended with {done.returncode}")
     return done.stdout
+
+
+def performed(story: Callable[[ExitStack], None]) -> int:
+    """The exit status of a demonstration; what it made, and put on its stack, is removed in any case."""
+    try:
+        with ExitStack() as stack:
+            story(stack)
+    except (DemoError, LabError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    explain("Done. Everything that this demo made is gone again.")
+    return 0

@@ -76,8 +76,8 @@ def build(
         }
         image = _install(destination, chosen, initrd, facts)
     except OSError as exc:
-        reason = f"{exc.strerror or exc}: {exc.filename!r}" if exc.filename else exc.strerror or str(exc)
-        raise HostError(f"cannot build the image {str(destination)!r}: {reason}", errno=exc.errno or 0) from exc
+        file = f": {exc.filename!r}" if exc.filename else ""
+        raise HostError.of(f"cannot build the image {str(destination)!r}{file}", exc) from exc
     progress(
         f"image of Linux {image.release}: kernel {image.kernel_size >> 10} KiB, initrd {image.initrd_size >> 10} KiB"
     )

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 REQUIRED = ("virtio_console", "virtio_net", "virtio_pci")
-_SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "mh", "fo", "ovf", "twos")
 OPTIONAL = (
-    "af_packet", "crc32c_generic", "dummy", "fou", "fou6", "fuse", "ip6_gre", "ip6_tunnel", "ip_gre", "ip_vs",
-    "ip_vs_ftp", "ip_vs_pe_sip", "ipip", "ipv6", "nf_conntrack", "nf_conntrack_netlink", "nfnetlink", "overlay", "sit",
-    "virtio_rng", "virtiofs",
-    *(f"ip_vs_{scheduler}" for scheduler in _SCHEDULERS),
+    "af_packet", "crc32c_generic", "dummy", "fou", "fou6", "fuse", "ip6_gre", "ip6_tunnel", "ip_gre", "ipip", "ipv6",
+    "nf_conntrack", "nf_conntrack_netlink", "nfnetlink", "overlay", "sit", "virtio_rng", "virtiofs",
 )  # fmt: skip
+# IPVS itself, and every scheduler, helper and persistence engine that the kernel has for it.
+_IPVS = "ip_vs"
 BUILTIN_LIST = "modules.builtin"
 
 
@@ -50,7 +49,7 @@ def select_modules(files: Mapping[str, Callable[[], bytes]], builtin: str) -> li
     paths = {module_name(path): path for path in sorted(files) if ".ko" in PurePosixPath(path).name}
     present = {module_name(line) for line in builtin.split()}
     selected: dict[str, Module] = {}
-    queue = [name for name in (*REQUIRED, *OPTIONAL) if name in paths]
+    queue = [name for name in paths if name in (*REQUIRED, *OPTIONAL) or name.startswith(_IPVS)]
     for name in REQUIRED:
         if name not in paths and name not in present:
             raise HostError(f"the kernel has no module {name}", hint="the guest needs virtio PCI, network and console")

@@ -116,7 +116,7 @@ def run_program(
     try:
         done = subprocess.run(argv, input=stdin, capture_output=True, cwd=directory, env=environment, check=False)
     except OSError as exc:
-        raise HostError(f"cannot run {argv[0]}: {exc.strerror}", errno=exc.errno or 0, hint="run make setup") from exc
+        raise HostError.of(f"cannot run {argv[0]}", exc, hint="run make setup") from exc
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         errors = [line for line in lines if line.startswith("E:")] or lines or [f"exit status {done.returncode}"]
