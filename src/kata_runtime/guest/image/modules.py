@@ -15,8 +15,8 @@ from kata_runtime.guest.image.packages import run_program
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-REQUIRED = ("virtio_console", "virtio_net", "virtio_pci")
-OPTIONAL = (
+_REQUIRED = ("virtio_console", "virtio_net", "virtio_pci")
+_OPTIONAL = (
     "af_packet", "crc32c_generic", "dummy", "fou", "fou6", "fuse", "ip6_gre", "ip6_tunnel", "ip_gre", "ipip", "ipv6",
     "nf_conntrack", "nf_conntrack_netlink", "nfnetlink", "overlay", "sit", "virtio_rng", "virtiofs",
 )  # fmt: skip
@@ -49,8 +49,8 @@ def select_modules(files: Mapping[str, Callable[[], bytes]], builtin: str) -> li
     paths = {module_name(path): path for path in sorted(files) if ".ko" in PurePosixPath(path).name}
     present = {module_name(line) for line in builtin.split()}
     selected: dict[str, Module] = {}
-    queue = [name for name in paths if name in (*REQUIRED, *OPTIONAL) or name.startswith(_IPVS)]
-    for name in REQUIRED:
+    queue = [name for name in paths if name in (*_REQUIRED, *_OPTIONAL) or name.startswith(_IPVS)]
+    for name in _REQUIRED:
         if name not in paths and name not in present:
             raise HostError(f"the kernel has no module {name}", hint="the guest needs virtio PCI, network and console")
     while queue:

@@ -70,7 +70,7 @@ def test_own_kernel_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(HostError) as caught:
         build_image(tmp_path / "image", kernel=tmp_path / "none", modules=tmp_path / "6.1", progress=_ignore)
     assert (
-        str(caught.value) == f"cannot build the image '{tmp_path}/image': No such file or directory: '{tmp_path}/none'"
+        str(caught.value) == f"cannot build the image '{tmp_path}/image': '{tmp_path}/none': No such file or directory"
     )
     assert content(tmp_path / "image") == old
 
