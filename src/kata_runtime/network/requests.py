@@ -1,4 +1,4 @@
-"""Parses the JSON input of kata-network into checked requests, and builds its JSON output.
+"""Parses the JSON input of kata-network into checked requests.
 
 Keys are not case-sensitive. Keys that upstream's clients send and that have no meaning here are ignored.
 """
