@@ -1,7 +1,8 @@
 """The stream of events: what is reported when the OOM killer kills a container's processes, and at its end.
 
-The guest's kernel of Debian 12 does not reliably survive the real thing on virtiofs: after a process was killed for
-want of memory, the end of the container can meet "VFS: Busy inodes after unmount" (6.1.176, fs/super.c).
+A command in a container really runs out of memory in tests/system/engines/test_bundle.py. The container's own process
+does not: the guest's kernel of Debian 12 does not reliably survive that on virtiofs, since the end of the container can
+meet "VFS: Busy inodes after unmount" then (6.1.176, fs/super.c).
 """
 
 from __future__ import annotations
