@@ -13,10 +13,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from kata_runtime.cli.command_table import PROGRAM
-from kata_runtime.cli.lifecycle_commands import table
 from kata_runtime.cli.network_json import compact
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import notify, write_line, write_text
+from kata_runtime.cli.text_table import text_table
 from kata_runtime.errors import KataError
 from kata_runtime.guest.image import DESCRIPTION_NAME, image_is_current
 from kata_runtime.named_tuple import NamedTuple
@@ -67,12 +67,12 @@ def run(call: Call) -> int:
         if call.value("--json") is not None:
             write_line(compact({finding.name: _as_json(finding) for finding in findings}))
         else:
-            write_text(table([(finding.name, finding.value) for finding in findings]))
+            write_text(text_table([(finding.name, finding.value) for finding in findings]))
         return 0
     if call.value("--format") == "json":
         write_line(compact([{"name": finding.name, **_as_json(finding)} for finding in findings]))
     else:
-        write_text(table([(finding.verdict, finding.name, finding.value) for finding in findings]))
+        write_text(text_table([(finding.verdict, finding.name, finding.value) for finding in findings]))
     for finding in findings:
         if finding.remedy:
             notify(f"{finding.name}: {finding.remedy}")

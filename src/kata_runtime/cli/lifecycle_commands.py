@@ -8,11 +8,12 @@ from pathlib import Path
 from kata_runtime.cli.sessions import lock_wait_of
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import note, notify, write_line, write_text
+from kata_runtime.cli.text_table import text_table
 from kata_runtime.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from kata_runtime.cli.argument_parser import Call
 
@@ -83,15 +84,8 @@ def _list(call: Call) -> int:
     else:
         rows = [("ID", "PID", "STATUS", "BUNDLE")]
         rows += [(str(s["id"]), str(s["pid"]), str(s["status"]), str(s["bundle"])) for s in states]
-        write_text(table(rows))
+        write_text(text_table(rows))
     return 0
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Format rows as lines: columns are as wide as their widest cell, and three spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["   ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _state(call: Call) -> int:

@@ -6,11 +6,11 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from kata_runtime.cli.lifecycle_commands import table
 from kata_runtime.cli.network_json import compact
 from kata_runtime.cli.sessions import session_of
 from kata_runtime.cli.settings import ovsdb_of, root_of
 from kata_runtime.cli.streams import notify, one_line, write_line, write_text
+from kata_runtime.cli.text_table import text_table
 from kata_runtime.errors import KataError
 from kata_runtime.network.nic_check import (
     NicFinding,
@@ -37,7 +37,7 @@ def run(call: Call, container: str) -> int:
         write_line(compact([finding._asdict() for finding in findings]))
     else:
         rows = [(str(each.verdict), each.nic, each.check, one_line(each.value)) for each in findings]
-        write_text(table(rows) if rows else f"container {record.container_id} has no NICs\n")
+        write_text(text_table(rows) if rows else f"container {record.container_id} has no NICs\n")
     for finding in findings:
         if finding.remedy:
             notify(f"{finding.nic}: {finding.check}: {finding.remedy}")
