@@ -13,7 +13,6 @@ from tests.system.conftest import measured
 from bench.harness import ROUNDS, Taken, in_guest, in_turns, machine, medians, ratio, run, seconds, table, write
 from bench.plot import Axis, bars, chart
 from kata_runtime.ipvs.commands import open_engine
-from kata_runtime.ipvs.engine import requests
 from kata_runtime.ipvs.rules import outcome, parse_rules
 from kata_runtime.netlink.exchange import attempt_all
 from kata_runtime.netlink.transport import Family
@@ -117,7 +116,7 @@ class Contest:
         with self._sandbox.session() as session:
             changes = parse_rules(self._text.encode(), "rules").rules
             blocks: list[bytes] = []
-            attempt_all(_Noting(blocks), Family.GENERIC, requests(open_engine(session), changes))
+            attempt_all(_Noting(blocks), Family.GENERIC, open_engine(session).requests(changes))
         return b"".join(_LENGTH.pack(len(block)) + block for block in blocks)
 
     def restores(self, empty: Callable[[], None]) -> Taken:
@@ -233,7 +232,7 @@ def _profile(sandbox: Sandbox, contest: Contest) -> list[list[str]]:
         outcome({}, batch)
         moment = step("checking them", moment)
         with sandbox.session() as session:
-            asked = list(requests(open_engine(session), batch.rules))
+            asked = list(open_engine(session).requests(batch.rules))
             moment = step("connecting; encoding, which is otherwise done while the guest works", moment)
             attempt_all(session.channel(), Family.GENERIC, asked, until_failure=True)
             moment = step("the guest: its agent and its kernel", moment)

@@ -6,6 +6,7 @@ decoded from it are counted where they are made (``netlink.exchange``, ``ipvs``)
 
 from __future__ import annotations
 
+from kata_runtime.errors import ProtocolError
 from kata_runtime.named_tuple import NamedTuple
 
 # Counted for each frame besides its payload: the overhead of its objects.
@@ -36,3 +37,20 @@ class Limits(NamedTuple):
 
 
 DEFAULT = Limits()
+
+
+class Budget:
+    """How many bytes of an answer may still arrive; each frame counts its payload and an overhead."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._left = size
+
+    def take(self, payload: bytes) -> None:
+        """Count a frame.
+
+        :raise ProtocolError: the answer is too large.
+        """
+        self._left -= len(payload) + FRAME_BYTES
+        if self._left < 0:
+            raise ProtocolError(f"the guest answered with more than {self._size >> 20} MiB")

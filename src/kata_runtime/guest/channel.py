@@ -9,7 +9,7 @@ from kata_runtime import operation_log
 from kata_runtime.errors import GuestError, KernelError, ProtocolError
 from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.guest import wire
-from kata_runtime.guest.answer_limits import DEFAULT, FRAME_BYTES
+from kata_runtime.guest.answer_limits import DEFAULT, Budget
 from kata_runtime.guest.host_port import Frame, GuestPort
 from kata_runtime.netlink.exchange_logging import recorded
 
@@ -90,15 +90,19 @@ class AgentChannel:
     def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
         """Pipeline ``blocks``; yield their answers in order, in pieces as they arrive.
 
+        The first blocks are sent at once, also when nothing of the answer is taken yet.
+
         :raise KernelError: the guest's kernel refused the block as a whole (no such family, no buffer).
         :raise GuestError, DeadlineError, ProtocolError: the channel failed.
         """
         return recorded("guest", self._exchange, family, blocks)
 
     def _exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
-        # A block of dumps may be carried out twice.
         packed = (
-            (wire.pack_netlink(family, block.last_sequence, block.data, one_by_one=block.one_by_one), block.one_by_one)
+            (
+                wire.pack_netlink(family, block.last_sequence, block.data, one_by_one=block.one_by_one),
+                block.one_by_one or block.repeatable,
+            )
             for block in blocks
         )
         return self._pipelined(wire.NETLINK, packed, "netlink in the guest")
@@ -124,34 +128,47 @@ class AgentChannel:
 
         Each payload is paired with whether the request may be carried out twice.
         """
-        port = self._connected()
-        budget = _Budget(self._limits.answer_bytes)
-        deadline = time.monotonic() + self._limits.exchange_seconds
         remaining = iter(payloads)
         under_way: deque[int] = deque()
-        exhausted = False
+        try:
+            port = self._connected()
+            self._send_ahead(port, kind, remaining, under_way)
+        except BaseException:
+            self.close()
+            raise
+        return self._answers(port, kind, remaining, under_way, operation)
+
+    def _send_ahead(
+        self, port: GuestPort, kind: int, remaining: Iterator[tuple[bytes, bool]], under_way: deque[int]
+    ) -> None:
+        while len(under_way) < _WINDOW_BLOCKS and (following := next(remaining, None)) is not None:
+            payload, repeatable = following
+            request = self._next_request()
+            (port.send_early if repeatable else port.send)(kind, request, payload)
+            under_way.append(request)
+
+    def _answers(
+        self,
+        port: GuestPort,
+        kind: int,
+        remaining: Iterator[tuple[bytes, bool]],
+        under_way: deque[int],
+        operation: str,
+    ) -> Iterator[bytes]:
+        budget = Budget(self._limits.answer_bytes)
+        deadline = time.monotonic() + self._limits.exchange_seconds
         complete = False
         try:
-            while True:
-                while not exhausted and len(under_way) < _WINDOW_BLOCKS:
-                    following = next(remaining, None)
-                    if following is None:
-                        exhausted = True
-                        break
-                    payload, repeatable = following
-                    request = self._next_request()
-                    (port.send_early if repeatable else port.send)(kind, request, payload)
-                    under_way.append(request)
-                if not under_way:
-                    complete = True
-                    return
+            while under_way:
                 yield from self._parts(port, under_way[0], operation, budget, deadline)
                 under_way.popleft()
+                self._send_ahead(port, kind, remaining, under_way)
+            complete = True
         finally:
             if not complete:
                 self.close()
 
-    def _parts(self, port: GuestPort, request: int, operation: str, budget: _Budget, latest: float) -> Iterator[bytes]:
+    def _parts(self, port: GuestPort, request: int, operation: str, budget: Budget, latest: float) -> Iterator[bytes]:
         """The DATA of an answer, up to its DONE, which must come before ``latest``."""
         seconds = self._limits.answer_seconds
         deadline = min(time.monotonic() + seconds, latest)
@@ -180,7 +197,7 @@ class AgentChannel:
             with operation_log.measured("file in the guest", path=f"/proc/net/{name}") as step:
                 port.send_early(wire.READ, request, name.encode())
                 size = 0
-                budget = _Budget(self._limits.answer_bytes)
+                budget = Budget(self._limits.answer_bytes)
                 operation = f"reading /proc/net/{name} in the guest"
                 for part in self._parts(
                     port, request, operation, budget, time.monotonic() + self._limits.answer_seconds
@@ -223,21 +240,32 @@ class AgentChannel:
         return True
 
     def _ask(self, kind: int, payload: bytes, operation: str) -> str:
+        (answer,) = self._ask_all(kind, [(payload, operation)])
+        if isinstance(answer, KernelError):
+            raise answer
+        return answer
+
+    def _ask_all(self, kind: int, asked: Sequence[tuple[bytes, str]]) -> list[str | KernelError]:
+        """The texts answered to requests of one kind, in one round trip; ``asked`` are payloads and descriptions."""
         seconds = self._limits.request_seconds
         port = self._connected()
-        request = self._next_request()
+        answers: list[str | KernelError] = []
         try:
-            port.send(kind, request, payload)
-            answered, of, body = self._receive(port, time.monotonic() + seconds, seconds, f"{operation} in the guest")
-            if answered != wire.DONE or of != request:
-                raise ProtocolError(f"the guest's agent sent frame {answered} out of turn")
-            number, text = _unpack_done(body)
+            requests = []
+            for payload, _ in asked:
+                requests.append(self._next_request())
+                port.send(kind, requests[-1], payload)
+            for request, (_, operation) in zip(requests, asked, strict=True):
+                deadline = time.monotonic() + seconds
+                answered, of, body = self._receive(port, deadline, seconds, f"{operation} in the guest")
+                if answered != wire.DONE or of != request:
+                    raise ProtocolError(f"the guest's agent sent frame {answered} out of turn")
+                number, text = _unpack_done(body)
+                answers.append(KernelError(operation, number, text) if number else text)
         except BaseException:
             self.close()
             raise
-        if number:
-            raise KernelError(operation, number, text)
-        return text
+        return answers
 
     @contextmanager
     def answering_within(self, seconds: float) -> Iterator[None]:
@@ -314,10 +342,18 @@ class AgentChannel:
 
         :raise KernelError: ENOENT where the kernel lacks it, EINVAL for a value it refuses.
         """
-        payload = name.encode() if value is None else f"{name}\0{value}".encode()
-        with operation_log.measured("sysctl", name=name, value=value) as step:
-            found = self._ask(wire.SYSCTL, payload, f"sysctl {name}")
-            step.note(answer=found)
+        (found,) = self.sysctls([(name, value)])
+        if isinstance(found, KernelError):
+            raise found
+        return found
+
+    def sysctls(self, asked: Sequence[tuple[str, str | None]]) -> list[str | KernelError]:
+        """Several of them, in this order, in one round trip; a refusal stands in the place of its value."""
+        with operation_log.measured("sysctl", names=[name for name, _ in asked]) as step:
+            packed = [(name if value is None else f"{name}\0{value}").encode() for name, value in asked]
+            operations = [f"sysctl {name}" for name, _ in asked]
+            found = self._ask_all(wire.SYSCTL, list(zip(packed, operations, strict=True)))
+            step.note(answers=[str(answer) for answer in found])
             return found
 
     def renew(self, host_name: str) -> None:
@@ -341,23 +377,6 @@ class AgentChannel:
         from kata_runtime.guest.short_command import run_command
 
         return run_command(self._exec_path, argv, stdin, seconds=seconds, limits=self._limits)
-
-
-class _Budget:
-    """How many bytes of an answer may still arrive; each frame counts its payload and an overhead."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._left = size
-
-    def take(self, payload: bytes) -> None:
-        """Count a frame.
-
-        :raise ProtocolError: the answer is too large.
-        """
-        self._left -= len(payload) + FRAME_BYTES
-        if self._left < 0:
-            raise ProtocolError(f"the guest answered with more than {self._size >> 20} MiB")
 
 
 def _unpack_done(payload: bytes) -> tuple[int, str]:

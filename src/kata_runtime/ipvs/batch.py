@@ -12,7 +12,7 @@ from kata_runtime.errors import GuestError, InputError, KataError, OnlyPlannedEr
 from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs import rule_limit
 from kata_runtime.ipvs.batch_journal import Snapshot, packed, unpacked
-from kata_runtime.ipvs.engine import explain, requests
+from kata_runtime.ipvs.engine import explain
 from kata_runtime.ipvs.guest_setup import enable
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService
 from kata_runtime.ipvs.rules import count, difference, outcome, parse_rules, service_of, touched
@@ -50,18 +50,20 @@ def restore(
     :raise RulesError: lines are wrong, contradict each other or the table, or are refused by the kernel.
     :raise LimitError: too many rules. :raise GuestError: the connection broke.
     """
+    take_heads = engine.ask_heads(statistics=False)  # answered while the rules are parsed
     batch = parse_rules(data, name)
     if replace and not batch.rules:
         # Far more often a truncated file than an intention.
         raise InputError(f"{name} holds no rules, and --replace would empty the table", hint="use -C for that")
     named = touched(batch.rules)
-    before = engine.table(None if replace else named)
+    heads = take_heads()
+    before = engine.table(None if replace else named, heads)
     after = outcome({} if replace else before, batch)
     most = session.record.ipvs_rule_limit
     if replace:
         rule_limit.check(count(before), count(after), most)
     else:
-        rule_limit.admit(engine, count(after) - count(before), most)
+        rule_limit.admit(engine, count(after) - count(before), most, heads)
     changes = difference(before, after) if replace else batch.rules
     if session.dry_run:
         from kata_runtime.ipvs.planned_rules import step
@@ -96,7 +98,7 @@ def _apply(
     undo_file = UndoFile(session, WorkKind.IPVS)
     try:
         undo_file.begin(packed(previous))
-        asked = requests(engine, _counted(changes, progress))
+        asked = engine.requests(_counted(changes, progress))
         refused = attempt_all(session.channel(), Family.GENERIC, asked, until_failure=True)
         if refused:
             previous = _with_others(engine, previous, changes, refused)
@@ -161,7 +163,7 @@ def _with_others(
 
 def _put_back(session: Session, engine: Engine, previous: Snapshot) -> None:
     changes = difference(engine.table(previous.keys), previous.table)
-    refused = attempt_all(session.channel(), Family.GENERIC, requests(engine, changes))
+    refused = attempt_all(session.channel(), Family.GENERIC, engine.requests(changes))
     for error in refused.values():
         raise GuestError(f"the previous virtual servers could not be put back: {error}") from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
-from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs import codec, sockopt_table
 from kata_runtime.ipvs.model import (
     AddServer,
@@ -22,13 +21,13 @@ from kata_runtime.ipvs.model import (
     Zero,
 )
 from kata_runtime.ipvs.sockopt_table import ServerDetails
-from kata_runtime.netlink.exchange import ROW_BYTES, Request, call, decoded, dump_each
+from kata_runtime.netlink.exchange import ROW_BYTES, Request, asked, call, dump_each
 from kata_runtime.netlink.message import NLM_F_DUMP
 from kata_runtime.netlink.transport import Family
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
     from typing import Protocol
 
     from kata_runtime.errors import KataError
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
         Connection,
         Daemon,
         Server,
-        ServerSpec,
         ServiceKey,
         ServiceSpec,
         Statistics,
@@ -89,6 +87,10 @@ class Engine:
 
     def heads(self, *, statistics: bool = True) -> list[Head]:
         """All services without their servers, in the kernel's order; ``statistics``: with their counters."""
+        return self.ask_heads(statistics=statistics)()
+
+    def ask_heads(self, *, statistics: bool) -> Callable[[], list[Head]]:
+        """``heads`` in two steps: they are asked for, and what is returned takes the answer."""
         request = Request("list services", self._family, NLM_F_DUMP, codec.service_payload(codec.GET_SERVICE, b""))
 
         def decode(payload: bytes) -> Head:
@@ -96,7 +98,7 @@ class Engine:
 
         # With their counters services take twice the memory.
         row_bytes = 2 * ROW_BYTES if statistics else ROW_BYTES
-        return decoded(self._transport, Family.GENERIC, request, decode, row_bytes=row_bytes)
+        return asked(self._transport, Family.GENERIC, request, decode, row_bytes=row_bytes)
 
     def services(self, heads: Sequence[Head], details: ServerDetails) -> Iterator[Service]:
         """These services with their servers, in any order."""
@@ -134,10 +136,10 @@ class Engine:
         """All services without their servers, in the kernel's order."""
         return [spec for spec, _ in self.heads(statistics=False)]
 
-    def count(self) -> int:
-        """How many rules there are: services and servers both count."""
-        keys = [spec.key for spec in self.specs()]
-        if len(keys) > _FEW and all(map(sockopt_table.covers, keys)):
+    def count(self, heads: Sequence[Head] | None = None) -> int:
+        """How many rules there are: services, which are ``heads`` where these are known, and servers."""
+        keys = [spec.key for spec, _ in (self.heads(statistics=False) if heads is None else heads)]
+        if all(map(sockopt_table.covers, keys)):
             try:
                 counts = [count for count in sockopt_table.counts(self._transport, keys) if count is not None]
             except KernelError:
@@ -167,9 +169,10 @@ class Engine:
 
         return parse_connections(self._transport.read_file(NAME))
 
-    def table(self, keys: Container[ServiceKey] | None = None) -> Table:
-        """All services as specs, or those of ``keys`` that there are."""
-        heads = [head for head in self.heads(statistics=False) if keys is None or head[0].key in keys]
+    def table(self, keys: Container[ServiceKey] | None = None, heads: Sequence[Head] | None = None) -> Table:
+        """All services as specs, or those of ``keys`` that there are; ``heads`` as for ``count``."""
+        present = self.heads(statistics=False) if heads is None else heads
+        heads = [head for head in present if keys is None or head[0].key in keys]
         return {
             service.spec.key: (service.spec, {server.spec.key: server.spec for server in service.servers})
             for service in self.services(heads, ServerDetails(statistics=False, tunnels=True))
@@ -181,9 +184,22 @@ class Engine:
 
     def request(self, change: Change) -> Request:
         """The kernel's request for a change."""
-        if type(change) is AddServer:
-            return Request(_OPERATION, self._family, 0, _new_server_payload(*change))
         return Request(_OPERATION, self._family, 0, _payload(change))
+
+    def requests(self, changes: Iterable[Change]) -> Iterator[Request]:
+        """The kernel's requests for many changes, each encoded when it is sent."""
+        last, size, head = None, 0, b""
+        for change in changes:
+            if type(change) is not AddServer:
+                yield self.request(change)
+                continue
+            # The most frequent change by far: what the requests about one service have in common is kept.
+            service, spec = change
+            server = codec.pack_server(spec)
+            if service is not last or len(server) != size:
+                last, size = service, len(server)
+                head = codec.service_payload(codec.NEW_DEST, codec.pack_service_key(service), server)[:-size]
+            yield _new(Request, (_OPERATION, self._family, 0, head + server))
 
     def _one(self, command: int, operation: str) -> bytes:
         request = Request(operation, self._family, 0, codec.service_payload(command, b""))
@@ -207,24 +223,13 @@ class Engine:
 
 # Its error is always explained in the words of the change: 20,000 sentences would be made in vain.
 _OPERATION = "change the virtual servers"
-
-
-@lru_cache(maxsize=4096)
-def _new_server_head(service: ServiceKey, size: int) -> bytes:
-    """A request for a new server, up to the server's own attributes, which have ``size`` bytes."""
-    return codec.service_payload(codec.NEW_DEST, codec.pack_service_key(service), bytes(size))[:-size]
-
-
-def _new_server_payload(service: ServiceKey, spec: ServerSpec) -> bytes:
-    # The most frequent request by far: what those of one service have in common is kept.
-    server = codec.pack_server(spec)
-    return _new_server_head(service, len(server)) + server
+_new = tuple.__new__
 
 
 def _payload(change: Change) -> bytes:
     match change:
         case AddServer(service, spec):
-            return _new_server_payload(service, spec)
+            return codec.service_payload(codec.NEW_DEST, codec.pack_service_key(service), codec.pack_server(spec))
         case AddService(spec):
             return codec.service_payload(codec.NEW_SERVICE, codec.pack_service(spec))
         case EditService(spec):
@@ -298,8 +303,3 @@ def describe(change: Change) -> str:
 
 def _missing(key: ServiceKey, where: str) -> InputError:
     return InputError(f"{key.description} does not exist {where}", hint="-L shows those that do")
-
-
-def requests(engine: Engine, changes: Iterable[Change]) -> Iterable[Request]:
-    """The kernel's requests for many changes, each encoded when it is sent."""
-    return map(engine.request, changes)

@@ -51,23 +51,28 @@ def enable(channel: AgentChannel) -> None:
 
     :raise KernelError, GuestError: one cannot be set.
     """
-    if channel.sysctl(_CONNTRACK) == "1":
+    names = [name for name, _ in _SYSCTLS]
+    previous: list[tuple[str, str | None]] = []
+    for name, found in zip(names, channel.sysctls([(name, None) for name in names]), strict=True):
+        if isinstance(found, KernelError):
+            # A kernel without IPv6 has nothing to forward.
+            if name == _CONNTRACK or found.errno != errno.ENOENT:
+                raise found
+            continue
+        previous.append((name, found))
+    if (_CONNTRACK, "1") in previous:
         return
-    previous: list[tuple[str, str]] = []
+    wanted = [(name, value) for name, value in _SYSCTLS if name in dict(previous)]
     try:
-        for name, value in _SYSCTLS:
-            try:
-                previous.append((name, channel.sysctl(name)))
-                channel.sysctl(name, value)
-            except KernelError as error:
-                # A kernel without IPv6 has nothing to forward.
-                if error.errno != errno.ENOENT:
-                    raise
+        for some in (wanted[:-1], wanted[-1:]):
+            for answer in channel.sysctls(some):
+                if isinstance(answer, KernelError):
+                    raise answer
     except BaseException:
         for name, value in reversed(previous):
             # The failure that is being handled is the one to report.
             with suppress(KataError):
-                channel.sysctl(name, value)
+                channel.sysctls([(name, value)])
         raise
 
 

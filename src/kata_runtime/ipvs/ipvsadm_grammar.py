@@ -60,7 +60,7 @@ DEFAULT_SCHEDULER = "wlc"
 _DEFAULT_PERSISTENCE = 360  # seconds; IP_VS_TEMPLATE_TIMEOUT
 PERSISTENCE_MAX = 2_678_400  # 31 days
 _TIMEOUT_MAX = 1_296_000  # 15 days
-_PORT_MAX = 0xFFFF
+PORT_MAX = 0xFFFF
 WEIGHT_MAX = 0xFFFF
 _THRESHOLD_MAX = 0x7FFFFFFF
 _MARK_MAX = 0xFFFFFFFF
@@ -216,7 +216,7 @@ def _tunnel(options: Mapping[str, str], forwarding: Forwarding) -> Tunnel:
     if kind == TunnelType.GUE:
         if "tun-port" not in options:
             raise InputError("a tunnel of type gue needs --tun-port")
-        port = _number(options["tun-port"], "the tunnel port", 1, _PORT_MAX)
+        port = _number(options["tun-port"], "the tunnel port", 1, PORT_MAX)
     elif "tun-port" in options:
         raise InputError(f"option --tun-port does not go with tunnel type {name}")
     flags = next((value for option, value in _CHECKSUMS.items() if option in options), 0)
@@ -276,7 +276,7 @@ def endpoint(text: str, what: str) -> Endpoint:
             f"{what} {text!a} is no address and port",
             hint="write 10.0.0.1:80 or [fd00::1]:80; names are not looked up, the host's mean nothing in the container",
         )
-    number = _number(port, f"the port of {what} {text!a}", 0, _PORT_MAX) if port else None
+    number = _number(port, f"the port of {what} {text!a}", 0, PORT_MAX) if port else None
     return Endpoint(AF_INET if len(packed) == 4 else AF_INET6, packed, number)
 
 
@@ -331,6 +331,6 @@ def _daemon(line: Line) -> Daemon:
         number("syncid", "the sync ID", 0, 255),
         number("sync-maxlen", "the length of a sync message", 1, 65535 - 28),
         group,
-        number("mcast-port", "the multicast port", 1, _PORT_MAX),
+        number("mcast-port", "the multicast port", 1, PORT_MAX),
         number("mcast-ttl", "the multicast TTL", 1, 255),
     )

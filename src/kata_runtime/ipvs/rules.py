@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from kata_runtime.errors import InputError
 from kata_runtime.ipvs import fast_rule_parser
 from kata_runtime.ipvs.ipvsadm_grammar import parse
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _LINE_MAX = 4096  # characters
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SHOWN_CHARACTERS = 80
+_STRETCH = 64 * 1024  # characters
 PROBLEMS_SHOWN = 20
 
 # A table as specs: what a batch is checked against and compared with.
@@ -109,14 +112,19 @@ def parse_rules(data: bytes, name: str) -> Batch:
 
 
 def _numbered(data: bytes) -> Iterator[tuple[int, str]]:
-    """The lines of a file from 1 on, one at a time: a list of 64 MiB of empty ones would take 512 MiB."""
+    """The lines of a file from 1 on."""
     # Where bytes are no UTF-8, surrogates mark the line.
-    text = data.removeprefix(_BYTE_ORDER_MARK).decode(errors="surrogateescape")
+    return chain.from_iterable(_stretches(data.removeprefix(_BYTE_ORDER_MARK).decode(errors="surrogateescape")))
+
+
+def _stretches(text: str) -> Iterator[Iterable[tuple[int, str]]]:
+    """Some lines at a time: a list of 64 MiB of empty ones would take 512 MiB."""
     start, number = 0, 1
-    while (end := text.find("\n", start)) >= 0:
-        yield number, text[start:end]
-        start, number = end + 1, number + 1
-    yield number, text[start:]
+    while (end := text.find("\n", start + _STRETCH)) >= 0:
+        lines = text[start:end].split("\n")
+        yield enumerate(lines, number)
+        start, number = end + 1, number + len(lines)
+    yield enumerate(text[start:].split("\n"), number)
 
 
 def _rule(line: str) -> Rule | None:
@@ -143,7 +151,15 @@ def count(table: Table) -> int:
 
 def touched(rules: Iterable[Rule]) -> set[ServiceKey]:
     """The services that rules name."""
-    return {rule.service if type(rule) is AddServer else service_of(rule) for rule in rules}
+    found: set[ServiceKey] = set()
+    last = None
+    for rule in rules:
+        service = rule.service if type(rule) is AddServer else service_of(rule)
+        # The servers of a service mostly follow each other, and the parser makes one key for all of them.
+        if service is not last:
+            found.add(service)
+            last = service
+    return found
 
 
 def service_of(rule: Rule) -> ServiceKey:
@@ -165,13 +181,18 @@ def outcome(before: Table, batch: Batch) -> Table:
     table = dict(before)
     own: set[ServiceKey] = set()  # services whose servers are our own copy
     refused: list[tuple[int, str]] = []
+    last: ServiceKey | None = None  # one of ``own``, and its servers
+    servers: Servers = {}
     for place, rule in enumerate(batch.rules):
         if type(rule) is AddServer:
-            # By far the most frequent rule of a large batch.
+            # By far the most frequent rule of a large batch; the servers of a service mostly follow each other.
             service, server = rule
-            if service in own and server.key not in (servers := table[service][1]):
+            if service is not last and service in own:
+                last, servers = service, table[service][1]
+            if service is last and server.key not in servers:
                 servers[server.key] = server
                 continue
+        last = None
         reason = _apply(table, own, rule)
         if reason:
             refused.append((place, reason + _since(batch, place) if len(refused) < PROBLEMS_SHOWN else reason))

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 # buffer (an error costs about 1 KiB of it).
 BLOCK_BYTES = 128 * 1024
 BLOCK_MESSAGES = 2000
+# The kernel begins while the next one is encoded.
+_FIRST_BLOCK_MESSAGES = 200
 # The answers to a block (450 KiB for services with 20 servers) cross the port while the next block is sent.
 _BLOCK_DUMPS = 64
 
@@ -73,13 +75,15 @@ class Request(NamedTuple):
         return self.flags & NLM_F_DUMP == NLM_F_DUMP
 
 
-def call(transport: Transport, family: Family, request: Request) -> list[Message]:
+def call(transport: Transport, family: Family, request: Request, *, repeatable: bool = False) -> list[Message]:
     """Send one request; returns the messages that the kernel sent before its acknowledgement.
+
+    ``repeatable``: it only reads.
 
     :raise KernelError: the kernel refused, or a dump kept being interrupted (EINTR).
     :raise ProtocolError: the answer breaks the format.
     """
-    return call_each(transport, family, [request])[0]
+    return call_each(transport, family, [request], repeatable=repeatable)[0]
 
 
 def dump(transport: Transport, family: Family, request: Request) -> list[Message]:
@@ -87,7 +91,9 @@ def dump(transport: Transport, family: Family, request: Request) -> list[Message
     return call(transport, family, request._replace(flags=request.flags | NLM_F_DUMP))
 
 
-def call_each(transport: Transport, family: Family, requests: Sequence[Request]) -> list[list[Message]]:
+def call_each(
+    transport: Transport, family: Family, requests: Sequence[Request], *, repeatable: bool = False
+) -> list[list[Message]]:
     """Send several requests, dumps too, in one round trip; returns the messages answered to each, in order.
 
     All requests are sent, even when the first one fails.
@@ -98,7 +104,8 @@ def call_each(transport: Transport, family: Family, requests: Sequence[Request])
     answers: list[list[Message]] = [[] for _ in requests]
     waiting = list(range(len(requests)))
     for _ in range(_DUMP_ATTEMPTS):
-        messages = _messages(transport.exchange(family, [_block(requests[i], i + 1) for i in waiting]))
+        blocks = [_block(requests[i], i + 1)._replace(repeatable=repeatable) for i in waiting]
+        messages = _messages(transport.exchange(family, blocks))
         again: list[int] = []
         failure: KernelError | None = None
         held = 0
@@ -171,26 +178,50 @@ def decoded(
     :raise KernelError: the kernel refused, or the dump kept being interrupted (EINTR).
     :raise ProtocolError: the answer breaks the format, or has more rows than can be held.
     """
-    for _ in range(_DUMP_ATTEMPTS):
-        messages = _messages(transport.exchange(family, [_block(request, 1)]))
-        rows: list[T] = []
-        is_whole = True
-        failure: KernelError | None = None
-        for message in _rows(request, 1, messages):
-            if isinstance(message, KernelError):
-                failure = message
-            elif message is None:
-                is_whole = False
-            else:
-                rows.append(decode(message.payload))
-                if len(rows) * row_bytes > _DECODED_BYTES:
-                    raise _too_many(request)
-        _expect_end(messages)
-        if failure is not None:
-            raise failure
-        if is_whole:
-            return rows
-    raise _interrupted(request)
+    return asked(transport, family, request, decode, row_bytes=row_bytes)()
+
+
+def asked(
+    transport: Transport, family: Family, request: Request, decode: Callable[[bytes], T], *, row_bytes: int = ROW_BYTES
+) -> Callable[[], list[T]]:
+    """``decoded`` in two steps: the request is sent, and what is returned takes the answer.
+
+    Nothing else may be asked of the transport meanwhile.
+    """
+    first = transport.exchange(family, [_block(request, 1)])
+
+    def finish() -> list[T]:
+        pieces = first
+        for _ in range(_DUMP_ATTEMPTS):
+            rows = _decoded_rows(request, _messages(pieces), decode, row_bytes)
+            if rows is not None:
+                return rows
+            pieces = transport.exchange(family, [_block(request, 1)])
+        raise _interrupted(request)
+
+    return finish
+
+
+def _decoded_rows(
+    request: Request, messages: Iterator[Message], decode: Callable[[bytes], T], row_bytes: int
+) -> list[T] | None:
+    """None if the table changed meanwhile."""
+    rows: list[T] = []
+    is_whole = True
+    failure: KernelError | None = None
+    for message in _rows(request, 1, messages):
+        if isinstance(message, KernelError):
+            failure = message
+        elif message is None:
+            is_whole = False
+        else:
+            rows.append(decode(message.payload))
+            if len(rows) * row_bytes > _DECODED_BYTES:
+                raise _too_many(request)
+    _expect_end(messages)
+    if failure is not None:
+        raise failure
+    return rows if is_whole else None
 
 
 def _messages(pieces: Iterable[bytes]) -> Iterator[Message]:
@@ -275,14 +306,16 @@ def _grouped(requests: Iterable[Request], operations: list[str]) -> Iterator[Blo
     """Blocks in which only the last message asks for its acknowledgement; notes each operation."""
     packed: list[bytes] = []
     size = 0
+    most = _FIRST_BLOCK_MESSAGES
     last: Request | None = None
     for request in requests:
-        if last is not None and (size + len(request.payload) > BLOCK_BYTES or len(packed) >= BLOCK_MESSAGES):
+        operation, kind, flags, payload = request
+        if last is not None and (size + len(payload) > BLOCK_BYTES or len(packed) >= most):
             yield _acknowledged(packed, last, len(operations))
-            packed, size = [], 0
-        operations.append(request.operation)
+            packed, size, most = [], 0, BLOCK_MESSAGES
+        operations.append(operation)
         last = request
-        message = pack_message(request.type, request.flags | NLM_F_REQUEST, len(operations), request.payload)
+        message = pack_message(kind, flags | NLM_F_REQUEST, len(operations), payload)
         packed.append(message)
         size += len(message)
     if last is not None:

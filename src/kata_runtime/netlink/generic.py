@@ -81,6 +81,6 @@ def find_family(transport: Transport, name: str) -> GenericFamily:
     :raise KernelError: ENOENT when the kernel has no such family.
     :raise ProtocolError: the answer breaks the format.
     """
-    for message in call(transport, Family.GENERIC, get_family(name)):
+    for message in call(transport, Family.GENERIC, get_family(name), repeatable=True):
         return unpack_family(message.payload)
     raise ProtocolError(f"no answer about the netlink family {name!r}")

@@ -34,9 +34,11 @@ class Family(IntEnum):
 class Block(NamedTuple):
     """Messages that are sent together; the last one, ``last_sequence``, carries NLM_F_ACK or NLM_F_DUMP.
 
-    ``one_by_one``: each message is a dump, sent to the kernel when the previous one has ended.
+    ``one_by_one``: each message is a dump, sent to the kernel when the previous one has ended. ``repeatable``: it only
+    reads, so that it may be carried out twice; the same holds for dumps.
     """
 
     data: bytes
     last_sequence: int
     one_by_one: bool = False
+    repeatable: bool = False

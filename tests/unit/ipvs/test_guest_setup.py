@@ -20,15 +20,19 @@ class _Channel:
         self.values = values
         self.broken = broken
 
-    def sysctl(self, name: str, value: str | None = None) -> str:
-        """Read or set one."""
-        if name not in self.values:
-            raise KernelError(name, errno.ENOENT)
-        if value is not None:
-            if name == self.broken:
-                raise GuestError("the connection to the guest broke")
-            self.values[name] = value
-        return self.values[name]
+    def sysctls(self, asked: list[tuple[str, str | None]]) -> list[str | KernelError]:
+        """Read or set some, in their order."""
+        answers: list[str | KernelError] = []
+        for name, value in asked:
+            if name not in self.values:
+                answers.append(KernelError(name, errno.ENOENT))
+                continue
+            if value is not None:
+                if name == self.broken:
+                    raise GuestError("the connection to the guest broke")
+                self.values[name] = value
+            answers.append(self.values[name])
+        return answers
 
 
 def test_set() -> None:

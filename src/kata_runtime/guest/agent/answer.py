@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.netlink_relay import KernelWait
+from kata_runtime.guest.agent.netlink_relay import PIECE_BYTES, KernelWait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -46,7 +46,8 @@ class Answer:
             if isinstance(step, KernelWait):
                 self._resume_after(step)
                 return False
-            self._port.send(wire.DATA, self._request, step)
+            # A piece that is not full is the last: it goes with the DONE, since each write has a price.
+            self._port.send(wire.DATA, self._request, step, more=len(step) < PIECE_BYTES)
         return True
 
     def abandon(self) -> None:

@@ -27,6 +27,7 @@ class Port:
         self.fd = fd
         self._decoder = wire.Decoder()
         self._outgoing: deque[memoryview] = deque()
+        self._held = b""
         self.backlog = 0
 
     def receive(self) -> tuple[list[bytes], bool]:
@@ -63,16 +64,21 @@ class Port:
         poller.register(self.fd, 0)
         return not any(events & select.POLLHUP for _, events in poller.poll(0))
 
-    def send(self, kind: int, request: int, payload: bytes | memoryview = b"") -> None:
-        """Queue a frame and write as much as the port takes now."""
-        frame = wire.pack_frame(kind, request, payload)
+    def send(self, kind: int, request: int, payload: bytes | memoryview = b"", *, more: bool = False) -> None:
+        """Queue a frame and write as much as the port takes now; with ``more``, together with the frame that follows."""
+        frame = self._held + wire.pack_frame(kind, request, payload)
+        self.backlog += len(frame) - len(self._held)
+        self._held = b""
+        if more and len(frame) < _WRITE_BYTES:
+            self._held = frame
+            return
         self._outgoing.append(memoryview(frame))
-        self.backlog += len(frame)
         self.flush()
 
     def greet(self, request: int, payload: bytes) -> None:
         """Answer a new client's HELLO; discards what was queued for the previous client."""
         self._outgoing.clear()
+        self._held = b""
         self._outgoing.append(memoryview(wire.OPENING))
         self.backlog = len(wire.OPENING)
         self.send(wire.HELLO, request, payload[: wire.NONCE_BYTES] + wire.VERSION.to_bytes(2, "big"))
@@ -97,5 +103,6 @@ class Port:
     def drop(self) -> None:
         """Discard the output that is queued for a disconnected host, and the partial frame received from it."""
         self._outgoing.clear()
+        self._held = b""
         self.backlog = 0
         self._decoder.reset()

@@ -38,7 +38,7 @@ _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 _DATAGRAM_BYTES = 256 * 1024
 # A piece is sent when it has this size, since each costs a write. Most datagrams are smaller than 8 KiB, so a piece and
 # its frame stay below the 32 KiB that virtio_console takes in one write (Linux 6.1, port_fops_write).
-_PIECE_BYTES = 24 * 1024
+PIECE_BYTES = 24 * 1024
 # The kernel answers a request before send() returns, so only a block without any answer waits this long.
 _ANSWER_SECONDS = 10.0
 
@@ -78,7 +78,7 @@ class Pieces:
     """One receive buffer for everything; a new one for each datagram would cost memory mappings and page faults."""
 
     def __init__(self) -> None:
-        self._buffer = memoryview(bytearray(_PIECE_BYTES + _DATAGRAM_BYTES))
+        self._buffer = memoryview(bytearray(PIECE_BYTES + _DATAGRAM_BYTES))
         self._filled = 0
 
     def begin(self) -> None:
@@ -92,7 +92,7 @@ class Pieces:
     def add(self, size: int) -> memoryview | None:
         """Count ``size`` received bytes; return the piece once it is large enough to be sent."""
         self._filled += size
-        return None if self._filled < _PIECE_BYTES else self.end()
+        return None if self._filled < PIECE_BYTES else self.end()
 
     def end(self) -> memoryview | None:
         """The last piece, if there is one."""

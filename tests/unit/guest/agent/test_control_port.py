@@ -132,6 +132,20 @@ def test_a_client_that_does_not_read_holds_nobody_up(client: Client) -> None:
     assert _ends(client.answer(1)) == list(range(1, 3001))
 
 
+def test_a_small_answer_is_one_write() -> None:
+    """The only piece of an answer and its end reach the host together: each write interrupts it."""
+    host, guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    loop, relay = Loop(), Relay()
+    with host, guest:
+        guest.setblocking(False)
+        Control(Port(guest.fileno()), loop, relay)
+        assert [host.recv(1 << 16)[:2] for _ in range(2)] == [wire.OPENING, bytes([wire.HELLO, 0])]
+        host.send(wire.pack_frame(wire.READ, 3, b"protocols"))
+        loop.turn()
+        answer = host.recv(1 << 16)
+    assert [wire.unpack_body(raw)[:2] for raw in wire.Decoder().feed(answer)] == [(wire.DATA, 3), (wire.DONE, 3)]
+
+
 def test_requests_wait_for_the_one_before(client: Client) -> None:
     """Requests behind a large answer are answered after it, in order, each with its own answer."""
     client.send(wire.NETLINK, 1, _LARGE)
