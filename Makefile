@@ -35,8 +35,8 @@ dist: environment
 test-package: test-environment deb dist
 	@$(RUN) -m pytest tests/package
 
-# Of bench (boot, data-path, imports, ports, start, network, carried, ipvs) and of bench-check (boot, data-path, start,
-# ipvs); all by default.
+# Of bench (boot, containers, data-path, imports, ports, start, network, carried, ipvs) and of bench-check (boot, data-path,
+# start, ipvs); all by default. PARTS=restore prints the restore of ipvs alone.
 PARTS =
 
 bench: test-environment neutron-environment

@@ -31,9 +31,13 @@ _PAUSE_SECONDS = 0.02
 
 
 class Measured(NamedTuple):
-    """Resident memory in KiB, QEMU's without the guest's and translated code, and open descriptors."""
+    """Resident memory in KiB, QEMU's without the guest's and translated code, and open descriptors.
+
+    ``qemu_blocks`` of the guest's code are translated, of each of which QEMU keeps something outside of that code.
+    """
 
     qemu_kib: int
+    qemu_blocks: int
     qemu_descriptors: int
     agent_kib: int
     agent_descriptors: int
@@ -70,18 +74,19 @@ class Rounds:
         # Without the guest's memory, which is shared (RssShmem).
         resident = re.search(r"RssAnon:\s+(\d+)", status)
         assert resident is not None
-        qemu_kib = int(resident[1]) - self._translated_kib()
-        return Measured(qemu_kib, self._descriptors(), int(agent_kib), int(agent_descriptors))
+        code_kib, blocks = self._translated()
+        qemu_kib = int(resident[1]) - code_kib
+        return Measured(qemu_kib, blocks, self._descriptors(), int(agent_kib), int(agent_descriptors))
 
-    def _translated_kib(self) -> int:
-        """What QEMU holds of translated code without KVM: it grows with each program that the guest starts.
+    def _translated(self) -> tuple[int, int]:
+        """KiB and blocks of translated code in QEMU without KVM: it grows with each program that the guest starts.
 
         It is emptied when it is full (QEMU's accel/tcg/translate-all.c, tb_flush).
         """
         with self._sandbox.session() as session:
             answer = session.monitor().execute("human-monitor-command", {"command-line": "info jit"})
-        size = re.search(r"gen code size +(\d+)", str(answer))
-        return 0 if size is None else int(size[1]) // 1024
+        found = re.search(r"gen code size +(\d+).*TB count +(\d+)", str(answer), re.DOTALL)
+        return (0, 0) if found is None else (int(found[1]) // 1024, int(found[2]))
 
     def _descriptors(self) -> int:
         """The fewest of half a second: QEMU closes a connection some time after its client did."""
