@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 VERSION = 3
 NONCE_BYTES = 16
-# The largest body (kind, request and payload) that either side accepts; blocks of netlink messages have 128 KiB.
+# The largest body (kind, request and payload) that either side accepts; blocks of netlink messages have 192 KiB.
 MAX_BODY_BYTES = 256 * 1024
 _MAX_ERRNO = 4095  # include/linux/err.h, MAX_ERRNO
 # The longest text in a DONE: a page, the largest value of a sysctl.

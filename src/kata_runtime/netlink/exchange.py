@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # A block is one send(): less than a netlink socket takes at once (net.core.wmem_default is 208 KiB; netlink_sendmsg
 # refuses more with EMSGSIZE), and as many messages as can all fail without overflowing the 4 MiB receive
 # buffer (an error costs about 1 KiB of it).
-BLOCK_BYTES = 128 * 1024
+BLOCK_BYTES = 192 * 1024
 BLOCK_MESSAGES = 2000
 # The kernel begins while the next one is encoded.
 _FIRST_BLOCK_MESSAGES = 200

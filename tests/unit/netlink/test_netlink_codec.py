@@ -336,14 +336,14 @@ def test_dumps_that_fail(answer: bytes, kind: type[Exception]) -> None:
 
 @given(st.lists(st.integers(0, 80_000), max_size=12))
 def test_blocks_stay_below_their_limit(sizes: list[int]) -> None:
-    """Whatever the sizes, every request goes out once, in order, and no block of several exceeds 128 KiB."""
+    """Whatever the sizes, every request goes out once, in order, and no block of several exceeds 192 KiB."""
     seen: list[tuple[int, int]] = []
 
     class Kernel:
         def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
             for block in blocks:
                 messages = list(m.iter_messages(block.data))
-                assert len(messages) == 1 or len(block.data) <= 128 * 1024 + 3 + HEADER
+                assert len(messages) == 1 or len(block.data) <= 192 * 1024 + 3 + HEADER
                 assert [bool(message.flags & 4) for message in messages] == [False] * (len(messages) - 1) + [True]
                 assert block.last_sequence == messages[-1].sequence
                 seen.extend((message.sequence, len(message.payload)) for message in messages)

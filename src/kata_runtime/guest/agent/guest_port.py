@@ -65,7 +65,7 @@ class Port:
         return not any(events & select.POLLHUP for _, events in poller.poll(0))
 
     def send(self, kind: int, request: int, payload: bytes | memoryview = b"", *, more: bool = False) -> None:
-        """Queue a frame and write as much as the port takes now; with ``more``, together with the frame that follows."""
+        """Queue a frame and write as much as the port takes now; ``more``: together with the frame that follows."""
         frame = self._held + wire.pack_frame(kind, request, payload)
         self.backlog += len(frame) - len(self._held)
         self._held = b""

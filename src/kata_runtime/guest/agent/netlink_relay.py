@@ -29,7 +29,7 @@ _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
-# Enough for the errors of a 128 KiB block in which every message fails. SO_RCVBUFFORCE, because the usual limit
+# Enough for the errors of a block of 2,000 messages that all fail. SO_RCVBUFFORCE, because the usual limit
 # (net.core.rmem_max) is 208 KiB.
 _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; Python names it from 3.12 on
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
