@@ -38,6 +38,8 @@ def _run(call: Call) -> int:
         from kata_runtime.cli import ipvs_top
 
         return ipvs_top.run(call)
+    # Tens of thousands of rules, none of them in a cycle: collections would take a tenth of the time of parsing them.
+    gc.disable()
     parameters = call.value("--parameters")
     restore = call.value("--restore")
     if (parameters is None) == (restore is None):
@@ -65,8 +67,6 @@ def _restore(call: Call, path: str) -> int:
     from kata_runtime.ipvs.commands import run_restore
     from kata_runtime.ipvs.rules import RulesError
 
-    # Tens of thousands of rules, none of them in a cycle: collections would take a tenth of the time of parsing them.
-    gc.disable()
     rules = read_input(path, _RULES_LIMIT)
     name = "standard input" if path == "-" else path
     try:

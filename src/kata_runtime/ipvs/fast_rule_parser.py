@@ -6,7 +6,7 @@ compares them.
 
 from __future__ import annotations
 
-from _socket import AF_INET
+from _socket import AF_INET, inet_pton
 
 from kata_runtime.errors import InputError
 from kata_runtime.fast_functools import lru_cache
@@ -37,7 +37,6 @@ from kata_runtime.ipvs.model import (
     ServiceKey,
     ServiceSpec,
 )
-from kata_runtime.netlink.address import packed_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,14 +170,15 @@ def _service(option: str, text: str) -> ServiceKey | None:
 
 
 def _server(text: str) -> ServerKey | None:
-    host, _, port = text.partition(":")
-    number = _port(port)
-    if number is not None:
-        address = packed_address(host)
-        if address is not None:
-            return ServerKey(AF_INET, address, number)
-    end = _end(text)
-    return None if end is None or end.port is None else ServerKey(end.family, end.address, end.port)
+    host, _, digits = text.partition(":")
+    port = _port(digits)
+    if port is None:
+        end = _end(text)
+        return None if end is None or end.port is None else ServerKey(end.family, end.address, end.port)
+    try:
+        return ServerKey(AF_INET, inet_pton(AF_INET, host), port)
+    except (OSError, ValueError):  # ValueError: characters that no address has
+        return None
 
 
 def _end(text: str) -> Endpoint | None:

@@ -141,7 +141,7 @@ def test_a_small_answer_is_one_write() -> None:
         Control(Port(guest.fileno()), loop, relay)
         assert [host.recv(1 << 16)[:2] for _ in range(2)] == [wire.OPENING, bytes([wire.HELLO, 0])]
         host.send(wire.pack_frame(wire.READ, 3, b"protocols"))
-        loop.turn()
+        loop.run_once()
         answer = host.recv(1 << 16)
     assert [wire.unpack_body(raw)[:2] for raw in wire.Decoder().feed(answer)] == [(wire.DATA, 3), (wire.DONE, 3)]
 
