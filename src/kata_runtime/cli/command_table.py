@@ -272,6 +272,7 @@ COMMANDS = (
             Option("--user", "UID[:GID]", "run as this user (default: the container's)", "-u"),
             Option("--additional-gids", "GID", "further group of it", "-g", many=True),
             Option("--cap", "CAP", "further capability of it", "-c", many=True),
+            Option("--cgroup", "PATH", "run in this cgroup within the container's (default: the container's)"),
             Option("--no-new-privs", None, "the process cannot gain privileges by executing programs"),
             Option("--env", "NAME=VALUE", "add to its environment", "-e", many=True),
             *_PROCESS_FILES,

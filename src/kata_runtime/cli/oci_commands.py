@@ -57,6 +57,7 @@ def execute(call: Call, container: Container) -> int:
         user=call.value("--user") or "",
         groups=call.options.get("--additional-gids", ()),
         capabilities=call.options.get("--cap", ()),
+        cgroup=call.value("--cgroup") or "",
         no_new_privileges=call.value("--no-new-privs") is not None,
         tty=call.value("--tty") is not None,
         detach=call.value("--detach") is not None,

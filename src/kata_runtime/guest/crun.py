@@ -87,9 +87,12 @@ def create_request(container_id: str, bundle: str, terminal: tuple[int, int] | N
     return _request(wire.CREATE, {"id": container_id, "bundle": bundle, "terminal": terminal})
 
 
-def exec_request(container_id: str, process: Mapping[str, object], terminal: tuple[int, int] | None) -> Request:
-    """``crun exec`` of an OCI process object, whose own ``terminal`` is ignored."""
-    return _request(wire.CONTAINER_EXEC, {"id": container_id, "process": process, "terminal": terminal})
+def exec_request(
+    container_id: str, process: Mapping[str, object], terminal: tuple[int, int] | None, cgroup: str = ""
+) -> Request:
+    """``crun exec`` of an OCI process object, ignoring its own ``terminal``; ``cgroup`` is below the container's."""
+    document = {"id": container_id, "process": process, "terminal": terminal, "cgroup": cgroup}
+    return _request(wire.CONTAINER_EXEC, document)
 
 
 def _request(kind: int, document: Mapping[str, object]) -> Request:

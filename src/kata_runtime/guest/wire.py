@@ -53,7 +53,9 @@ STDERR = 21  # the same
 SIGNAL = 22  # number:u8
 EXIT = 23  # wait status as os.waitstatus_to_exitcode gives it, i32
 CREATE = 24  # JSON {"id", "bundle", "terminal"} -> STARTED when the container is created | DONE(errno, reason)
-CONTAINER_EXEC = 25  # JSON {"id", "process", "terminal"} -> as CREATE; "terminal" is [rows, columns] or null
+# JSON {"id", "process", "terminal", "cgroup"} -> as CREATE
+# "terminal" is [rows, columns] or null; "cgroup" is a path within the container's cgroup, or empty.
+CONTAINER_EXEC = 25
 RESIZE = 26  # rows:u16 columns:u16
 
 # Bits of NETLINK's ``how``.

@@ -41,6 +41,7 @@ class ExecRequest(NamedTuple):
     user: str = ""
     groups: Sequence[str] = ()
     capabilities: Sequence[str] = ()
+    cgroup: str = ""
     no_new_privileges: bool = False
     tty: bool = False
     detach: bool = False
@@ -60,6 +61,8 @@ def execute(root: str, container: Container, request: ExecRequest) -> int:
         raise ContainerError(
             f"container {container.container_id} is {status}, not running", container=container.container_id
         )
+    if ".." in request.cgroup.split("/"):
+        raise InputError(f"--cgroup: {request.cgroup!a} is no path within the container's cgroup")
     process = _process(container, request)
     terminal = bool(process.get("terminal"))
     if request.console_socket and not terminal:
@@ -68,7 +71,7 @@ def execute(root: str, container: Container, request: ExecRequest) -> int:
         return _detached(root, container, request, process, terminal=terminal)
     # The engine identifies the command with this process.
     write_pid_file(request.pid_file, os.getpid())
-    return _attached(root, container, process, terminal=terminal)
+    return _attached(root, container, request, process, terminal=terminal)
 
 
 def _process(container: Container, request: ExecRequest) -> dict[str, object]:
@@ -128,7 +131,7 @@ def _detached(
     if terminal and not request.console_socket:
         raise InputError("a detached process with a terminal needs a --console-socket to hand it to")
     size = _size(process) if terminal else None
-    kind, payload = exec_request(container.container_id, process, size)
+    kind, payload = exec_request(container.container_id, process, size, request.cgroup)
     directory = os.path.join(root, container.sandbox_id)
     record = load_record(directory)
     with ExitStack() as undo:
@@ -144,8 +147,11 @@ def _detached(
     return 0 if request.detach else shim.wait()
 
 
-def _attached(root: str, container: Container, process: dict[str, object], *, terminal: bool) -> int:
-    kind, payload = exec_request(container.container_id, process, (terminal_size(0) or (0, 0)) if terminal else None)
+def _attached(
+    root: str, container: Container, request: ExecRequest, process: dict[str, object], *, terminal: bool
+) -> int:
+    size = (terminal_size(0) or (0, 0)) if terminal else None
+    kind, payload = exec_request(container.container_id, process, size, request.cgroup)
     directory = os.path.join(root, container.sandbox_id)
     with ExitStack() as stack:
         number = stack.enter_context(free_port(directory, container.sandbox_id))

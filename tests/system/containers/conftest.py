@@ -161,9 +161,11 @@ class Guest:
             yield name, shim
 
     @contextmanager
-    def executed(self, name: str, *argv: str, terminal: tuple[int, int] | None = None) -> Iterator[Shim]:
+    def executed(
+        self, name: str, *argv: str, terminal: tuple[int, int] | None = None, cgroup: str = ""
+    ) -> Iterator[Shim]:
         """A command in a running container."""
-        with self.shim(exec_request(name, process(*argv), terminal)) as shim:
+        with self.shim(exec_request(name, process(*argv), terminal, cgroup)) as shim:
             yield shim
 
 

@@ -53,7 +53,7 @@ def test_status_of_signals(guest: Guest) -> None:
 
 
 def test_commands_in_a_container(guest: Guest) -> None:
-    """Commands run in a container with streams and statuses of their own, several at once, and end without it."""
+    """Commands have streams and statuses of their own, end without the container, and may be in a cgroup within its."""
     with guest.started("sleep", "1000") as (name, _), ExitStack() as stack:
         shims = [
             stack.enter_context(guest.executed(name, "sh", "-c", f"cat; echo {number} >&2; exit {number}"))
@@ -64,6 +64,9 @@ def test_commands_in_a_container(guest: Guest) -> None:
             assert shim.outcome(b"in") == (number, b"in", f"{number}\n".encode())
         with guest.executed(name, "sh", "-c", "kill -9 $$") as shim:
             assert shim.outcome() == (137, b"", b"")
+        guest.sh(f"mkdir /sys/fs/cgroup/{name}/within")
+        with guest.executed(name, "cat", "/proc/self/cgroup", cgroup="/within") as shim:
+            assert shim.outcome() == (0, b"0::/within\n", b"")
         assert guest.crun.state(name).status == "running"
 
 

@@ -178,6 +178,9 @@ def test_commands_in_a_container(bundle: Bundle, engine_runtime: Runtime, unique
         assert cli("exec", "--user", "root", name, "id").stderr == (
             "kata-runtime: --user: 'root' is no number of a user or group; names are the container's own\n"
         )
+        assert cli("exec", "--cgroup", "/../other", name, "id").stderr == (
+            "kata-runtime: --cgroup: '/../other' is no path within the container's cgroup\n"
+        )
         assert _status(cli("exec", name, "cat", "/proc/self/status")) == {
             "CapBnd": 0x20,
             "CapEff": 0x20,

@@ -54,9 +54,9 @@ def test_commands(call: Callable[[Crun], None], argv: str, stdin: bytes) -> None
 def test_requests() -> None:
     """Requests are JSON of the agreed shape."""
     assert create_request("a", "/b", (24, 80)) == (wire.CREATE, b'{"id":"a","bundle":"/b","terminal":[24,80]}')
-    kind, payload = exec_request("a", {"args": ["x"]}, None)
+    kind, payload = exec_request("a", {"args": ["x"]}, None, "/sub")
     assert (kind, json.loads(payload)) == (
-        wire.CONTAINER_EXEC, {"id": "a", "process": {"args": ["x"]}, "terminal": None},
+        wire.CONTAINER_EXEC, {"id": "a", "process": {"args": ["x"]}, "terminal": None, "cgroup": "/sub"},
     )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ class ContainerRequest(NamedTuple):
     bundle: str
     process: dict[str, object] | None
     size: tuple[int, int] | None
+    cgroup: str = ""
 
 
 def parse_request(kind: int, payload: bytes) -> ContainerRequest:
@@ -57,11 +58,13 @@ def parse_request(kind: int, payload: bytes) -> ContainerRequest:
     process = document["process"]
     if not isinstance(process, dict):
         raise TypeError("process must be an object")
+    if not isinstance(document["cgroup"], str):
+        raise TypeError("cgroup must be a string")
     process["terminal"] = size is not None
     if size is not None:
         # The process runs, and may ask for the size, before the agent has the terminal and can set it.
         process["consoleSize"] = dict(zip(("height", "width"), size, strict=True))
-    return ContainerRequest(container_id, "", process, size)
+    return ContainerRequest(container_id, "", process, size, document["cgroup"])
 
 
 class Crun:
@@ -136,6 +139,8 @@ class Container:
             with open(f"{path}/process", "w") as file:
                 json.dump(self._wanted.process, file)
             subcommand = ["exec", "--detach", "--process", f"{path}/process"]
+            if self._wanted.cgroup:
+                subcommand.append(f"--cgroup={self._wanted.cgroup}")
         if self._wanted.size is not None:
             self._console = ConsoleSocket(f"{path}/console")
             subcommand += ["--console-socket", self._console.path]
