@@ -24,9 +24,10 @@ _NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup")
 _JOINABLE = ("pid", "network", "ipc", "uts")
 # The sysctls of ipc_namespaces(7).
 _IPC_SYSCTL = re.compile(r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\..*")
-# Devices that the guest's kernel has, too.
-GUEST_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0),
-                 "fuse": (10, 229)}  # fmt: skip
+
+
+_OF_BLOCK_DEVICES = ("weightDevice", "throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice",
+                     "throttleWriteIOPSDevice")  # fmt: skip
 
 
 class Mount(NamedTuple):
@@ -41,6 +42,11 @@ class Mount(NamedTuple):
     def is_bind(self) -> bool:
         """Whether the source is a file or directory of the host."""
         return self.kind in ("bind", "rbind") or "bind" in self.options or "rbind" in self.options
+
+    @property
+    def is_overlay(self) -> bool:
+        """Whether it is an overlay of directories of the host, as of Podman's ``--volume DIR:DIR:O`` or an image."""
+        return self.kind == "overlay"
 
 
 class Hook(NamedTuple):
@@ -57,6 +63,7 @@ class Bundle(NamedTuple):
 
     directory: str
     root: str
+    read_only: bool
     terminal: bool
     rows: int
     columns: int
@@ -87,7 +94,6 @@ def bundle_of(directory: str, config: JsonObject) -> Bundle:
         raise InputError(f"{CONFIG}: ociVersion is {version!a}", hint="1.0.2 and later versions 1 are known")
     linux = config.child("linux")
     _refuse_sections(config, linux)
-    _check_devices(linux)
     namespaces = _namespaces(linux)
     sysctl = linux.text_map("sysctl")
     _check_sysctls(sysctl, namespaces)
@@ -98,6 +104,7 @@ def bundle_of(directory: str, config: JsonObject) -> Bundle:
     return Bundle(
         directory=directory,
         root=os.path.join(directory, root),
+        read_only=config.child("root").flag("readonly"),
         terminal=process.flag("terminal"),
         rows=process.child("consoleSize").number("height"),
         columns=process.child("consoleSize").number("width"),
@@ -122,6 +129,12 @@ def _refuse_sections(config: JsonObject, linux: JsonObject) -> None:
                        ("timeOffsets", "time namespaces")):  # fmt: skip
         if linux.child(name).fields:
             raise InputError(f"{CONFIG}: linux.{name}: {what} cannot reach into a VM", field=f"linux.{name}")
+    for name in _OF_BLOCK_DEVICES:
+        if linux.child("resources").child("blockIO").fields.get(name):
+            raise InputError(
+                f"{CONFIG}: linux.resources.blockIO.{name}: block devices of the host cannot reach into a VM",
+                field=f"linux.resources.blockIO.{name}",
+            )
     if linux.child("seccomp").has("listenerPath"):
         raise InputError(
             f"{CONFIG}: linux.seccomp.listenerPath: no program of the host can serve a guest's system calls"
@@ -130,18 +143,6 @@ def _refuse_sections(config: JsonObject, linux: JsonObject) -> None:
         raise InputError(
             f"{CONFIG}: hooks.createContainer: the container's mount namespace is in the guest, out of a hook's reach",
             field="hooks.createContainer",
-        )
-
-
-def _check_devices(linux: JsonObject) -> None:
-    for device in linux.children("devices"):
-        path, numbers = device.text("path"), (device.number("major"), device.number("minor"))
-        if device.text("type") == "p" or (device.text("type") in ("c", "u") and numbers in GUEST_DEVICES.values()):
-            continue
-        raise InputError(
-            f"{CONFIG}: {device.where.removeprefix(f'{CONFIG}: ')}: {path} is a device of the host, which a VM has not",
-            field="linux.devices",
-            hint=f"possible are {', '.join(GUEST_DEVICES)}",
         )
 
 

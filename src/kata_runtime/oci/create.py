@@ -17,13 +17,15 @@ from kata_runtime.oci import guest_mounts, host_cgroup
 from kata_runtime.oci.bundle import Bundle, read_bundle
 from kata_runtime.oci.container import Container, save_container
 from kata_runtime.oci.guest_command import FreePort
-from kata_runtime.oci.guest_config import guest_bundle, guest_config
+from kata_runtime.oci.guest_config import ROOT, guest_bundle, guest_config
+from kata_runtime.oci.guest_devices import with_guest_devices
 from kata_runtime.oci.hooks import run_hooks
 from kata_runtime.oci.operations import container_state
 from kata_runtime.oci.pid_file import write_pid_file
 from kata_runtime.oci.pods import known_containers, sandbox_for
-from kata_runtime.oci.shared_directory import share, shared_mounts, unshare
+from kata_runtime.oci.shared_directory import share, shared_mounts, shared_path, unshare
 from kata_runtime.oci.shim import Order, Shim
+from kata_runtime.oci.shim_mounts import View
 from kata_runtime.oci.sources import inspect_source
 from kata_runtime.oci.virtiofs import serve_files
 from kata_runtime.recovery import recover
@@ -83,7 +85,8 @@ def create(request: CreateRequest, context: CreateContext) -> Container:
 
 def _create(request: CreateRequest, context: CreateContext) -> Container:
     check_id(request.container_id)
-    bundle = read_bundle(request.bundle)
+    given = read_bundle(request.bundle)
+    bundle = with_guest_devices(given, lambda: context.config().privileged_without_host_devices)
     _check_terminal(bundle, request)
     known = known_containers(context.root)
     sandbox_id = sandbox_for(bundle, known) or request.container_id
@@ -252,9 +255,16 @@ class _Creation:
         own = SandboxPaths(os.path.join(self._session.root, container_id))
         order = Order(
             self._directory, self._container.sandbox_id, kind, payload.decode(), follow, self._request.console_socket,
-            *(size or (0, 0)), reason_log=self._request.reason_log, status_file=own.exit_status,
+            *(size or (0, 0)), reason_log=self._request.reason_log, status_file=own.exit_status, view=self._view(),
         )  # fmt: skip
         return shim.start(order, record)
+
+    def _view(self) -> View:
+        def path(share: str) -> str:
+            return shared_path(self._directory, self._container.container_id, share)
+
+        points = [(point.destination, path(point.share) if point.share else "") for point in self._config.mount_points]
+        return View(path(ROOT), self._bundle.read_only, points)
 
     def _forget_in_guest(self) -> None:
         with suppress(KataError):  # if the VM has ended, so has the container

@@ -18,13 +18,17 @@ GUEST_SHARED = "/run/kata-runtime/shared"
 GUEST_MEMORY = "/run/kata-runtime/memory"
 
 _VERSION = "1.0.2"
-_ROOT = "rootfs"
+ROOT = "rootfs"
 _SHARED_MEMORY = "/dev/shm"
 # Sources below these are not shared by the host: they are taken from the VM.
 _GUEST_TREES = ("/proc", "/sys", "/dev")
 # crun(1), "EXTENSIONS TO OCI"; podman run --group-add keep-groups
 _KEEP_GROUPS = "run.oci.keep_original_groups"
 _UTS_SYSCTLS = ("kernel.hostname", "kernel.domainname")
+# Documentation/filesystems/overlayfs.rst: options without a value
+_OVERLAY_FLAGS = ("userxattr", "volatile")
+# On hosts with cgroups of version 1, for containers that run systemd.
+_SYSTEMD_CGROUPS = "/sys/fs/cgroup/systemd"
 _DOTS_AND_SLASHES = str.maketrans("./", "/.")
 _PROCESS_NAMESPACE = re.compile(r"/proc/(\d+)/ns/[a-z]+")
 
@@ -39,12 +43,13 @@ class Source(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A path of the host that is shared as ``name`` in the container's directory in the guest."""
+    """A path of the host, or an overlay, that is shared as ``name`` in the container's directory in the guest."""
 
     name: str
     source: str
     is_directory: bool
     options: tuple[str, ...] = ()
+    is_overlay: bool = False
 
 
 class MemoryFiles(NamedTuple):
@@ -52,6 +57,13 @@ class MemoryFiles(NamedTuple):
 
     path: str
     size: int
+
+
+class MountPoint(NamedTuple):
+    """A path in a container, and the name of the share that is mounted there, empty for what only the guest has."""
+
+    destination: str
+    share: str
 
 
 class GuestConfig(NamedTuple):
@@ -62,6 +74,7 @@ class GuestConfig(NamedTuple):
 
     document: dict[str, object]
     shares: tuple[Share, ...]
+    mount_points: tuple[MountPoint, ...]
     memory_files: tuple[MemoryFiles, ...]
     hostname: str
     sysctls: dict[str, str]
@@ -93,20 +106,15 @@ def guest_config(
 
     :raise InputError: a mount or namespace cannot reach into a VM.
     """
-    shares = [Share(_ROOT, bundle.root, is_directory=True)]
+    shares = [Share(ROOT, bundle.root, is_directory=True)]
     memory_files: list[MemoryFiles] = []
-    mounts = []
-    for mount in bundle.mounts:
-        kind, source, options = _guest_mount(mount, own_users="user" in bundle.namespaces)
-        if mount.is_bind:
-            source = _guest_source(mount, container_id, inspect(mount.source), shares, memory_files)
-        mounts.append({"destination": mount.destination, "type": kind, "source": source, "options": options})
+    mounts, points = _mounts(bundle, container_id, inspect, shares, memory_files)
     namespaces = _namespaces(bundle, guest_pid, owns_pod=owns_pod)
     private = {str(entry["type"]) for entry in namespaces}
     document: dict[str, Any] = {
         **bundle.document,
         "ociVersion": _VERSION,
-        "root": {**_object(bundle.document, "root"), "path": _ROOT},
+        "root": {**_object(bundle.document, "root"), "path": ROOT},
         "mounts": mounts,
     }
     hostname = ""
@@ -123,7 +131,29 @@ def guest_config(
     _set(document, "process", process)
     kept, sysctls = _split_sysctls(bundle.sysctl, private)
     document["linux"] = _linux(_object(bundle.document, "linux"), container_id, namespaces, kept)
-    return GuestConfig(document, tuple(shares), tuple(memory_files), hostname, sysctls)
+    return GuestConfig(document, tuple(shares), tuple(points), tuple(memory_files), hostname, sysctls)
+
+
+def _mounts(
+    bundle: Bundle,
+    container_id: str,
+    inspect: Callable[[str], Source],
+    shares: list[Share],
+    memory_files: list[MemoryFiles],
+) -> tuple[list[dict[str, object]], list[MountPoint]]:
+    """The mounts for crun, and what is mounted where; adds to ``shares`` and ``memory_files`` what they need."""
+    mounts: list[dict[str, object]] = []
+    points = []
+    for mount in _without_old_cgroups(bundle.mounts):
+        known = len(shares)
+        kind, source, options = _guest_mount(mount, own_users="user" in bundle.namespaces)
+        if mount.is_overlay:
+            source = _share_overlay(mount, container_id, shares)
+        elif mount.is_bind:
+            source = _guest_source(mount, container_id, inspect(mount.source), shares, memory_files)
+        mounts.append({"destination": mount.destination, "type": kind, "source": source, "options": options})
+        points.append(MountPoint(mount.destination, shares[-1].name if len(shares) > known else ""))
+    return mounts, points
 
 
 def guest_process(process: dict[str, object]) -> dict[str, object]:
@@ -136,7 +166,33 @@ def _guest_mount(mount: Mount, *, own_users: bool) -> tuple[str, str, list[str]]
     if mount.kind == "sysfs" and own_users:
         # sysfs can be mounted only in the user namespace that owns the network namespace (fs/sysfs/mount.c): the VM's.
         return "bind", "/sys", ["rbind", *mount.options]
+    if mount.is_overlay:
+        return "bind", mount.source, ["rbind", *(option for option in mount.options if not _is_about_overlay(option))]
     return mount.kind, mount.source, list(mount.options)
+
+
+def _without_old_cgroups(mounts: Sequence[Mount]) -> list[Mount]:
+    """The mounts without systemd's hierarchy of cgroups of version 1: it may write to the guest's version 2 instead."""
+    kept = [mount for mount in mounts if not (mount.is_bind and os.path.normpath(mount.source) == _SYSTEMD_CGROUPS)]
+    if len(kept) == len(mounts):
+        return kept
+    return [
+        mount._replace(options=tuple(option for option in mount.options if option != "ro"))
+        if mount.kind == "cgroup"
+        else mount
+        for mount in kept
+    ]
+
+
+def _is_about_overlay(option: str) -> bool:
+    return "=" in option or option in _OVERLAY_FLAGS
+
+
+def _share_overlay(mount: Mount, container_id: str, shares: list[Share]) -> str:
+    options = tuple(filter(_is_about_overlay, mount.options))
+    share = Share(f"mount{len(shares)}", mount.source, is_directory=True, options=options, is_overlay=True)
+    shares.append(share)
+    return f"{guest_bundle(container_id)}/{share.name}"
 
 
 def _with_groups(user: dict[str, object], groups: Sequence[int]) -> dict[str, object]:

@@ -53,7 +53,10 @@ def share(sandbox: str, container_id: str, shares: Sequence[Share], config: Mapp
                 os.mkdir(target)
             else:
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            mounts.bind(item.source, target, item.options)
+            if item.is_overlay:
+                mounts.mount_overlay(target, item.options)
+            else:
+                mounts.bind(item.source, target, item.options)
         written = os.open(
             os.path.join(bundle, _BUNDLE_CONFIG), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
         )
@@ -61,6 +64,11 @@ def share(sandbox: str, container_id: str, shares: Sequence[Share], config: Mapp
             json.dump(config, file)
     except OSError as error:
         raise HostError.of(f"cannot share {error.filename or bundle} with the guest", error) from error
+
+
+def shared_path(sandbox: str, container_id: str, name: str) -> str:
+    """Where this host has mounted what a container's share ``name`` is."""
+    return os.path.join(SandboxPaths(sandbox).mounts, container_id, name)
 
 
 def shared_mounts(sandbox: str, container_id: str) -> list[str]:

@@ -20,6 +20,7 @@ from kata_runtime.errors import DeadlineError, GuestError, HostError, KataError
 from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.oci import network_namespace
 from kata_runtime.oci.network_following import follow
+from kata_runtime.oci.shim_mounts import View, show_container_files
 from kata_runtime.oci.terminal import hand_over_terminal, terminal_size
 from kata_runtime.sandbox.guest_command import forwarded_signals, free_port
 from kata_runtime.sandbox.paths import SandboxPaths
@@ -27,6 +28,8 @@ from kata_runtime.sandbox.process import held_signals, process_descriptor, start
 from kata_runtime.sandbox.stream_relay import START_SECONDS, Relay, Streams
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from kata_runtime.sandbox.record import Record
 
 KILLED_STATUS = 128 + signal.SIGKILL
@@ -40,7 +43,8 @@ _START_SECONDS = START_SECONDS + 10.0
 class Order(NamedTuple):
     """What a shim is to do: send the request ``kind`` of the agent's protocol with its ``payload`` on a free exec port.
 
-    ``follow`` is the path of the network namespace to mirror, or empty.
+    ``follow`` is the path of the network namespace to mirror, or empty. ``view`` has the fields of a ``View`` for
+    those who enter the shim's mount namespace; without it the shim stays in the caller's.
     With a ``console_socket`` there is a terminal, of ``rows`` and ``columns`` (0 if the engine sets the size later).
     ``reason_log`` is the file to write to, besides standard error, why a container did not end by itself.
     ``status_file`` is the file for a container's exit status, empty for other processes.
@@ -56,6 +60,7 @@ class Order(NamedTuple):
     columns: int = 0
     reason_log: str = ""
     status_file: str = ""
+    view: tuple[Any, ...] = ()
 
 
 class Shim:
@@ -183,6 +188,9 @@ def _relay(relay: Relay, machine: _Machine, channel: socket.socket, order: Order
 
     def started(pid: int) -> None:
         nonlocal running
+        if order.view:
+            # Now, since crun has made the mount points.
+            show_container_files(View(*order.view), [order.directory, order.follow, order.reason_log, order.status_file])
         running = True
         _notify(channel, "pid", pid)
         channel.close()

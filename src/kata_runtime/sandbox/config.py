@@ -43,6 +43,7 @@ class Config(NamedTuple):
     enable_debug: bool = False
     ipvs_rule_limit: int = 20_000
     follow_network: bool = True
+    privileged_without_host_devices: bool = False
     ovsdb: str = "unix:/run/openvswitch/db.sock"
 
 
@@ -58,7 +59,7 @@ CHOICES = {
     "accelerator": ("auto", "kvm", "tcg"),
     "template": ("auto", "off"),
 }
-_RUNTIME_KEYS = ("ipvs_rule_limit", "follow_network")
+_RUNTIME_KEYS = ("ipvs_rule_limit", "follow_network", "privileged_without_host_devices")
 _NETWORK_KEYS = ("ovsdb",)
 SECTIONS = {
     ("hypervisor", "qemu"): tuple(key for key in Config._fields if key not in _RUNTIME_KEYS + _NETWORK_KEYS),

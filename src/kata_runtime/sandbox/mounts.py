@@ -1,4 +1,4 @@
-"""Bind mounts of this host: mount(2) and umount2(2), which Python lacks, and a list of existing mounts."""
+"""Mounts of this host: mount(2), umount2(2) and their relatives, which Python lacks, and a list of existing mounts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import struct
 
 from kata_runtime.errors import HostError
+from kata_runtime.fast_contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,14 +15,18 @@ if TYPE_CHECKING:
 
 # include/uapi/linux/mount.h: the flags MOUNT_ATTR_* of a mount, and those of mount(2) and umount2(2).
 _ATTRIBUTES = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}
-_MS_PRIVATE, _MS_SHARED = 1 << 18, 1 << 20
+_MS_RDONLY, _MS_REC, _MS_PRIVATE, _MS_SLAVE, _MS_SHARED = 1, 1 << 14, 1 << 18, 1 << 19, 1 << 20
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 # include/uapi/asm-generic/unistd.h; the same on all architectures since Linux 5.1.
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
-_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
+_OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 1, 4, 0x40
+_RESOLVE_IN_ROOT = 0x10  # include/uapi/linux/openat2.h
+_CLONE_NEWNS = 0x20000  # include/uapi/linux/sched.h
 # include/uapi/linux/fcntl.h
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_KERNEL_TREES = ("/proc", "/sys", "/dev")
 _ATTR = struct.Struct("=QQQQ")  # struct mount_attr: set, clear, propagation, user namespace
+_OPEN_HOW = struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
 
 
 def bind(source: str, target: str, options: Sequence[str] = (), *, recursive: bool = True) -> None:
@@ -45,6 +50,90 @@ def bind(source: str, target: str, options: Sequence[str] = (), *, recursive: bo
         os.close(tree)
 
 
+def mount_overlay(target: str, options: Sequence[str]) -> None:
+    """Mount an overlay of directories of this host, named in ``options`` (Documentation/filesystems/overlayfs.rst).
+
+    :raise HostError: the kernel refused.
+    """
+    import ctypes
+
+    # mount(2): a page, with the byte at its end.
+    data = os.fsencode(",".join(options))
+    if len(data) >= os.sysconf("SC_PAGE_SIZE"):
+        raise HostError(f"the options of the overlay at {target} are too long: {len(data)} bytes")
+    if _libc().mount(b"overlay", os.fsencode(target), b"overlay", ctypes.c_ulong(0), data):
+        raise _refused(f"mount an overlay at {target}")
+
+
+def enter_own_mounts() -> None:
+    """Move this process into a mount namespace of its own.
+
+    Where the host's mounts are shared (mount_namespaces(7)), what it mounts and unmounts later propagates there.
+
+    :raise HostError: the kernel refused.
+    """
+    if _libc().unshare(_CLONE_NEWNS):
+        raise _refused("make a mount namespace")
+    _propagate("/", _MS_REC | _MS_SLAVE)
+
+
+def detach_private(kept: Sequence[str]) -> None:
+    """Unmount what would stay mounted here when the host unmounts it, such as others' file systems and namespaces.
+
+    Mounts on the way to the paths in ``kept`` stay, and those below /proc, /sys and /dev.
+    """
+    for point, is_slave in reversed(_mount_points()):
+        leads_there = any(_is_within(path, point) for path in kept)
+        if not is_slave and not leads_there and not any(_is_within(point, tree) for tree in _KERNEL_TREES):
+            with suppress(HostError):  # it is hidden below another mount, or gone with that
+                detach(point)
+
+
+def copy_tree(source: str, *, read_only: bool = False) -> int:
+    """A copy of ``source`` with the mounts below it, not mounted anywhere yet; nothing propagates from it to the host.
+
+    ``read_only`` applies to ``source`` alone. The descriptor, which the caller closes, stands for its root.
+
+    :raise HostError: the kernel refused; it must be Linux 5.12 or later.
+    """
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE
+    tree = _call(f"copy {source}", _OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)
+    try:
+        attributes = _ATTR.pack(0, 0, _MS_SLAVE, 0)
+        _call(f"copy {source}", _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, attributes, _ATTR.size)
+        if read_only:
+            attributes = _ATTR.pack(_ATTRIBUTES["ro"], 0, 0, 0)
+            _call(f"copy {source}", _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, _ATTR.size)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
+def attach_tree(tree: int, target: int) -> None:
+    """Mount a copy on the file or directory that the descriptor ``target`` stands for. :raise HostError: refused."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    _call("mount a copy", _MOVE_MOUNT, tree, b"", target, b"", flags)
+
+
+def attach_nothing(target: int) -> None:
+    """Mount an empty read-only file system on the directory that ``target`` stands for. :raise HostError: refused."""
+    import ctypes
+
+    flags = ctypes.c_ulong(_MS_RDONLY)
+    if _libc().mount(b"nothing", b"/proc/self/fd/%d" % target, b"tmpfs", flags, b"mode=555"):
+        raise _refused("mount an empty file system")
+
+
+def open_within(root: int, path: str) -> int:
+    """Open what ``path`` names for a process whose root is ``root``, as O_PATH; symbolic links do not lead out.
+
+    :raise HostError: there is no such path.
+    """
+    how = _OPEN_HOW.pack(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+    return _call(f"open {path}", _OPENAT2, root, os.fsencode(path), how, _OPEN_HOW.size)
+
+
 def make_shared(target: str) -> None:
     """Make the mount at ``target`` shared (mount_namespaces(7)). :raise HostError: the kernel refused."""
     # Private first: a bind mount of a shared mount would otherwise stay in that one's peer group.
@@ -60,13 +149,23 @@ def detach(target: str) -> None:
 
 def mounts_below(directory: str) -> list[str]:
     """The mount points at and below ``directory``, in the order of mounting (proc(5), mountinfo)."""
+    return [point for point, _ in _mount_points() if _is_within(point, directory)]
+
+
+def _mount_points() -> list[tuple[str, bool]]:
+    """Mount points in the order of mounting, each with whether it is a slave of another mount."""
     found = []
     with open("/proc/self/mountinfo", "rb") as lines:
         for line in lines:
-            point = os.fsdecode(_unescaped(line.split(b" ")[4]))
-            if point == directory or point.startswith(f"{directory}/"):
-                found.append(point)
+            fields = line.split(b" ")
+            # After the sixth there are any number of optional fields, and a hyphen.
+            is_slave = any(field.startswith(b"master:") for field in fields[6 : fields.index(b"-")])
+            found.append((os.fsdecode(_unescaped(fields[4])), is_slave))
     return found
+
+
+def _is_within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory.rstrip('/')}/")
 
 
 def _unescaped(text: bytes) -> bytes:

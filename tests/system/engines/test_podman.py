@@ -31,7 +31,7 @@ def worker(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (volume / "given").write_text("from the host")
     options = ["--network", "none", "--hostname", "box", "--env", "A=b", "--shm-size", "16m", "--memory", "64m"]
     options += ["--pids-limit", "50", "--sysctl", "net.ipv4.ip_forward=1", "--volume", f"{volume}:/volume"]
-    options += ["--volume", f"{volume}/given:/given:ro"]
+    options += ["--volume", f"{volume}/given:/given:ro", "--volume", f"{volume}:/over:O", "--tmpfs", "/scratch"]
     with podman.removed("worker"):
         podman.run("run", "--detach", "--name", "worker", *options, "localhost/tiny", "sh", "-c", _WORK)
         assert podman.line_of("worker") == "started\n"
@@ -45,11 +45,12 @@ def test_what_a_container_sees(podman: Podman, worker: str) -> None:
         cat /given; echo; printf 'from the guest' > /volume/made; echo x > /given; hostname; echo "$A"
         df /dev/shm | tail -n 1 | { read _ size _; echo $size; }
         cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /proc/sys/net/ipv4/ip_forward
+        echo changed > /over/given; cat /over/given
     """
     done = podman.attempt("exec", worker, "sh", "-c", script)
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
-        f"from the host\nbox\nb\n16384\n{64 << 20}\n50\n1\n",
+        f"from the host\nbox\nb\n16384\n{64 << 20}\n50\n1\nchanged\n",
         "sh: can't create /given: Read-only file system\n",
     )
     assert podman.run("exec", worker, "cat", "/proc/sys/kernel/osrelease").strip() != os.uname().release
@@ -71,6 +72,18 @@ def test_exec(podman: Podman, worker: str) -> None:
             "OCI runtime attempted to invoke a command that was not found\n"
         ),
     )
+
+
+def test_copies(podman: Podman, worker: str, tmp_path: Path) -> None:
+    """podman cp reads and writes the container's files, not the host's; to a tmpfs of the guest's it is refused."""
+    (tmp_path / "sent").write_text("copied")
+    name = f"/copied-{os.getpid()}"
+    podman.run("cp", f"{tmp_path}/sent", f"{worker}:{name}")
+    assert podman.run("exec", worker, "cat", name, "/volume/given") == "copiedfrom the host"
+    podman.run("cp", f"{worker}:/volume/given", f"{tmp_path}/got")
+    refused = podman.attempt("cp", f"{tmp_path}/sent", f"{worker}:/scratch/sent")
+    assert (refused.returncode, "read-only file system" in refused.stderr) == (125, True), refused.stderr
+    assert ((tmp_path / "got").read_text(), os.path.exists(name)) == ("from the host", False)
 
 
 def test_terminal(podman: Podman, worker: str) -> None:

@@ -47,6 +47,7 @@ def test_everything_that_the_host_reads() -> None:
     assert bundle_of("/b", parse_json_object(json.dumps(document).encode(), "config.json")) == Bundle(
         directory="/b",
         root="/b/rootfs",
+        read_only=False,
         terminal=True,
         rows=24,
         columns=80,
@@ -97,10 +98,10 @@ _REFUSED: list[tuple[dict[str, object], str]] = [
         "config.json: linux.seccomp.listenerPath: no program of the host can serve a guest's system calls",
     ),
     (
-        {"linux": linux(devices=[{"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}])},
+        {"linux": linux(resources={"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}]}})},
         (
-            "config.json: linux.devices[0]: /dev/sda is a device of the host, which a VM has not; "
-            "possible are null, zero, full, random, urandom, tty, fuse"
+            "config.json: linux.resources.blockIO.throttleReadBpsDevice: "
+            "block devices of the host cannot reach into a VM"
         ),
     ),
     (

@@ -8,7 +8,15 @@ import pytest
 from tests.unit.oci.test_bundle import bundle, linux
 
 from kata_runtime.errors import InputError
-from kata_runtime.oci.guest_config import GuestConfig, MemoryFiles, Share, Source, guest_config, guest_process
+from kata_runtime.oci.guest_config import (
+    GuestConfig,
+    MemoryFiles,
+    MountPoint,
+    Share,
+    Source,
+    guest_config,
+    guest_process,
+)
 
 if TYPE_CHECKING:
     from kata_runtime.oci.bundle import Bundle
@@ -90,6 +98,10 @@ def test_whole_document() -> None:
             Share("mount1", "/host/dir", is_directory=True, options=("rbind", "ro")),
             Share("mount2", "/host/file", is_directory=False, options=("bind",)),
         ),
+        mount_points=(
+            MountPoint("/proc", ""), MountPoint("/data", "mount1"), MountPoint("/etc/hosts", "mount2"),
+            MountPoint("/dev/shm/", ""), MountPoint("/hostproc", ""),
+        ),
         memory_files=(MemoryFiles("/run/kata-runtime/memory/39-1", 65536),),
         hostname="box",
         sysctls={"net/ipv4/ip_forward": "1", "kernel/shmmax": "9", "net/ipv4/conf/eth0.1/forwarding": "1"},
@@ -169,3 +181,29 @@ def test_sysfs_of_a_user_namespace() -> None:
         {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "nosuid", "ro"]}
     ]
     assert _document(mounts=mounts)["mounts"] == mounts
+
+
+def test_overlays() -> None:
+    """An overlay of the host's directories is mounted on the host, and bound in the guest with its other options."""
+    layers = ["lowerdir=/a:/b", "upperdir=/c", "workdir=/d"]
+    mount = {"destination": "/data", "type": "overlay", "source": "/merge", "options": [*layers, "private", "nodev"]}
+    made = _converted(bundle(mounts=[mount]))
+    assert made.document["mounts"] == [
+        {
+            "destination": "/data",
+            "type": "bind",
+            "source": "/run/kata-runtime/shared/c1/mount1",
+            "options": ["rbind", "private", "nodev"],
+        }
+    ]
+    assert made.shares[1:] == (Share("mount1", "/merge", is_directory=True, options=tuple(layers), is_overlay=True),)
+    assert made.mount_points == (MountPoint("/data", "mount1"),)
+
+
+def test_systemd_of_a_host_with_old_cgroups() -> None:
+    """Where engines give systemd its hierarchy of version 1, it may write to the guest's cgroups of version 2."""
+    cgroups = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nodev", "ro"]}
+    name = "/sys/fs/cgroup/systemd"
+    systemd = {"destination": name, "type": "bind", "source": name, "options": ["bind", "rprivate"]}
+    assert _document(mounts=[cgroups])["mounts"] == [cgroups]
+    assert _document(mounts=[cgroups, systemd])["mounts"] == [{**cgroups, "options": ["nodev"]}]

@@ -45,19 +45,25 @@ def shared_and_removed(directory: Path) -> None:
         Share("mount1", str(root), is_directory=True, options=("rbind", "ro")),
         Share("mount2", str(root / "file"), is_directory=False),
     ]
+    for name in ("upper", "work"):
+        (directory / name).mkdir()
+    overlay = (f"lowerdir={root}", f"upperdir={directory}/upper", f"workdir={directory}/work")
+    shares.append(Share("mount3", "merged", is_directory=True, options=overlay, is_overlay=True))
     share(str(sandbox), "c1", shares, {"a": 1})
-    seen = {name: sorted(os.listdir(f"{served}/c1/{name}")) for name in ("", "rootfs", "mount1")}
+    seen = {name: sorted(os.listdir(f"{served}/c1/{name}")) for name in ("", "rootfs", "mount1", "mount3")}
     assert seen == {
-        "": ["config.json", "mount1", "mount2", "rootfs"], "rootfs": ["below", "file"], "mount1": ["below", "file"],
+        "": ["config.json", "mount1", "mount2", "mount3", "rootfs"], "rootfs": ["below", "file"],
+        "mount1": ["below", "file"], "mount3": ["below", "file"],
     }  # fmt: skip
     with open(f"{served}/c1/config.json", encoding="ascii") as file:
         assert file.read() == '{"a": 1}'
     # As the guest's virtiofsd sees it: the root file system alone can be written.
-    places = ("c1/rootfs/new", "c1/mount1/new", "c1/new", "c1/config.json", "new")
-    assert [_write(f"{served}/{place}") for place in places] == ["written", *["Read-only file system"] * 4]
+    places = ("c1/rootfs/new", "c1/mount3/over", "c1/mount1/new", "c1/new", "c1/config.json", "new")
+    assert [_write(f"{served}/{place}") for place in places] == ["written", "written", *["Read-only file system"] * 4]
     with open(f"{served}/c1/rootfs/file", encoding="ascii"):
         unshare(str(sandbox), "c1")  # though a file is open
     assert (os.listdir(served), sorted(os.listdir(root))) == ([], ["below", "file", "new"])
+    assert os.listdir(directory / "upper") == ["over"]
     unshare(str(sandbox), "c1")
     share(str(sandbox), "c2", shares, {})
     remove_mounts(str(sandbox))
