@@ -69,12 +69,15 @@ long-life: environment
 # One of crun and podman, and tests as FILE or FILE: NAME, separated by commas; without both all run and the page is written.
 SUITE =
 TESTS =
+# The program of another runtime, such as runc, to compare with.
+RUNTIME =
 
 conformance: environment
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh packages.txt packages-test.txt packages-conformance.txt
 	@$(RUN) scripts/ensure_images.py default
-	@SUITE="$(SUITE)"; TESTS="$(TESTS)"; \
-	$(RUN) -m conformance.conformance $${SUITE:+--suite "$$SUITE"} $${TESTS:+--tests "$$TESTS"}
+	@SUITE="$(SUITE)"; TESTS="$(TESTS)"; RUNTIME="$(RUNTIME)"; \
+	$(RUN) -m conformance.conformance $${SUITE:+--suite "$$SUITE"} $${TESTS:+--tests "$$TESTS"} \
+		$${RUNTIME:+--runtime "$$RUNTIME"}
 
 check: environment
 	@$(RUN) -m pytest tests/quality

@@ -1,7 +1,8 @@
 """Runs crun's tests and Podman's against this runtime, compares with expected.toml, and writes docs/conformance.md.
 
 ``--suite`` and ``--tests`` narrow it down. The results of what was not run are those of earlier runs, which are kept in
-build/conformance; the document is written when all are known.
+build/conformance; the document is written when all are known. ``--runtime`` runs the same with another runtime, such as
+runc, which shows whether a failure is this one's.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _STORED = BUILD / "results.json"
 class Suite(NamedTuple):
     """A suite: how its tests are run, in what files they are, and what Debian's source package of them is."""
 
-    run: Callable[[Collection[str], Collection[str]], Iterator[Result]]
+    run: Callable[[Collection[str], Collection[str], str], Iterator[Result]]
     files: Callable[[], list[str]]
     package: str
 
@@ -45,11 +46,15 @@ SUITES = {
 
 def main(argv: Sequence[str]) -> int:
     """Return the exit status: 1 when a test came out otherwise than expected, or could not be run."""
-    # Ended by SIGTERM it cleans up, too.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # The exception ends what runs, and removes its namespaces and cgroups.
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(prog="make conformance")
     parser.add_argument("--suite", choices=SUITES, action="append")
     parser.add_argument("--tests", default="", help="files, or FILE: NAME, separated by commas")
+    parser.add_argument(
+        "--runtime", default="", help="another runtime's program, to compare with: its results are shown and not kept"
+    )
     options = parser.parse_args(argv)
     wanted = [name.strip() for name in options.tests.split(",") if name.strip()]
     suites = options.suite or list(SUITES)
@@ -57,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     results: list[Result] = []
     try:
         for suite in suites:
-            for result in SUITES[suite].run(wanted, expected.left_out.get(suite, {})):
+            for result in SUITES[suite].run(wanted, expected.left_out.get(suite, {}), options.runtime):
                 print(f"{result.outcome:8}{suite}: {result.test}", flush=True)
                 results.append(result)
     except KataError as error:
@@ -65,6 +70,8 @@ def main(argv: Sequence[str]) -> int:
         return 1
     found = differences(results, expected, complete=[] if wanted else suites)
     print(*found, sep="\n")
+    if options.runtime:
+        return 1 if found else 0
     stored = [result for result in load_results(_STORED) if wanted or result.suite not in suites]
     known = merged(stored, results)
     store_results(_STORED, known)

@@ -37,22 +37,24 @@ echo 20000 >/proc/sys/kernel/ns_last_pid
 _LIST = "import sys; module = __import__(sys.argv[1]); print(*module.all_tests, sep='\\n')"
 
 
-def run_crun_suite(wanted: Collection[str], left_out: Collection[str]) -> Iterator[Result]:
+def run_crun_suite(wanted: Collection[str], left_out: Collection[str], runtime: str) -> Iterator[Result]:
     """The results of crun's tests, all or those in ``wanted``: ``test_exec.py`` or ``test_exec.py: exec``.
+
+    ``runtime`` is another runtime's program, or empty.
 
     :raise HostError: the sources cannot be fetched or compiled.
     """
     source = fetch_source(PACKAGE, BUILD / "sources")
     init = _build_init(source)
     with private_host(SUITE) as host:
-        front = _write_front(host)
+        front = runtime or str(_write_front(host))
         for path in sorted((source / "tests").glob("test_*.py")):
             if path.name in left_out:
                 continue
             for name in _names(path):
                 if wanted and not {path.name, f"{path.name}: {name}"} & set(wanted):
                     continue
-                point = _run(host, path, name, {"OCI_RUNTIME": str(front), "INIT": str(init)})
+                point = _run(host, path, name, {"OCI_RUNTIME": front, "INIT": str(init)})
                 yield Result(SUITE, path.name, name, point.outcome, point.detail)
 
 

@@ -45,7 +45,7 @@ class Expectation(NamedTuple):
 
 
 class Expectations(NamedTuple):
-    """``tests`` by suite and test, others are to pass; ``left_out``: the files of a suite that are not run, and why."""
+    """``tests`` by suite and test, others are to pass; ``left_out``: files and tests that are not run, and why."""
 
     tests: dict[tuple[str, str], Expectation]
     left_out: dict[str, dict[str, str]]

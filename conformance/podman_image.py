@@ -36,6 +36,7 @@ _ETC = {
     "daemon:x:2:2:daemon:/sbin:/sbin/nologin\nmail:x:8:12:mail:/var/mail:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n",
     "group": "root:x:0:root\nbin:x:1:root,bin,daemon\ndaemon:x:2:root,bin,daemon\nmail:x:12:mail\nnobody:x:65534:\n",
     "shadow": "root:*:0:0:::::\nnobody:!:0:0:::::\n",
+    "services": "http\t80/tcp\n",
     "hosts": "127.0.0.1\tlocalhost\n",
     "issue": "Image of conformance tests\n",
     "alpine-release": "3.16.0\n",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import resource
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conformance import podman_image
 from conformance.expectations import Result
+from conformance.podman_configuration import FILE_NAME, write_configuration
 from conformance.private_host import BUILD, PROGRAM, private_host
 from conformance.source_packages import fetch_source
 from conformance.tap import FAILED, Point, TapError, parse
@@ -14,7 +18,6 @@ from kata_runtime.guest.image.packages import run_program
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
 
     from conformance.private_host import PrivateHost
 
@@ -23,39 +26,39 @@ PACKAGE = "libpod"
 _TEST_SECONDS = 300
 _COMMAND_SECONDS = 120
 _TEST_LINE = re.compile(r'^@test "(.*)" \{$', re.MULTILINE)
-_CONFIGURATION = """\
-[containers]
-log_driver = "k8s-file"
-default_ulimits = ["nofile=1024:1024"]
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime = "kata"
-runtime_supports_json = ["kata"]
-runtime_supports_nocgroup = ["kata"]
-[engine.runtimes]
-kata = ["{program}"]
-"""
+# Podman's tests expect a host with a journal, and with users for --userns=auto.
 # The image is imported into each namespace: it is small, and no test sees what another did to the store.
 _BEGIN = """\
+for kind in subuid subgid; do
+    {{ cat /etc/$kind; echo containers:1000000:1000000; }} >"$TMPDIR/$kind"
+    mount --bind "$TMPDIR/$kind" /etc/$kind
+done
+{python} {journal}
 $PODMAN import --quiet {changes} {archive} {image} >/dev/null
 exec bats --tap --filter "$FILTER" "$1"
 """
 
 
-def run_podman_suite(wanted: Collection[str], left_out: Collection[str]) -> Iterator[Result]:
+def run_podman_suite(wanted: Collection[str], left_out: Collection[str], runtime: str) -> Iterator[Result]:
     """The results of Podman's tests, all or those in ``wanted``: ``075-exec.bats`` or ``075-exec.bats: NAME``.
+
+    ``runtime`` is another runtime's program, or empty.
 
     :raise HostError: the sources or the image's packages cannot be fetched.
     """
     source = fetch_source(PACKAGE, BUILD / "sources")
     with private_host(SUITE) as host:
-        begin = _prepare(host)
+        begin = _prepare(host, runtime)
         for path in sorted((source / "test/system").glob("*.bats")):
-            names = [name for name in _names(path) if _is_wanted(path.name, name, wanted)]
+            existing = _names(path)
+            names = [
+                name
+                for name in existing
+                if _is_wanted(path.name, name, wanted) and f"{path.name}: {name}" not in left_out
+            ]
             if path.name in left_out or not names:
                 continue
-            pattern = "" if wanted == [] or path.name in wanted else f"^({'|'.join(map(re.escape, names))}) *$"
+            pattern = "" if names == existing else f"^({'|'.join(map(re.escape, names))}) *$"
             for point in _run(host, path, begin, pattern, len(names)):
                 yield Result(SUITE, path.name, point.name, point.outcome, point.detail)
 
@@ -74,18 +77,25 @@ def _names(path: Path) -> list[str]:
     return [name.replace("\\", "").strip() for name in _TEST_LINE.findall(path.read_text())]
 
 
-def _prepare(host: PrivateHost) -> str:
+def _prepare(host: PrivateHost, runtime: str) -> str:
     """Make what the tests need in the host's directory, and give the script that begins a file of tests."""
     root = host.directory / "image"
     podman_image.build_root(root)
     archive = host.directory / "image.tar"
     run_program(["tar", "--create", "--numeric-owner", "--file", str(archive), "--directory", str(root), "."])
-    front = host.directory / "kata"
-    front.write_text(f'#!/bin/sh\nexec {PROGRAM} --root {host.root} --kata-config {host.config} "$@"\n')
-    front.chmod(0o755)
-    (host.directory / "containers.conf").write_text(_CONFIGURATION.format(program=front))
+    if runtime:
+        # Podman asks for more processes than this host may allow.
+        processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        limits = ("nofile=1024:1024", f"nproc={processes}:{processes}")
+        write_configuration(host.directory, [runtime, "--root", str(host.root)], limits=limits)
+    else:
+        command = [str(PROGRAM), "--root", str(host.root), "--kata-config", str(host.config)]
+        write_configuration(host.directory, command)
     changes = " ".join(f"--change '{change}'" for change in podman_image.CHANGES)
-    return _BEGIN.format(changes=changes, archive=archive, image=podman_image.FULL_NAME)
+    journal = Path(__file__).with_name("private_journal.py")
+    return _BEGIN.format(
+        python=sys.executable, journal=journal, changes=changes, archive=archive, image=podman_image.FULL_NAME
+    )
 
 
 def _run(host: PrivateHost, path: Path, begin: str, pattern: str, count: int) -> list[Point]:
@@ -96,7 +106,7 @@ def _run(host: PrivateHost, path: Path, begin: str, pattern: str, count: int) ->
         environment={
             # Some tests have a containers.conf of their own: the runtime must not depend on it.
             "PODMAN": f"podman --runtime {host.directory}/kata --cgroup-manager cgroupfs",
-            "CONTAINERS_CONF": str(host.directory / "containers.conf"),
+            "CONTAINERS_CONF": str(host.directory / FILE_NAME),
             "PODMAN_TEST_IMAGE_REGISTRY": podman_image.REGISTRY,
             "PODMAN_TEST_IMAGE_USER": podman_image.USER,
             "PODMAN_TEST_IMAGE_NAME": podman_image.NAME,

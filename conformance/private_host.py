@@ -23,7 +23,8 @@ BUILD = REPOSITORY / "build/conformance"
 PROGRAM = REPOSITORY / ".venv/bin/kata-runtime"
 # First the cgroups, then the namespaces: the root of a cgroup namespace is where its first process is.
 _JOIN = 'for group in $GROUPS_OF_SUITE; do echo $$ >"$group/cgroup.procs"; done; exec "$@"'
-_UNSHARE = ("unshare", "--cgroup", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+# Killed without a chance to clean up, this command still takes with it what it runs.
+_UNSHARE = "setpriv --pdeathsig KILL unshare --cgroup --net --mount --pid --fork --kill-child --mount-proc".split()
 # The first process of a pid namespace: all others end with it. /run holds network namespaces, locks and sockets.
 _BEGIN = """\
 mount -t tmpfs -o mode=755 run /run
@@ -60,6 +61,7 @@ class PrivateHost:
             "[hypervisor.qemu]\n"
             f'kernel = "{DEFAULT_DESTINATION / KERNEL_NAME}"\n'
             f'initrd = "{DEFAULT_DESTINATION / INITRD_NAME}"\n'
+            "[runtime]\nprivileged_without_host_devices = true\n"
         )
         self._cgroups = cgroups
 

@@ -14,6 +14,7 @@ from select import select
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.podman_configuration import write_configuration, write_program
 from tests.system.conftest import PROGRAM, Completed, Namespace, Runtime, network_namespace
 
 from kata_runtime.oci.bundle import CONFIG
@@ -101,11 +102,11 @@ def engine_runtime(runtime: Runtime) -> Iterator[Runtime]:
 
 def wrapper(directory: Path, runtime: Runtime, *options: str) -> Path:
     """A program that is the runtime with its configuration: not every engine passes options to all commands."""
-    path = directory / "kata"
-    words = " ".join(["env", f"KATA_CONF_FILE={runtime.config}", PROGRAM, *options])
-    path.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-    path.chmod(0o755)
-    return path
+    return write_program(directory, _command(runtime, *options))
+
+
+def _command(runtime: Runtime, *options: str) -> list[str]:
+    return ["env", f"KATA_CONF_FILE={runtime.config}", PROGRAM, *options]
 
 
 class Bundle:
@@ -170,25 +171,9 @@ class Podman:
         self.namespace = namespace
         self.runtime = runtime
         self.image = image
-        program = wrapper(directory, runtime, "--root", str(runtime.root))
         (directory / "networks").mkdir()
-        (directory / "containers.conf").write_text(
-            f"""
-[containers]
-default_ulimits = ["nofile=1024:1024"]
-log_driver = "k8s-file"
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime = "kata"
-runtime_supports_json = ["kata"]
-runtime_supports_nocgroup = ["kata"]
-[engine.runtimes]
-kata = ["{program}"]
-[network]
-network_config_dir = "{directory}/networks"
-"""
-        )
+        networks = f'[network]\nnetwork_config_dir = "{directory}/networks"\n'
+        write_configuration(directory, _command(runtime, "--root", str(runtime.root)), networks)
         self._options = ["--root", f"{directory}/root", "--runroot", f"{directory}/run", "--storage-driver", "vfs"]
 
     def argv(self, *words: str) -> list[str]:
