@@ -26,7 +26,9 @@ with it. A test that ends otherwise than listed here (`conformance/expected.toml
 {table}
 crun's tests call the runtime as they would call crun. Options that only crun has are translated
 (`conformance/crun_options.py`), and a container without a network namespace, which would have the host's, gets one.
-Podman's tests run with an image made of Debian's busybox.
+Podman's tests run with an image made of Debian's busybox, with a journal of their own, and with
+`privileged_without_host_devices = true`. Where a test fails "so with every runtime",
+`make conformance SUITE=podman TESTS=FILE RUNTIME=/usr/sbin/runc` shows that.
 
 {suites}"""
 
