@@ -190,7 +190,9 @@ def _relay(relay: Relay, machine: _Machine, channel: socket.socket, order: Order
         nonlocal running
         if order.view:
             # Now, since crun has made the mount points.
-            show_container_files(View(*order.view), [order.directory, order.follow, order.reason_log, order.status_file])
+            show_container_files(
+                View(*order.view), [order.directory, order.follow, order.reason_log, order.status_file]
+            )
         running = True
         _notify(channel, "pid", pid)
         channel.close()
