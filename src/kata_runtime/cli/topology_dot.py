@@ -32,6 +32,7 @@ def dot(containers: Sequence[Topology]) -> str:
     graph = _Graph()
     for number, shown in enumerate(containers):
         graph.add_container(number, shown)
+    graph.add_other_ports()
     return "".join([_HEAD, *(f"  {line}\n" for line in graph.lines), "}\n"])
 
 
@@ -61,6 +62,7 @@ class _Graph:
         self.lines: list[str] = []
         self._nodes: dict[tuple[str, ...], str] = {}
         self._edges: set[tuple[str, str]] = set()
+        self._other_ports: list[tuple[str, HostLink, str]] = []
 
     def add_container(self, number: int, shown: Topology) -> None:
         record = shown.record
@@ -111,8 +113,12 @@ class _Graph:
         lines = [bridge.name, kind, *([] if bridge.is_up else ["down"])]
         name = self._node(("bridge", namespace, bridge.name), lines, _BRIDGE if bridge.is_up else _BROKEN)
         self._edge(where, name)
-        for port in bridge.ports:
-            self._edge(self._device(namespace, port), name, reverse=True)
+        self._other_ports += [(namespace, port, name) for port in bridge.ports]
+
+    def add_other_ports(self) -> None:
+        """Add the other ports of the bridges; those of containers that were added are connected already."""
+        for namespace, port, bridge in self._other_ports:
+            self._edge(self._device(namespace, port), bridge, reverse=True)
 
     def _device(self, namespace: str, link: HostLink) -> str:
         kind = {"tun": "TAP", "": "device"}.get(link.kind, link.kind)

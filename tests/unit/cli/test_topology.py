@@ -17,6 +17,7 @@ from kata_runtime.cli.network_json import compact
 from kata_runtime.cli.topology_json import document
 from kata_runtime.errors import HostError
 from kata_runtime.netlink.link_details import Counters
+from kata_runtime.network.host_devices import Bridge, HostLink, HostSide
 from kata_runtime.network.topology import Rates, rates
 
 _TREE = r"""container web · KVM, 2 vCPUs · pid 4711
@@ -141,9 +142,29 @@ def test_graph() -> None:
     assert nodes["n1"] == r'"eth\\x1b[31m\"\\n]\\n<b>\n02:42:20:6e:03:02\nmtu 9000, up"'
     named = [tuple(nodes[end].strip('"').partition("\\n")[0] for end in edge.split(" -> ")) for edge in edges]
     assert named == [
-        ("eth-test", "tap_test"), ("tap_test", "br0"), ("br0", "eno1"), ("br0", "veth1"),
+        ("eth-test", "tap_test"), ("tap_test", "br0"),
         ("eth\\\\x1b[31m\\\"\\", "vhu0"), ("vhu0", "br-int"),
         ("eth0", "eth0"), ("eth0", "veth9"), ("veth9", "cni0"), ("lost", "tap_gone"),
+        ("br0", "eno1"), ("br0", "veth1"),
+    ]  # fmt: skip
+
+
+def test_two_containers_on_one_bridge() -> None:
+    """The TAP of each container is before the bridge that they share, and only ports of others are behind it."""
+    nic = TOPOLOGY.nics[0]
+    taps = [HostLink(f"tap{number}", "tun", 1500, True, True) for number in range(2)]
+    uplink = HostLink("eno1", "", 1500, True, False)
+    both = [
+        TOPOLOGY._replace(
+            nics=(nic._replace(host=HostSide(tap, bridge=Bridge("br0", "bridge", True, (other, uplink)))),), routes=()
+        )
+        for tap, other in (taps, taps[::-1])
+    ]
+    lines = topology_dot.dot(both).splitlines()
+    nodes = {line.split()[0]: line.partition('label="')[2].partition("\\n")[0] for line in lines if "label=" in line}
+    edges = [line.strip().rstrip(";").split(" -> ") for line in lines if "->" in line]
+    assert [tuple(nodes[end] for end in edge) for edge in edges] == [
+        ("eth-test", "tap0"), ("tap0", "br0"), ("eth-test", "tap1"), ("tap1", "br0"), ("br0", "eno1"),
     ]  # fmt: skip
 
 
