@@ -79,6 +79,10 @@ def run(call: Call) -> int:
     return 0
 
 
+_QUIT = [(" q", "bold"), (" quit  ", "dim"), ("r", "bold"), (" reverse  ", "dim")]
+_SCROLL = [("↑↓", "bold"), (" scroll  ", "dim"), ("order by ", "dim")]
+
+
 class TopScreen:
     """The last snapshot of the table, its sort order, and the part that is shown."""
 
@@ -135,36 +139,48 @@ class TopScreen:
         self._first = min(self._first, max(0, len(rows) - self._page))
         part = rows[self._first : self._first + self._page]
         filler = "\n" * (self._page - len(part))
-        return Group(self._title(len(rows), len(part)), _table(part), Text(filler, end=""), self._keys(width))
+        shown = f" · rows {self._first + 1}-{self._first + len(part)} of {len(rows)}" if len(part) < len(rows) else ""
+        title = self._title("", "conn/s", shown)
+        title.truncate(width, overflow="ellipsis")
+        return Group(title, Text(""), _table(part), Text(filler, end=""), self._keys(width))
 
     def whole(self) -> RenderableType:
         """The whole table."""
         rows = ordered(self._services, self._order, reverse=self._reverse)
-        return Group(self._title(len(rows), len(rows)), _table(rows))
+        return Group(self._title("virtual servers of ", "connections/s", ""), Text(""), _table(rows))
 
-    def _title(self, count: int, shown: int) -> RenderableType:
+    def _title(self, before: str, unit: str, shown: str) -> Text:
         servers = [server for service in self._services for server in service.servers]
         rate = sum(service.statistics.connection_rate for service in self._services)
         parts = [
-            ("virtual servers of ", "dim"), (self._container[:40], "bold"), (f" · {self._looked}", "dim"),
+            (before, "dim"), (self._container[:40], "bold"), (f" · {self._looked}", "dim"),
             (f" · {_counted(len(self._services), 'service')}, {_counted(len(servers), 'server')}", ""),
-            (f" · {sum(server.active for server in servers)} active", "green"), (f" · {rate} connections/s", ""),
+            (f" · {sum(server.active for server in servers)} active", "green"), (f" · {rate} {unit}", ""),
+            (shown, "dim"),
         ]  # fmt: skip
-        if shown < count:
-            parts.append((f" · rows {self._first + 1}-{self._first + shown} of {count}", "dim"))
         if self._note:
             parts.append((f" · {self._note}", "yellow"))
-        return Group(joined(*parts), Text(""))
+        return joined(*parts)
 
     def _keys(self, width: int) -> RenderableType:
-        parts: list[tuple[str, str]] = [(" q", "bold"), (" quit  ", "dim"), ("r", "bold"), (" reverse  ", "dim")]
-        parts += [("↑↓", "bold"), (" scroll  ", "dim"), ("order by ", "dim")]
-        for order in ORDERS:
-            chosen = "bold reverse" if order is self._order else "dim"
-            parts += [(order.key, "bold"), (" ", ""), (order.name, chosen), ("  ", "")]
-        text = joined(*parts)
+        """The keys in one line, in short on a narrow terminal."""
+        text = joined(*_QUIT, *_SCROLL, *self._order_keys())
+        if text.cell_len > width:
+            text = joined(*_QUIT, *self._order_keys())
         text.truncate(width, overflow="ellipsis")
         return text
+
+    def _order_keys(self) -> list[tuple[str, str]]:
+        found = []
+        for order in ORDERS:
+            chosen = "bold reverse" if order is self._order else "dim"
+            found += [(order.key, "bold"), (" ", ""), (order.name.replace("connections", "conn"), chosen), (" ", "")]
+        return found
+
+
+def _size(count: int) -> str:
+    # "B", so that the table fits on 80 columns.
+    return decimal(count).replace("bytes", "B").replace("byte", "B")
 
 
 def _counted(number: int, what: str) -> str:
@@ -203,7 +219,7 @@ def _table(rows: Sequence[Service | Server]) -> Table:
 
 def _cells(row: Service | Server) -> list[Text]:
     statistics = row.statistics
-    speeds = [str(statistics.connection_rate), decimal(statistics.in_byte_rate), decimal(statistics.out_byte_rate)]
+    speeds = [str(statistics.connection_rate), _size(statistics.in_byte_rate), _size(statistics.out_byte_rate)]
     busy = "" if statistics.connection_rate or statistics.in_byte_rate or statistics.out_byte_rate else "dim"
     if isinstance(row, Service):
         active, inactive = (sum(getattr(server, name) for server in row.servers) for name in ("active", "inactive"))

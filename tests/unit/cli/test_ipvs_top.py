@@ -52,13 +52,13 @@ def test_table() -> None:
     assert rendered(_screen().whole()) == (
         "virtual servers of web · 12:00:00 · 2 services, 3 servers · 43 active · 8 connections/s\n"
         "\n"
-        "SERVICE / SERVER    HOW          WEIGHT   ACTIVE   INACTIVE   CONN/S      IN/S     OUT/S\n"
-        "────────────────────────────────────────────────────────────────────────────────────────\n"
-        "TCP  10.0.0.1:80    wrr                        3          6        0   0 bytes   0 bytes\n"
-        "  → 10.0.1.2:8080   Masq              0        3          6        0   0 bytes   0 bytes\n"
-        "TCP  10.0.0.2:80    wrr -p 300                40         80        8   0 bytes   0 bytes\n"
-        "  → 10.0.1.1:8080   Masq              5       40         80        1    1.0 kB    2.0 kB\n"
-        "  → 10.0.1.3:8080   Masq              1        0          0        7    7.0 kB   14.0 kB\n"
+        "SERVICE / SERVER    HOW          WEIGHT   ACTIVE   INACTIVE   CONN/S     IN/S     OUT/S\n"
+        "───────────────────────────────────────────────────────────────────────────────────────\n"
+        "TCP  10.0.0.1:80    wrr                        3          6        0      0 B       0 B\n"
+        "  → 10.0.1.2:8080   Masq              0        3          6        0      0 B       0 B\n"
+        "TCP  10.0.0.2:80    wrr -p 300                40         80        8      0 B       0 B\n"
+        "  → 10.0.1.1:8080   Masq              5       40         80        1   1.0 kB    2.0 kB\n"
+        "  → 10.0.1.3:8080   Masq              1        0          0        7   7.0 kB   14.0 kB\n"
     )
 
 
@@ -89,14 +89,17 @@ def test_keys_scroll_and_order() -> None:
         screen.press(key)
     lines = rendered(screen.draw(200, 7)).splitlines()
     assert lines == [
-        "virtual servers of web · 12:00:00 · 2 services, 3 servers · 43 active · 8 connections/s · rows 3-4 of 5",
+        "web · 12:00:00 · 2 services, 3 servers · 43 active · 8 conn/s · rows 3-4 of 5",
         "",
-        "SERVICE / SERVER    HOW    WEIGHT   ACTIVE   INACTIVE   CONN/S      IN/S     OUT/S",
-        "──────────────────────────────────────────────────────────────────────────────────",
-        "  → 10.0.1.1:8080   Masq        5       40         80        1    1.0 kB    2.0 kB",
-        "TCP  10.0.0.1:80    wrr                  3          6        0   0 bytes   0 bytes",
-        " q quit  r reverse  ↑↓ scroll  order by n address  a active  i inactive  c connections/s  b bytes/s  w weight",
+        "SERVICE / SERVER    HOW    WEIGHT   ACTIVE   INACTIVE   CONN/S     IN/S    OUT/S",
+        "────────────────────────────────────────────────────────────────────────────────",
+        "  → 10.0.1.1:8080   Masq        5       40         80        1   1.0 kB   2.0 kB",
+        "TCP  10.0.0.1:80    wrr                  3          6        0      0 B      0 B",
+        " q quit  r reverse  ↑↓ scroll  order by n address a active i inactive c conn/s b bytes/s w weight",
     ]
+    narrow = rendered(screen.draw(80, 7)).splitlines()
+    assert [len(line) for line in narrow] == [77, 0, 80, 80, 80, 80, 77]
+    assert narrow[-1] == " q quit  r reverse  n address a active i inactive c conn/s b bytes/s w weight"
     for _ in range(9):
         screen.press("page down")
     assert rendered(screen.draw(200, 7)).splitlines()[0].endswith(" · rows 4-5 of 5")
