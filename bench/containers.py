@@ -73,7 +73,7 @@ The block image is ext4 on virtio-blk of a QEMU that is started by hand with the
 {files_table}
 ## Memory of a pod
 
-With one container that waits, in MiB. QEMU's is told as in [boot.md](boot.md); the others' is proportional.
+With one container that waits, in MiB. QEMU's is measured as in [boot.md](boot.md); the others' is proportional.
 
 {memory}"""
 
@@ -220,7 +220,7 @@ def _memory(pods: _Pods) -> list[list[str]]:
         sizes = {
             "QEMU": memory_of(record.pid).all,
             "virtiofsd": sum(_proportional(pid) for pid in (server, *map(int, children))),
-            "the process that stands for the container": _proportional(shim),
+            "the container's shim": _proportional(shim),
         }
     sizes["together"] = sum(sizes.values())
     return [[name, f"{size:.0f}"] for name, size in sizes.items()]

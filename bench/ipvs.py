@@ -303,7 +303,7 @@ _AGENT_PEAK = "grep VmHWM /proc/$(pgrep -f '[k]ata_runtime.guest')/status"
 
 _HOW = """\
 `ipvsadm` is timed inside the guest; ours from outside with its whole start-up. The floor replays the same netlink
-bytes from a minimal sender in the guest. All take turns in one guest. Each restore begins with IPVS loaded anew, as in
+bytes from a minimal sender in the guest. All take turns in one guest. Each restore begins with IPVS loaded again, as in
 a new container; only in the last row the table was emptied with -C just before: the kernel keeps deleted servers for
 two minutes, and each addition looks through them. Ratios are medians of the ratios of each round.
 
