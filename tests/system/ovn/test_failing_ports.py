@@ -119,8 +119,8 @@ def test_deleted_without_the_database(sides: list[Side], network: LogicalSwitch)
     assert (planned.returncode, json.loads(planned.stdout)) == (
         0,
         [
-            f"host: create TAP {tap}, mtu {network.mtu + 1}, up",
             f"openvswitch: delete port {tap}, whose NIC is gone",
+            f"host: create TAP {tap}, mtu {network.mtu + 1}, up",
             f"openvswitch: add port {tap} to bridge br-int, iface-id orphan",
             "ovn: wait until ovn-controller has installed port orphan",
             f"qemu: netdev_add tap {tap}, 1 queue pair",

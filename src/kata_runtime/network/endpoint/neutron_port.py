@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kata_runtime.network.clients.neutron import Neutron, Port
     from kata_runtime.network.clients.ovsdb import Database
     from kata_runtime.network.endpoint.neutron_routes import Routes
-    from kata_runtime.network.endpoint.ovs_port import SwitchPort
+    from kata_runtime.network.endpoint.ovs_port import OvsAttachment
     from kata_runtime.network.namespace import Namespace
     from kata_runtime.sandbox.record import NicRecord, PortRecord
     from kata_runtime.sandbox.session import Session
@@ -27,14 +27,14 @@ class NeutronEndpoint(OvsEndpoint):
         nic: NicRecord,
         namespace: Namespace,
         database: Database,
-        switch_port: SwitchPort,
+        attachment: OvsAttachment,
         neutron: Neutron,
         port: Port,
         routes: Routes,
     ) -> None:
         """See ``OvsEndpoint``; ``port`` is as Neutron describes it, with its ``routes``, ``nic.port`` as recorded."""
         assert nic.port is not None
-        super().__init__(session, nic, namespace, database, switch_port)
+        super().__init__(session, nic, namespace, database, attachment)
         self._neutron = neutron
         self._port = port
         self._routes = routes

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.session import Session
 
 
-class SwitchPort(NamedTuple):
+class OvsAttachment(NamedTuple):
     """How the TAP is added to Open vSwitch.
 
     ``by_ovn`` is whether to wait until OVN has installed the port. ``leftover`` is an interface with the same
@@ -34,24 +34,30 @@ class OvsEndpoint(CreatedTapEndpoint):
     """A TAP in a bridge of Open vSwitch, whose port in the database outlives the TAP: ``release`` deletes it."""
 
     def __init__(
-        self, session: Session, nic: NicRecord, namespace: Namespace, database: Database, switch_port: SwitchPort
+        self, session: Session, nic: NicRecord, namespace: Namespace, database: Database, attachment: OvsAttachment
     ) -> None:
         """See ``Endpoint``."""
         super().__init__(session, nic, namespace)
         self._database = database
-        self._switch_port = switch_port
+        self._attachment = attachment
+
+    def plug(self) -> None:
+        """See ``Endpoint``."""
+        # Before the TAP exists, which can have the same name: ovs-vswitchd would open it for the leftover.
+        if self._attachment.leftover:
+            self._database.unplug(self._attachment.leftover)
+        super().plug()
 
     def complete(self) -> list[str]:
         """See ``Endpoint``."""
-        return [self._switch_port.note]
+        return [self._attachment.note]
 
     def plan(self) -> Plan:
         """See ``Endpoint``."""
-        port, nic = self._switch_port, self._nic
+        port, nic = self._attachment, self._nic
         assert nic.port is not None
-        steps = super().plan().before
-        if port.leftover:
-            steps.append(f"openvswitch: delete port {port.leftover}, whose NIC is gone")
+        steps = [f"openvswitch: delete port {port.leftover}, whose NIC is gone"] if port.leftover else []
+        steps += super().plan().before
         steps.append(
             f"openvswitch: add port {nic.device} to bridge {nic.port.bridge}"
             + (f", iface-id {port.iface_id}" if port.iface_id else "")
@@ -62,9 +68,7 @@ class OvsEndpoint(CreatedTapEndpoint):
 
     def _join(self, transport: LocalTransport, index: int) -> None:
         del transport, index
-        port = self._switch_port
-        if port.leftover:
-            self._database.unplug(port.leftover)
+        port = self._attachment
         nic, container_id = self._nic, self._session.container_id
         assert nic.port is not None
         ids = {

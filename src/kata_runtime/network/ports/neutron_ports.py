@@ -10,7 +10,7 @@ from kata_runtime.netlink.link import dump_links, links_of
 from kata_runtime.netlink.transport import Family
 from kata_runtime.network.endpoint.neutron_port import NeutronEndpoint
 from kata_runtime.network.endpoint.neutron_routes import routes_of
-from kata_runtime.network.ports.ovs_ports import fit, integration_bridge, require_bridge, switch_port
+from kata_runtime.network.ports.ovs_ports import fit, integration_bridge, plan_attachment, require_bridge
 from kata_runtime.network.ports.port_changes import add_port
 from kata_runtime.network.request_fields import mac_address, mtu_of, nic_address
 from kata_runtime.network.requests import NicRequest
@@ -56,7 +56,7 @@ def add_neutron_port(
     bridge = require_bridge(database, integration_bridge(database))
     request, routes = _checked(port, name or _free_name(session))
     request = fit(request, bridge)
-    plugged = switch_port(database, bridge, port.identity, request.mtu)
+    attachment = plan_attachment(database, bridge, port.identity, request.mtu)
     record = PortRecord(
         port.identity, bridge.name, database.address, given, cloud.name, cloud.file, host, previous_host=port.host
     )
@@ -66,7 +66,7 @@ def add_neutron_port(
         EndpointKind.NEUTRON,
         record,
         lambda session, nic, namespace: NeutronEndpoint(
-            session, nic, namespace, database, plugged, neutron, port, routes
+            session, nic, namespace, database, attachment, neutron, port, routes
         ),
     )
 

@@ -9,7 +9,7 @@ from kata_runtime.netlink.exchange import call
 from kata_runtime.netlink.link import get_link
 from kata_runtime.netlink.local import LocalTransport
 from kata_runtime.netlink.transport import Family
-from kata_runtime.network.endpoint.ovs_port import OvsEndpoint, SwitchPort
+from kata_runtime.network.endpoint.ovs_port import OvsAttachment, OvsEndpoint
 from kata_runtime.network.ports import path_mtu
 from kata_runtime.network.ports.port_changes import add_port
 from kata_runtime.sandbox.record import EndpointKind, PortRecord
@@ -36,24 +36,24 @@ def add_ovs_port(session: Session, request: NicRequest, database: Database, brid
 
     :raise KataError: as ``add_port``.
     """
-    port = switch_port(database, bridge, iface_id, request.mtu)
+    attachment = plan_attachment(database, bridge, iface_id, request.mtu)
     return add_port(
         session,
         request,
         EndpointKind.OVS,
         PortRecord(iface_id, bridge.name, ovsdb=database.address),
-        lambda session, nic, namespace: OvsEndpoint(session, nic, namespace, database, port),
+        lambda session, nic, namespace: OvsEndpoint(session, nic, namespace, database, attachment),
     )
 
 
-def switch_port(database: Database, bridge: Bridge, iface_id: str, mtu: int) -> SwitchPort:
+def plan_attachment(database: Database, bridge: Bridge, iface_id: str, mtu: int) -> OvsAttachment:
     """How to add a TAP to ``bridge``; ``iface_id`` may be empty.
 
     :raise ConflictError: an interface has this iface-id.
     """
     by_ovn = bool(iface_id) and is_of_ovn(database, bridge.name)
     leftover = _leftover(database, iface_id) if iface_id else ""
-    return SwitchPort(iface_id, by_ovn, leftover, _mtu_note(database, bridge, mtu))
+    return OvsAttachment(iface_id, by_ovn, leftover, _mtu_note(database, bridge, mtu))
 
 
 def require_bridge(database: Database, name: str) -> Bridge:
