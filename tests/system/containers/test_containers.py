@@ -155,7 +155,9 @@ def test_limits(guest: Guest) -> None:
     script = "sleep 1 & sleep 1 & sleep 1 & wait"
     limits: dict[str, object] = {"memory": {"limit": 16 * _MIB}, "pids": {"limit": 5}}
     limits["cpu"] = {"quota": 50_000, "period": 100_000}
-    with guest.started("sh", "-c", "cat; exec tail -c 100000000 /dev/zero", resources=limits) as (name, shim):
+    program = "(echo two; exec cat); exec tail -c 100000000 /dev/zero"
+    with guest.started("sh", "-c", program, resources=limits) as (name, shim):
+        assert shim.stdout.readline() == b"two\n"
         usage = guest.crun.usage(f"/{name}")
         assert (usage.memory_limit, usage.pids_limit, usage.pids_current) == (16 * _MIB, 5, 2)
         assert 0 < usage.memory_current < 16 * _MIB
