@@ -110,7 +110,8 @@ def test_pause_stats_and_update(podman: Podman, worker: str) -> None:
 
 
 def test_processes(podman: Podman, worker: str) -> None:
-    """podman top, with options of ps, and the runtime's ps show the processes in the guest."""
+    """podman top with options of ps, and the runtime's ps, show processes of the guest; podman top alone shows none."""
+    assert podman.run("top", worker).split()[-1] == "COMMAND"  # none of the host's
     shown = podman.run("top", worker, "-o", "pid,args").splitlines()
     assert (shown[0].split(), shown[1].split()[:3]) == (["PID", "COMMAND"], ["1", "sh", "-c"])
     rows = podman.runtime.cli("ps", podman.id_of(worker)).stdout.splitlines()
