@@ -361,6 +361,8 @@ class AgentChannel:
 
         :raise KernelError: the guest's kernel refused one. :raise GuestError, DeadlineError: the channel failed.
         """
+        # Before the time of day is taken: a guest that has just started is slow to answer.
+        self._connected().agree()
         payload = wire.pack_renewal(os.urandom(wire.SEED_BYTES), time.time_ns(), host_name)
         self._ask(wire.RENEW, payload, "renewing the guest's identity")
 

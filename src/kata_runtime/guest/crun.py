@@ -82,9 +82,37 @@ class CrunError(GuestError):
     """crun refused; the message is its own, from which engines derive exit statuses."""
 
 
-def create_request(container_id: str, bundle: str, terminal: tuple[int, int] | None) -> Request:
-    """``crun create`` of a bundle in the guest, on a terminal of ``(rows, columns)`` or on pipes."""
-    return _request(wire.CREATE, {"id": container_id, "bundle": bundle, "terminal": terminal})
+class Mount(NamedTuple):
+    """A file system that the guest mounts unless something is mounted at ``target``; see mount(2)."""
+
+    source: str
+    target: str
+    kind: str
+    flags: int = 0
+    options: str = ""
+
+
+class Setup(NamedTuple):
+    """What the guest does before crun: mounts, sysctls by their path below /proc/sys, and looking up ``paths``.
+
+    ``forgets_names``: first the kernel drops the names of files that it has cached.
+    """
+
+    mounts: Sequence[Mount] = ()
+    paths: Sequence[str] = ()
+    sysctls: Sequence[tuple[str, str]] = ()
+    forgets_names: bool = False
+
+
+_NO_SETUP = Setup()
+
+
+def create_request(
+    container_id: str, bundle: str, terminal: tuple[int, int] | None, setup: Setup = _NO_SETUP
+) -> Request:
+    """``crun create`` of a bundle in the guest, on a terminal of ``(rows, columns)`` or on pipes, after ``setup``."""
+    document = {"id": container_id, "bundle": bundle, "terminal": terminal, "setup": setup._asdict()}
+    return _request(wire.CREATE, document)
 
 
 def exec_request(

@@ -56,7 +56,7 @@ class GuestPort:
         try:
             self._nonce = self._greet()
             if not deferred:
-                self._agree()
+                self.agree()
         except BaseException:
             self._socket.close()
             raise
@@ -82,8 +82,11 @@ class GuestPort:
         self.flush()
         return nonce
 
-    def _agree(self) -> None:
-        """Wait for the agent's HELLO."""
+    def agree(self) -> None:
+        """Wait for the agent's HELLO, if it has not come yet.
+
+        :raise DeadlineError, GuestError, ProtocolError: as for the constructor.
+        """
         if self._is_agreed:
             return
         with operation_log.measured("agent connection", path=self._path):
@@ -127,7 +130,7 @@ class GuestPort:
 
     def send(self, kind: int, request: int, payload: bytes = b"") -> None:
         """Queue a frame and send what the port takes now."""
-        self._agree()
+        self.agree()
         self._queue(wire.pack_frame(kind, request, payload))
 
     def send_early(self, kind: int, request: int, payload: bytes = b"") -> None:
@@ -164,7 +167,7 @@ class GuestPort:
 
         :raise DeadlineError: none came. :raise GuestError: the VM ended. :raise ProtocolError: no frame.
         """
-        self._agree()
+        self.agree()
         while True:
             self._await_frame(deadline, seconds, awaited)
             frame = self.next_received()

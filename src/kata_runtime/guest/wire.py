@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 3
+VERSION = 4
 NONCE_BYTES = 16
 # The largest body (kind, request and payload) that either side accepts; blocks of netlink messages have 192 KiB.
 MAX_BODY_BYTES = 256 * 1024
@@ -52,7 +52,9 @@ STDOUT = 20  # bytes; empty: end of file; from the host: nobody reads the output
 STDERR = 21  # the same
 SIGNAL = 22  # number:u8
 EXIT = 23  # wait status as os.waitstatus_to_exitcode gives it, i32
-CREATE = 24  # JSON {"id", "bundle", "terminal"} -> STARTED when the container is created | DONE(errno, reason)
+CREATE = 24  # JSON {"id", "bundle", "terminal", "setup"} -> STARTED: the container is created | DONE(errno, reason)
+# "setup" of CREATE: {"mounts": [[source, target, type, flags, options], ...], "paths": [path, ...],
+# "sysctls": [[name, value], ...], "forgets_names": whether the guest's cache of names is dropped}
 # JSON {"id", "process", "terminal", "cgroup"} -> as CREATE
 # "terminal" is [rows, columns] or null; "cgroup" is a path within the container's cgroup, or empty.
 CONTAINER_EXEC = 25

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kata_runtime.oci.guest_config import GuestConfig
+    from kata_runtime.oci.virtiofs import Discovery
     from kata_runtime.sandbox.config import Config
 
 _CREATE_HOOKS = ("prestart", "createRuntime")
@@ -114,11 +115,11 @@ def _create(request: CreateRequest, context: CreateContext) -> Container:
         if container.owns_pod:
             config = context.config()
             follows = config.follow_network
-            session = _begin_pod(container, config, context, locks, undo)
+            session, discovery = _begin_pod(container, config, context, locks, undo)
         else:
-            session = _join_pod(container, context, locks, undo)
-        locks.callback(session.close)
-        creation = _Creation(container, bundle, request, session, guest, undo)
+            session, discovery = _join_pod(container, context, locks, undo), None
+            locks.callback(session.close)
+        creation = _Creation(container, bundle, request, session, guest, discovery, undo)
         created = creation.run(follows=follows)
         write_pid_file(request.pid_file, created.shim)
         undo.pop_all()
@@ -137,7 +138,7 @@ def _check_terminal(bundle: Bundle, request: CreateRequest) -> None:
 
 def _begin_pod(
     container: Container, config: Config, context: CreateContext, locks: ExitStack, undo: ExitStack
-) -> Session:
+) -> tuple[Session, Discovery]:
     if not config.shared_memory:
         raise InputError("shared_memory is false in the configuration", hint="virtiofsd needs it")
     lifecycle.make(
@@ -145,9 +146,9 @@ def _begin_pod(
     )
     directory = os.path.join(context.root, container.container_id)
     session = Session(context.root, load_record(directory))
+    locks.callback(session.close)
     save_container(context.root, container)
-    serve_files(session, config.virtio_fs_daemon, undo)
-    return session
+    return session, serve_files(session, config.virtio_fs_daemon, undo)
 
 
 def _join_pod(container: Container, context: CreateContext, locks: ExitStack, undo: ExitStack) -> Session:
@@ -193,13 +194,14 @@ class _Creation:
 
     def __init__(
         self, container: Container, bundle: Bundle, request: CreateRequest, session: Session, config: GuestConfig,
-        undo: ExitStack,
+        discovery: Discovery | None, undo: ExitStack,
     ) -> None:  # fmt: skip
         self._container = container
         self._bundle = bundle
         self._request = request
         self._session = session
         self._config = config
+        self._discovery = discovery
         self._undo = undo
         self._directory = os.path.join(session.root, container.sandbox_id)
 
@@ -217,8 +219,9 @@ class _Creation:
             self._carry_network(shim)
         self._undo.callback(unshare, self._directory, container_id)
         share(self._directory, container_id, config.shares, config.document)
+        if self._discovery is not None:
+            self._discovery.wait()
         self._undo.callback(self._forget_in_guest)
-        self._prepare_guest(config)
         guest_pid = self._start(shim, self._network(shim) if follows else "")
         self._save(self._container._replace(status=status_of.CREATED, guest_pid=guest_pid))
         return self._container
@@ -238,20 +241,13 @@ class _Creation:
     def _release_network(self) -> None:
         release_all(self._session.record, self._session.lock_wait.notify)
 
-    def _prepare_guest(self, config: GuestConfig) -> None:
-        channel = self._session.channel()
-        container_id = self._container.container_id
-        guest_mounts.prepare(channel, container_id, shared_mounts(self._directory, container_id), config.memory_files)
-        if config.hostname:
-            channel.sysctl("kernel/hostname", config.hostname)
-        for name, value in config.sysctls.items():
-            channel.sysctl(name, value)
-
     def _start(self, shim: Shim, follow: str) -> int:
         record = self._session.record
         size = (self._bundle.rows, self._bundle.columns) if self._bundle.terminal else None
         container_id = self._container.container_id
-        kind, payload = create_request(container_id, guest_bundle(container_id), size)
+        mounts = shared_mounts(self._directory, container_id)
+        setup = guest_mounts.setup_of(container_id, mounts, self._config, owns_pod=self._container.owns_pod)
+        kind, payload = create_request(container_id, guest_bundle(container_id), size, setup)
         own = SandboxPaths(os.path.join(self._session.root, container_id))
         order = Order(
             self._directory, self._container.sandbox_id, kind, payload.decode(), follow, self._request.console_socket,

@@ -11,30 +11,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kata_runtime.errors import GuestError
-from kata_runtime.guest.crun import Crun
+from kata_runtime.guest.crun import Crun, Mount, Setup
 from kata_runtime.oci.guest_config import GUEST_SHARED, guest_bundle
+from kata_runtime.vmm.filesystem import TAG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kata_runtime.guest.crun import Runner
-    from kata_runtime.oci.guest_config import MemoryFiles
+    from kata_runtime.oci.guest_config import GuestConfig
 
-# The guest caches names for a second (virtiofsd, cache=auto), and a container of this ID may just have been deleted:
-# "2" drops that cache (Documentation/admin-guide/sysctl/vm.rst, drop_caches).
-# Arguments: pairs of a tmpfs, which containers of the pod share, and its size. Input: paths to mount.
-_PREPARE = """\
-echo 2 > /proc/sys/vm/drop_caches
-while [ $# -gt 0 ]; do
-    grep -q " $1 " /proc/mounts ||
-        { mkdir -p "$1" && mount -t tmpfs -o "size=$2,mode=1777,nosuid,nodev,noexec" shm "$1"; } || exit
-    shift 2
-done
-while IFS= read -r path; do
-    [ -d "$path/." ] || :
-done
-"""
+# include/uapi/linux/mount.h: MS_NOSUID, MS_NODEV, MS_NOEXEC
+_MEMORY_FLAGS = 2 | 4 | 8
 # Arguments: the shared directory and the bundle in it. virtiofsd serves requests in order: when it has answered
 # statfs(2), which is never cached, it has served all earlier ones.
 _UNMOUNT = """\
@@ -47,18 +35,26 @@ done < /proc/mounts
 """
 
 
-def prepare(runner: Runner, container_id: str, mounts: Sequence[str], memory_files: Sequence[MemoryFiles]) -> None:
-    """Mount the host's file systems in a container's shared directory, and the tmpfs that it shares with its pod.
+def setup_of(container_id: str, mounts: Sequence[str], config: GuestConfig, *, owns_pod: bool) -> Setup:
+    """What the guest does before crun creates a container with these ``mounts`` below its shared directory.
 
-    :raise GuestError: the guest cannot.
+    The pod's first container also brings the mount of the file system itself.
     """
     bundle = guest_bundle(container_id)
-    argv = ["sh", "-c", _PREPARE, "sh"]
-    for files in memory_files:
-        argv += [files.path, str(files.size)]
-    done = runner.run(argv, "".join(f"{bundle}/{path}\n" for path in mounts).encode(errors="surrogateescape"))
-    if done.exit_status:
-        raise GuestError(f"the guest cannot mount memory: {done.stderr.decode(errors='replace')[:200]}")
+    shared = [Mount(TAG, GUEST_SHARED, "virtiofs")] if owns_pod else []
+    shared += [
+        Mount("shm", files.path, "tmpfs", _MEMORY_FLAGS, f"size={files.size},mode=1777")
+        for files in config.memory_files
+    ]
+    hostname = [("kernel/hostname", config.hostname)] if config.hostname else []
+    return Setup(
+        shared,
+        [f"{bundle}/{path}" for path in mounts],
+        [*hostname, *config.sysctls.items()],
+        # The guest caches names for a second (virtiofsd, cache=auto), and a container of this ID may just have been
+        # deleted.
+        forgets_names=not owns_pod,
+    )
 
 
 def forget_container(runner: Runner, container_id: str) -> None:

@@ -1,4 +1,4 @@
-"""The pod's shared file system: starts virtiofsd, plugs it into the running VM, and mounts it in the guest."""
+"""The pod's shared file system: starts virtiofsd and plugs it into the running VM."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from kata_runtime import unix_socket
-from kata_runtime.errors import GuestError, HostError
+from kata_runtime.errors import HostError
 from kata_runtime.netlink.transport import Family
-from kata_runtime.oci.guest_config import GUEST_SHARED
 from kata_runtime.oci.shared_directory import make_shared_directory
 from kata_runtime.sandbox import cgroup, mounts
 from kata_runtime.sandbox.confinement import THREADS
 from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import Child, Program
-from kata_runtime.vmm.filesystem import TAG, plug_filesystem
+from kata_runtime.vmm.filesystem import plug_filesystem
 
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
 
-    from kata_runtime.guest.channel import AgentChannel
+    from kata_runtime.guest.channel import Subscription
     from kata_runtime.sandbox.session import Session
-    from kata_runtime.vmm.monitor import Monitor
 
 _CONNECT_SECONDS = 5.0
-_APPEAR_SECONDS = 10.0
-# modprobe takes 0.1 s without KVM also for a module that is there, as in every guest from a template.
-_PREPARE = '[ -e /sys/module/virtiofs ] || modprobe virtiofs && mkdir -p "$1"'
+# The guest may have been booted just now, and still be loading modules: half a second on an idle host without KVM.
+_APPEAR_SECONDS = 30.0
 _UEVENT_GROUP = 1  # of the kernel itself (lib/kobject_uevent.c)
 # Open files: virtiofsd has a descriptor for each inode that the guest has cached.
 _OPEN_FILES = 1 << 20
@@ -49,8 +46,24 @@ def find_virtiofsd(path: str) -> str:
     )
 
 
-def serve_files(session: Session, program: str, undo: ExitStack) -> None:
-    """Create the sandbox's shared directory, serve it, and mount it in the guest; ``undo`` ends that.
+class Discovery:
+    """The guest's discovery of its file system, which takes 0.1 s; the host does other things meanwhile."""
+
+    def __init__(self, events: Subscription, subscribed: ExitStack) -> None:
+        self._events = events
+        self._subscribed = subscribed
+
+    def wait(self) -> None:
+        """Wait until the guest can mount the file system.
+
+        :raise GuestError, DeadlineError: the guest failed.
+        """
+        with self._subscribed:
+            self._events.wait(_is_bound, _APPEAR_SECONDS, "the guest's discovery of its file system")
+
+
+def serve_files(session: Session, program: str, undo: ExitStack) -> Discovery:
+    """Create the sandbox's shared directory, serve it, and plug it into the VM; ``undo`` ends that.
 
     :raise HostError, QemuError, GuestError, DeadlineError: host, QEMU or guest failed.
     """
@@ -63,9 +76,11 @@ def serve_files(session: Session, program: str, undo: ExitStack) -> None:
     path = find_virtiofsd(program)
     undo.callback(mounts.remove_mounts, directory)
     served = make_shared_directory(directory)
-    with ExitStack() as passing:
+    with ExitStack() as passing, ExitStack() as subscribed:
         connection = _start_virtiofsd(path, directory, served, undo, passing, started)
-        _mount_in_guest(session.monitor(), session.channel(), connection)
+        events = subscribed.enter_context(session.channel().subscribe(Family.UEVENT, _UEVENT_GROUP))
+        plug_filesystem(session.monitor(), connection.fileno())
+        return Discovery(events, subscribed.pop_all())
 
 
 def _start_virtiofsd(
@@ -102,25 +117,6 @@ def _start_virtiofsd(
     return connection
 
 
-def _mount_in_guest(monitor: Monitor, channel: AgentChannel, connection: socket) -> None:
-    """Plug the file system behind ``connection``, and mount it in the guest at the directory of bundles.
-
-    :raise QemuError, GuestError, DeadlineError: QEMU or the guest failed.
-    """
-    _run(channel, ["sh", "-c", _PREPARE, "sh", GUEST_SHARED])
-    with channel.subscribe(Family.UEVENT, _UEVENT_GROUP) as events:
-        plug_filesystem(monitor, connection.fileno())
-        events.wait(_is_bound, _APPEAR_SECONDS, "the guest's discovery of its file system")
-    _run(channel, ["mount", "-t", "virtiofs", TAG, GUEST_SHARED])
-
-
 def _is_bound(event: bytes) -> bool:
     """Whether a uevent reports that the driver is bound to the device (Documentation/ABI: uevent)."""
     return event.startswith(b"bind@") and b"\0DRIVER=virtiofs\0" in event
-
-
-def _run(channel: AgentChannel, argv: list[str]) -> None:
-    done = channel.run(argv)
-    if done.exit_status:
-        said = done.stderr.decode(errors="replace").strip()[:300]
-        raise GuestError(f"{' '.join(argv)} failed in the guest: {said or f'status {done.exit_status}'}")

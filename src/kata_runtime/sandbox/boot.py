@@ -13,16 +13,17 @@ from pathlib import Path
 from kata_runtime import operation_log, unix_socket
 from kata_runtime.errors import HostError, KataError
 from kata_runtime.guest import wire
+from kata_runtime.guest.answer_limits import DEFAULT
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.host_port import GuestPort
-from kata_runtime.guest.image import KERNEL_PARAMETERS, MODULES_SCRIPT
+from kata_runtime.guest.image import KERNEL_PARAMETERS
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox import cgroup
 from kata_runtime.sandbox.boot_failure import boot_error
 from kata_runtime.sandbox.confinement import THREADS, confinement_of
 from kata_runtime.sandbox.guest_memory import create_memory, load_memory
 from kata_runtime.sandbox.identity import NOBODY, user_of
-from kata_runtime.sandbox.paths import EXEC_PORTS, RUNTIME_EXEC_PORT, SandboxPaths
+from kata_runtime.sandbox.paths import EXEC_PORTS, SandboxPaths
 from kata_runtime.sandbox.process import Child, Program
 from kata_runtime.vmm.accelerator import Accelerator, Machine
 from kata_runtime.vmm.architecture import ARCHITECTURE
@@ -57,8 +58,6 @@ PROOF_SECONDS = 15.0
 _READY = b"1"
 # QEMU opens its monitor at the end of its start, on a busy host after seconds.
 _MONITOR_SECONDS = 20.0
-# Half a second on an idle host without KVM.
-_MODULES_SECONDS = 30.0
 _HOST_NAME_CHARACTERS = 12
 
 
@@ -144,12 +143,9 @@ def boot(
         try:
             if template is not None:
                 _load(template, memory, directory)
-            GuestPort(SandboxPaths(directory).control, seconds=seconds).close()
             if keep is not None:
-                _load_modules(directory)
-                with _monitor(directory) as monitor, stopped(monitor):
-                    keep(memory, monitor)
-            _renew(directory, container_id)
+                _keep(directory, memory, keep, seconds)
+            _renew(directory, container_id, seconds)
         except KataError as error:
             raise boot_error(error, directory, qemu, log, seconds) from error
         save(qemu.pid, qemu.start_time, ready=True)
@@ -190,27 +186,27 @@ def _load(template: Template, memory: int, directory: str) -> None:
         load_devices(monitor, template.devices)
 
 
+def _keep(directory: str, memory: int, keep: StoreTemplate, seconds: float) -> None:
+    """Prepare a booted guest, and store its VM as a template; the agent has ``seconds`` for its first answer."""
+    from kata_runtime.sandbox.template_preparation import prepare_guest
+
+    # Closed before the VM is saved, whose state includes which ports are connected.
+    GuestPort(SandboxPaths(directory).control, seconds=seconds).close()
+    prepare_guest(directory)
+    with _monitor(directory) as monitor, stopped(monitor):
+        keep(memory, monitor)
+
+
 def _monitor(directory: str) -> Monitor:
     return Monitor.connect(Path(SandboxPaths(directory).monitor), _MONITOR_SECONDS)
 
 
-def _load_modules(directory: str) -> None:
-    """Wait until the guest has loaded the modules that its init loads beside the agent.
+def _renew(directory: str, container_id: str, seconds: float) -> None:
+    """Send the guest its first request: a new host name and, after a template, new random numbers and clock.
 
-    Otherwise each sandbox of the template would go on loading them. The kernel lets modprobe wait for a module that
-    another process is loading. The exit status does not matter: a kernel of the user's own may lack some of them.
+    The agent has ``seconds`` to answer.
     """
-    paths = SandboxPaths(directory)
-    channel = AgentChannel(paths.control, paths.exec_socket(RUNTIME_EXEC_PORT))
-    try:
-        channel.run([MODULES_SCRIPT], seconds=_MODULES_SECONDS)
-    finally:
-        channel.close()
-
-
-def _renew(directory: str, container_id: str) -> None:
-    """Send the guest its first request: a new host name and, after a template, new random numbers and clock."""
-    channel = AgentChannel(SandboxPaths(directory).control, "")
+    channel = AgentChannel(SandboxPaths(directory).control, "", DEFAULT._replace(connect_seconds=seconds))
     try:
         channel.renew(container_id[:_HOST_NAME_CHARACTERS])
     finally:

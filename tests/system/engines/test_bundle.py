@@ -35,7 +35,7 @@ _STEPS = (
     "kata_runtime.oci.shim:Shim.start",
     "kata_runtime.oci.create:_make_member_directory",
     "kata_runtime.oci.create:write_pid_file",
-    "kata_runtime.oci.guest_mounts:prepare",
+    "kata_runtime.oci.virtiofs:Discovery.wait",
 )
 
 

@@ -10,7 +10,17 @@ import pytest
 from kata_runtime.errors import GuestError, KataError, ProtocolError
 from kata_runtime.guest import wire
 from kata_runtime.guest.channel import AgentChannel
-from kata_runtime.guest.crun import Crun, CrunError, Process, State, Usage, create_request, exec_request
+from kata_runtime.guest.crun import (
+    Crun,
+    CrunError,
+    Mount,
+    Process,
+    Setup,
+    State,
+    Usage,
+    create_request,
+    exec_request,
+)
 from kata_runtime.guest.short_command import Completed
 
 if TYPE_CHECKING:
@@ -53,7 +63,17 @@ def test_commands(call: Callable[[Crun], None], argv: str, stdin: bytes) -> None
 
 def test_requests() -> None:
     """Requests are JSON of the agreed shape."""
-    assert create_request("a", "/b", (24, 80)) == (wire.CREATE, b'{"id":"a","bundle":"/b","terminal":[24,80]}')
+    kind, payload = create_request("a", "/b", (24, 80), Setup([Mount("t", "/m", "virtiofs")], ["/m/a"], [("k", "v")]))
+    assert (kind, json.loads(payload)) == (
+        wire.CREATE,
+        {
+            "id": "a", "bundle": "/b", "terminal": [24, 80],
+            "setup": {
+                "mounts": [["t", "/m", "virtiofs", 0, ""]], "paths": ["/m/a"], "sysctls": [["k", "v"]],
+                "forgets_names": False,
+            },
+        },
+    )  # fmt: skip
     kind, payload = exec_request("a", {"args": ["x"]}, None, "/sub")
     assert (kind, json.loads(payload)) == (
         wire.CONTAINER_EXEC, {"id": "a", "process": {"args": ["x"]}, "terminal": None, "cgroup": "/sub"},

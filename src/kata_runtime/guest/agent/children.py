@@ -7,6 +7,8 @@ import select
 import signal
 from typing import TYPE_CHECKING
 
+from kata_runtime.guest.agent.libc import become_subreaper
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
     Ended = Callable[[int], None]
 
-_PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _WAKEUP_BYTES = 4096
 # Far more than the processes that can end in the second that it takes to create a container.
 _UNCLAIMED_MAX = 4096
@@ -57,7 +58,8 @@ class Children:
         :raise OSError: the kernel refused.
         """
         if not self._is_subreaper:
-            self._is_subreaper = _become_subreaper()
+            become_subreaper()
+            self._is_subreaper = True
         self._adoptions += 1
 
     def end_adoption(self) -> None:
@@ -91,13 +93,3 @@ class Children:
 def _ignore(number: int, frame: object) -> None:
     # A handler is needed for the byte in the wake-up pipe, which notifies the loop.
     del number, frame
-
-
-def _become_subreaper() -> bool:
-    import ctypes  # imported late: takes 0.1 s and 1 MB, and only guests with containers need it
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return True

@@ -11,7 +11,7 @@ from kata_runtime.guest import wire
 from kata_runtime.guest.agent.process_streams import Streams, close_all, make_pipes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kata_runtime.guest.agent.children import Children
     from kata_runtime.guest.agent.guest_port import Port
@@ -22,6 +22,8 @@ _ENVIRONMENT = {
     "HOME": "/root",
     "TERM": "dumb",
 }
+# By the interpreter when it starts, and by the agent.
+_CHANGED_SIGNALS = (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
 _ALL_SIGNALS = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
 
 
@@ -39,6 +41,31 @@ def spawn(argv: list[str], descriptors: Sequence[int]) -> int:
         setsigdef=_ALL_SIGNALS,
         setsigmask=[],
     )
+
+
+def spawn_prepared(prepare: Callable[[], None], argv: list[str], descriptors: Sequence[int]) -> int:
+    """``spawn`` of a program by its path, with ``prepare`` called in the child process first.
+
+    An OSError in the child is written to its standard error, and its exit status is 1.
+
+    :raise OSError: no process can be created.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        for changed in _CHANGED_SIGNALS:
+            signal.signal(changed, signal.SIG_DFL)
+        os.setsid()
+        for number, end in enumerate(descriptors):
+            os.dup2(end, number)
+        prepare()
+        os.execve(argv[0], argv, _ENVIRONMENT)
+    except OSError as error:
+        text = f"the guest cannot set up {error.filename}: {error.strerror}"
+        os.write(2, text.encode(errors="surrogateescape"))
+    finally:
+        os._exit(1)
 
 
 def parse_argv(payload: bytes) -> list[str]:

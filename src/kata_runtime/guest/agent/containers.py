@@ -6,10 +6,12 @@ import errno
 import json
 import os
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.command_process import spawn
+from kata_runtime.guest.agent.command_process import spawn, spawn_prepared
+from kata_runtime.guest.agent.container_setup import CGROUP_ROOT, CRUN, Setup, parse_setup, set_up
 from kata_runtime.guest.agent.process_streams import Streams, close_all, make_pipes
 from kata_runtime.guest.agent.pseudo_terminal import ConsoleSocket, Terminal
 
@@ -21,20 +23,19 @@ if TYPE_CHECKING:
 # Where crun keeps its state when root runs it.
 STATE_DIRECTORY = "/run/crun"
 _WORK_DIRECTORY = "/run/kata-agent"
-_PREPARE = "/etc/init.d/containers"
-_CGROUP_ROOT = "/sys/fs/cgroup"
 _ERROR_BYTES = 64 * 1024
 _SIZE_MAX = 0xFFFF
 
 
 class ContainerRequest(NamedTuple):
-    """A decoded request: CREATE has a bundle, CONTAINER_EXEC a process."""
+    """A decoded request: CREATE has a bundle and what to set up before, CONTAINER_EXEC a process."""
 
     container_id: str
     bundle: str
     process: dict[str, object] | None
     size: tuple[int, int] | None
     cgroup: str = ""
+    setup: Setup = Setup()
 
 
 def parse_request(kind: int, payload: bytes) -> ContainerRequest:
@@ -54,7 +55,7 @@ def parse_request(kind: int, payload: bytes) -> ContainerRequest:
     if kind == wire.CREATE:
         if not isinstance(document["bundle"], str):
             raise TypeError("bundle must be a string")
-        return ContainerRequest(container_id, document["bundle"], None, size)
+        return ContainerRequest(container_id, document["bundle"], None, size, setup=parse_setup(document["setup"]))
     process = document["process"]
     if not isinstance(process, dict):
         raise TypeError("process must be an object")
@@ -68,20 +69,11 @@ def parse_request(kind: int, payload: bytes) -> ContainerRequest:
 
 
 class Crun:
-    """What all calls of crun share: preparation of the guest, temporary directories, child processes."""
+    """What all calls of crun share: temporary directories and child processes."""
 
     def __init__(self, children: Children) -> None:
         self.children = children
-        self._is_prepared = False
         self._count = 0
-
-    def prefix(self) -> list[str]:
-        """The command that prepares the guest and then runs crun; empty once crun has succeeded."""
-        return [] if self._is_prepared else [_PREPARE]
-
-    def succeeded(self) -> None:
-        """Note that crun has succeeded, so the guest is prepared."""
-        self._is_prepared = True
 
     def make_directory(self) -> str:
         """Make a new temporary directory for the files that are exchanged with crun; return its path."""
@@ -145,9 +137,10 @@ class Container:
             self._console = ConsoleSocket(f"{path}/console")
             subcommand += ["--console-socket", self._console.path]
         self._pipe_ends, theirs = make_pipes()
-        argv = [*self._crun.prefix(), "crun", "--log", f"{path}/log", *subcommand]
-        argv += ["--pid-file", f"{path}/pid", "--", self._wanted.container_id]
+        argv = [CRUN, "--log", f"{path}/log", *subcommand, "--pid-file", f"{path}/pid", "--", self._wanted.container_id]
         try:
+            if self._wanted.process is None:
+                return spawn_prepared(partial(set_up, self._wanted.setup), argv, theirs)
             return spawn(argv, theirs)
         finally:
             close_all(theirs)
@@ -157,7 +150,6 @@ class Container:
             if status:
                 self._failed(errno.ECHILD, self._reason() or f"crun ended with status {status}")
                 return
-            self._crun.succeeded()
             try:
                 self._adopt()
             except (OSError, ValueError) as error:
@@ -285,4 +277,4 @@ def _cgroup_of(pid: int) -> str:
             path = file.read(4096).strip().removeprefix("0::")
     except OSError:
         return ""
-    return _CGROUP_ROOT + path if path.startswith("/") and path != "/" else ""
+    return CGROUP_ROOT + path if path.startswith("/") and path != "/" else ""

@@ -14,6 +14,7 @@ from kata_runtime.guest import wire
 from kata_runtime.guest.agent.answer import Answer
 from kata_runtime.guest.agent.netlink_relay import subscribe
 from kata_runtime.guest.agent.socket_options import read_options
+from kata_runtime.guest.agent.sysctl import access_sysctl
 from kata_runtime.guest.agent.template_renewal import renew
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ _PIECES_A_TURN = 16
 # How long the guest waits for the host to read the answer to SHUTDOWN before it powers off.
 _SHUTDOWN_SECONDS = 2.0
 _PROC_NET_NAME = re.compile(rb"[a-z0-9_]{1,64}")
-# The path of a sysctl (proc_sys(5)): components of the characters that the kernel uses, none of them "..".
-_SYSCTL_NAME = re.compile(rb"(?:[A-Za-z0-9_-][A-Za-z0-9_.:-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.:-]*")
 
 
 class Control:
@@ -186,17 +185,8 @@ class Control:
 
     def _sysctl(self, request: int, payload: bytes) -> None:
         name, separator, value = payload.partition(b"\0")
-        if not _SYSCTL_NAME.fullmatch(name):
-            self._done(request, errno.EINVAL, "not the name of a sysctl")
-            return
         try:
-            fd = os.open(b"/proc/sys/" + name, (os.O_RDWR if separator else os.O_RDONLY) | os.O_CLOEXEC)
-            try:
-                if separator:
-                    os.write(fd, value)
-                text = os.pread(fd, 4096, 0)
-            finally:
-                os.close(fd)
+            text = access_sysctl(name, value if separator else None)
         except OSError as error:
             self._done(request, error.errno or errno.EIO, error.strerror or "")
             return

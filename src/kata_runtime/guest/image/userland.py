@@ -63,12 +63,6 @@ _MODULES = """\
 modprobe nf_conntrack enable_hooks=1
 exec modprobe -a virtio_net ip_vs nf_conntrack_netlink virtiofs
 """
-# Runs before crun until crun has succeeded once, so that a guest without containers does not spend time on it.
-_CONTAINERS = """\
-#!/bin/sh
-[ -e /sys/fs/cgroup/cgroup.procs ] || mount -t cgroup2 -o nosuid,nodev,noexec cgroup /sys/fs/cgroup 2>/dev/null
-exec "$@"
-"""
 _AGENT = """\
 #!/bin/sh
 exec /usr/bin/python3 -S -E -s -c "import sys; sys.path.insert(0, '/usr/lib/kata-runtime')
@@ -95,7 +89,6 @@ def system_nodes() -> dict[str, Node]:
         "init": _INIT,
         "etc/init.d/start": _START,
         MODULES_SCRIPT.removeprefix("/"): _MODULES,
-        "etc/init.d/containers": _CONTAINERS,
         "usr/sbin/kata-agent": _AGENT,
     }
     nodes |= {name: regular_file(text.encode(), 0o755) for name, text in scripts.items()}
