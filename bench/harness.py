@@ -57,8 +57,8 @@ def configure(runtime: Runtime, *lines: str) -> None:
     """Write the configuration of ``runtime``: the test image, a place for templates, and ``lines``."""
     runtime.config.write_text(
         "[hypervisor.qemu]\n"
-        f'kernel = "{TEST_DESTINATION / KERNEL_NAME}"\n'
-        f'initrd = "{TEST_DESTINATION / INITRD_NAME}"\n'
+        f'kernel = "{TEST_DESTINATION}/{KERNEL_NAME}"\n'
+        f'initrd = "{TEST_DESTINATION}/{INITRD_NAME}"\n'
         f'template_path = "{runtime.root / _TEMPLATES}"\n'
         + "".join(f"{line}\n" for line in lines)
         + "[runtime]\nipvs_rule_limit = 1000000\n"

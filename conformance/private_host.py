@@ -59,8 +59,8 @@ class PrivateHost:
         self.config = directory / "configuration.toml"
         self.config.write_text(
             "[hypervisor.qemu]\n"
-            f'kernel = "{DEFAULT_DESTINATION / KERNEL_NAME}"\n'
-            f'initrd = "{DEFAULT_DESTINATION / INITRD_NAME}"\n'
+            f'kernel = "{DEFAULT_DESTINATION}/{KERNEL_NAME}"\n'
+            f'initrd = "{DEFAULT_DESTINATION}/{INITRD_NAME}"\n'
             "[runtime]\nprivileged_without_host_devices = true\n"
         )
         self._cgroups = cgroups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from kata_runtime.errors import KataError
 from kata_runtime.guest.image import (
@@ -13,7 +14,7 @@ from kata_runtime.guest.image import (
     image_is_current,
 )
 
-_KINDS = {"default": (DEFAULT_DESTINATION, ()), "test": (TEST_DESTINATION, TEST_PACKAGES)}
+_KINDS = {"default": (Path(DEFAULT_DESTINATION), ()), "test": (Path(TEST_DESTINATION), TEST_PACKAGES)}
 
 
 def _show(step: str) -> None:

@@ -8,7 +8,6 @@ from _socket import socket as connection  # without the enumerations and selecto
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
 
@@ -27,14 +26,12 @@ def connect(path: str, seconds: float) -> connection:
     return opened
 
 
-def listen(path: str) -> socket.socket:
+def listen(path: str) -> connection:
     """A listening socket, made at ``path`` with mode 0600.
 
     :raise OSError: EADDRINUSE when something exists there, ENOENT, EACCES, ...
     """
-    import socket
-
-    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    opened = connection(AF_UNIX, SOCK_STREAM)
     try:
         # fchmod before bind decides the mode of the socket's file without touching the process's umask.
         os.fchmod(opened.fileno(), 0o600)

@@ -101,3 +101,18 @@ def test_changes_load_little(names: tuple[str, ...]) -> None:
     argv = [sys.executable, "-I", "-S", "-c", _IMPORTS, str(SOURCE), *names]
     loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
     assert sorted(set(loaded) & set(TOO_HEAVY)) == []
+
+
+def test_run_loads_little(tmp_path: Path) -> None:
+    """A run loads, before it starts a VM, no slow modules but those of contextlib; its configuration is a usual one."""
+    (tmp_path / "taken").mkdir()
+    config = tmp_path / "configuration.toml"
+    config.write_text('[hypervisor.qemu]\ndefault_memory = 512\n# note\ntemplate = "auto"\n')
+    argv = [sys.executable, "-I", "-S", "-c", _SCRIPT, str(SOURCE), "--root", str(tmp_path)]
+    argv += ["--kata-config", str(config), "run", "--detach", "taken"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    status, *loaded = done.stderr.splitlines()[-1].split()
+    assert "container taken exists already" in done.stderr
+    assert (status, set(loaded) & set(TOO_HEAVY)) == (
+        "1", {"contextlib", "functools", "collections", "types", "operator", "resource"},
+    )  # fmt: skip

@@ -222,8 +222,8 @@ def runtime() -> Iterator[Runtime]:
     config = root / ".configuration.toml"
     config.write_text(
         "[hypervisor.qemu]\n"
-        f'kernel = "{TEST_DESTINATION / KERNEL_NAME}"\n'
-        f'initrd = "{TEST_DESTINATION / INITRD_NAME}"\n'
+        f'kernel = "{TEST_DESTINATION}/{KERNEL_NAME}"\n'
+        f'initrd = "{TEST_DESTINATION}/{INITRD_NAME}"\n'
         'accelerator = "tcg"\n'
         "default_memory = 384\n"
         f'template_path = "{root / ".templates"}"\n'

@@ -32,7 +32,7 @@ def _clean(call: Call) -> int:
 def _build(call: Call) -> int:
     """Build the image with progress on standard error, and print its path."""
     given = call.value("--destination")
-    destination = Path(given) if given else DEFAULT_DESTINATION
+    destination = Path(given or DEFAULT_DESTINATION)
     kernel = call.value("--kernel")
     modules = call.value("--modules")
     include = tuple(call.options.get("--include", ()))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from pathlib import Path
-
+from kata_runtime import fast_signal as signal
 from kata_runtime.cli.sessions import lock_wait_of
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import note, notify, write_line, write_text
@@ -28,12 +26,14 @@ def signal_of(text: str) -> int:
 
     :raise UsageError: there is no such signal.
     """
+    from signal import Signals
+
     name = text.upper()
     try:
         if name.isascii() and name.isdecimal():
             # Includes real-time signals, which have no names.
             return int(next(number for number in signal.valid_signals() if number == int(name)))
-        return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
+        return Signals[name if name.startswith("SIG") else f"SIG{name}"].value
     except (KeyError, ValueError, StopIteration) as exc:
         raise UsageError(f"there is no signal {text!a}", hint="give a name such as TERM or a number") from exc
 
@@ -50,7 +50,7 @@ def _run(call: Call) -> int:
         raise UsageError("run needs --detach", hint="a sandbox always runs in the background")
     config = load_config(config_path_of(call), notify)
     wanted = call.operands[0] if call.operands else None
-    lifecycle.run(config, wanted, Path(root_of(call)), note, _announce)
+    lifecycle.run(config, wanted, root_of(call), note, _announce)
     return 0
 
 
@@ -73,6 +73,8 @@ def _announce(container_id: str) -> None:
 
 
 def _list(call: Call) -> int:
+    from pathlib import Path
+
     from kata_runtime.cli.network_json import compact
     from kata_runtime.oci.operations import list_states
 
@@ -89,6 +91,8 @@ def _list(call: Call) -> int:
 
 
 def _state(call: Call) -> int:
+    from pathlib import Path
+
     from kata_runtime.cli.network_json import compact
     from kata_runtime.oci.operations import state
 
@@ -97,6 +101,8 @@ def _state(call: Call) -> int:
 
 
 def _exec(call: Call) -> int:
+    from pathlib import Path
+
     from kata_runtime.cli import oci_commands
     from kata_runtime.oci.operations import find_container
     from kata_runtime.sandbox import lifecycle
@@ -113,7 +119,9 @@ def _exec(call: Call) -> int:
 
 
 def _kill(call: Call) -> int:
-    number = signal_of(call.operands[1]) if len(call.operands) > 1 else signal.SIGTERM.value
+    from pathlib import Path
+
+    number = signal_of(call.operands[1]) if len(call.operands) > 1 else int(signal.SIGTERM)
     from kata_runtime.oci import operations
     from kata_runtime.sandbox import lifecycle
 
@@ -127,6 +135,8 @@ def _kill(call: Call) -> int:
 
 
 def _delete(call: Call) -> int:
+    from pathlib import Path
+
     from kata_runtime.oci.removal import delete
 
     where = Path(root_of(call))

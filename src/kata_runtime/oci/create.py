@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, HostError, InputError, KataError
@@ -142,7 +141,7 @@ def _begin_pod(
     if not config.shared_memory:
         raise InputError("shared_memory is false in the configuration", hint="virtiofsd needs it")
     lifecycle.make(
-        config, container.container_id, Path(context.root), context.progress, locks, undo, pod_cgroups=container.cgroups
+        config, container.container_id, context.root, context.progress, locks, undo, pod_cgroups=container.cgroups
     )
     directory = os.path.join(context.root, container.container_id)
     session = Session(context.root, load_record(directory))

@@ -96,7 +96,8 @@ def _start_virtiofsd(
     path = SandboxPaths(sandbox).virtiofsd
     with ExitStack() as inherited:
         try:
-            listening = inherited.enter_context(unix_socket.listen(path))
+            listening = unix_socket.listen(path)
+            inherited.callback(listening.close)
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             log = os.open(SandboxPaths(sandbox).virtiofsd_log, flags, 0o600)
             inherited.callback(os.close, log)

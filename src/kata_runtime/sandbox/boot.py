@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import stat
 import sys
-from contextlib import ExitStack
-from pathlib import Path
+from _socket import AF_UNIX, SOCK_STREAM, socketpair
+from contextlib import ExitStack, suppress
 
 from kata_runtime import operation_log, unix_socket
 from kata_runtime.errors import HostError, KataError
@@ -33,6 +31,7 @@ from kata_runtime.vmm.snapshot import load_devices, stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket as connection
     from collections.abc import Mapping, Sequence
     from typing import Protocol
 
@@ -66,11 +65,12 @@ def find_qemu(path: str) -> str:
 
     :raise HostError: there is none.
     """
-    found = shutil.which(path)
-    if found is None:
-        package = ARCHITECTURE.qemu_package
-        raise HostError(f"there is no QEMU {path!r}", hint=f"install {package}, or set path in the configuration")
-    return os.path.realpath(found)
+    places = [path] if os.path.dirname(path) else [os.path.join(place, path) for place in os.get_exec_path()]
+    for place in places:
+        if os.path.isfile(place) and os.access(place, os.X_OK):
+            return os.path.realpath(place)
+    package = ARCHITECTURE.qemu_package
+    raise HostError(f"there is no QEMU {path!r}", hint=f"install {package}, or set path in the configuration")
 
 
 def check_image(config: Config) -> str:
@@ -198,7 +198,7 @@ def _keep(directory: str, memory: int, keep: StoreTemplate, seconds: float) -> N
 
 
 def _monitor(directory: str) -> Monitor:
-    return Monitor.connect(Path(SandboxPaths(directory).monitor), _MONITOR_SECONDS)
+    return Monitor.connect(SandboxPaths(directory).monitor, _MONITOR_SECONDS)
 
 
 def _renew(directory: str, container_id: str, seconds: float) -> None:
@@ -240,7 +240,7 @@ def _start(vm: _Vm, directory: str, guard: int, undo: ExitStack) -> tuple[Child,
     vcpus = vm.config.default_vcpus
     with ExitStack() as inherited:
         listening = _listen(directory, inherited)
-        console, console_end = socket.socketpair()
+        console, console_end = socketpair(AF_UNIX, SOCK_STREAM)
         inherited.callback(console.close)
         inherited.callback(console_end.close)
         output, output_end = _pipe(inherited)
@@ -272,7 +272,8 @@ def _script(inherited: ExitStack) -> int:
     """A descriptor of a copy of output_log.py: the installed file may be in a directory that only root can search."""
     copied = os.memfd_create("output_log")
     inherited.callback(os.close, copied)
-    os.write(copied, Path(__file__).with_name("output_log.py").read_bytes())
+    with open(os.path.join(os.path.dirname(__file__), "output_log.py"), "rb") as file:
+        os.write(copied, file.read())
     return copied
 
 
@@ -295,12 +296,14 @@ def _socket_paths(directory: str) -> list[str]:
     return [paths.monitor, paths.control, *map(paths.exec_socket, range(EXEC_PORTS))]
 
 
-def _listen(directory: str, inherited: ExitStack) -> dict[str, socket.socket]:
-    listening = {}
+def _listen(directory: str, inherited: ExitStack) -> dict[str, connection]:
+    listening: dict[str, connection] = {}
     for path in _socket_paths(directory):
-        Path(path).unlink(missing_ok=True)  # of an attempt with another accelerator
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # of an attempt with another accelerator
         try:
-            listening[path] = inherited.enter_context(unix_socket.listen(path))
+            listening[path] = unix_socket.listen(path)
+            inherited.callback(listening[path].close)
         except OSError as error:
             raise HostError.of(f"cannot listen at {path}", error) from error
     return listening
@@ -316,8 +319,8 @@ def _machine(vm: _Vm, directory: str, sockets: Mapping[str, int], console: int) 
     ]
     return VmConfig(
         qemu=find_qemu(config.path),
-        kernel=Path(config.kernel),
-        initrd=Path(config.initrd),
+        kernel=config.kernel,
+        initrd=config.initrd,
         kernel_parameters=kernel_parameters(config),
         machine_type=config.machine_type,
         accelerator=vm.accelerator,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
-from contextlib import suppress
 
 from kata_runtime.errors import DeadlineError, GuestError, KataError
+from kata_runtime.fast_contextlib import suppress
 from kata_runtime.sandbox.paths import SandboxPaths
 
 TYPE_CHECKING = False
@@ -70,7 +69,9 @@ def _has_ended(qemu: Child) -> bool:
 def _ending(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
-    return f"killed by {signal.Signals(-status).name}"
+    from signal import Signals
+
+    return f"killed by {Signals(-status).name}"
 
 
 def _lines(path: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from kata_runtime import fast_toml
 from kata_runtime.errors import HostError, InputError
 from kata_runtime.guest.image import DEFAULT_DESTINATION, INITRD_NAME, KERNEL_NAME
 from kata_runtime.named_tuple import NamedTuple
@@ -28,8 +29,8 @@ class Config(NamedTuple):
     """The settings of new sandboxes; memory is in MiB."""
 
     path: str = ARCHITECTURE.qemu
-    kernel: str = str(DEFAULT_DESTINATION / KERNEL_NAME)
-    initrd: str = str(DEFAULT_DESTINATION / INITRD_NAME)
+    kernel: str = f"{DEFAULT_DESTINATION}/{KERNEL_NAME}"
+    initrd: str = f"{DEFAULT_DESTINATION}/{INITRD_NAME}"
     machine_type: str = ARCHITECTURE.machine_type
     accelerator: str = "auto"
     default_vcpus: int = 1
@@ -83,10 +84,8 @@ def load_config(path: str | None, warn: Callable[[str], None]) -> Config:
         raise HostError.of(f"cannot read the configuration {path!r}", error) from error
     except OSError as error:
         raise HostError.of(f"cannot read the configuration {chosen!r}", error) from error
-    import tomllib  # imported here, since most commands need no configuration
-
     try:
-        document = tomllib.loads(text.decode())
+        document = fast_toml.loads(text.decode())
     except (ValueError, RecursionError) as error:
         # TOMLDecodeError; ValueError also for too many digits of a number, RecursionError for deeply nested lists.
         raise InputError(f"{chosen}: not TOML: {error}") from error

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
+from kata_runtime import fast_signal as signal
 from kata_runtime.errors import ConflictError, ContainerError, HostError, InputError, KataError
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.sandbox import cgroup, operation_counters
@@ -21,7 +20,7 @@ from kata_runtime.sandbox.boot import (
     machine_arguments,
 )
 from kata_runtime.sandbox.boot_failure import BootError
-from kata_runtime.sandbox.guest_command import execute as execute_on_port
+from kata_runtime.sandbox.files import remove_tree
 from kata_runtime.sandbox.identity import check_id, check_root, new_id, resolve, sandbox_ids, user_of
 from kata_runtime.sandbox.lock import LockFile, LockWait
 from kata_runtime.sandbox.mounts import remove_mounts
@@ -48,7 +47,7 @@ _GRACEFUL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def run(
-    config: Config, wanted: str | None, root: Path, progress: Callable[[str], None], announce: Callable[[str], None]
+    config: Config, wanted: str | None, root: str, progress: Callable[[str], None], announce: Callable[[str], None]
 ) -> None:
     """Boot a sandbox and ``announce`` its ID once its agent answers; after a failure nothing of it is left.
 
@@ -76,7 +75,7 @@ def run(
 
 
 def make(
-    config: Config, container_id: str, root: Path, progress: Callable[[str], None], locks: ExitStack, undo: ExitStack,
+    config: Config, container_id: str, root: str, progress: Callable[[str], None], locks: ExitStack, undo: ExitStack,
     *, pod_cgroups: Sequence[str] | None = None,
 ) -> None:  # fmt: skip
     """Boot a sandbox. ``locks`` gets its lock, ``undo`` its removal.
@@ -91,7 +90,7 @@ def make(
     with held_signals():
         _make_directory(root, directory)
         undo.callback(_undo_run, directory, container_id)
-    locks.enter_context(held(str(root), container_id))
+    locks.enter_context(held(root, container_id))
     record = Record(
         container_id,
         boot_id=boot_id(),
@@ -106,7 +105,7 @@ def make(
         cgroups=_cgroups(directory, container_id) if pod_cgroups is None else tuple(pod_cgroups),
         pod=pod_cgroups is not None,
     )
-    with _boot_counted(str(root), directory):
+    with _boot_counted(root, directory):
         _boot_with_fallback(config, directory, record, question, progress)
 
 
@@ -185,11 +184,12 @@ def _undo_run(directory: str, container_id: str) -> None:
     with suppress(HostError):
         cgroup.remove(_believable(directory, container_id).cgroups)
     remove_mounts(directory)
-    shutil.rmtree(directory, ignore_errors=True)
+    with suppress(OSError):
+        remove_tree(directory)
 
 
-def _make_directory(root: Path, directory: str) -> None:
-    check_root(str(root))
+def _make_directory(root: str, directory: str) -> None:
+    check_root(root)
     try:
         os.makedirs(root, mode=0o700, exist_ok=True)
         os.mkdir(directory, 0o700)
@@ -269,6 +269,8 @@ def execute(root: Path, text: str, argv: Sequence[str]) -> int:
 
     :raise ContainerError: no such running container. :raise GuestError: it cannot be started.
     """
+    from kata_runtime.sandbox.guest_command import execute as execute_on_port
+
     container_id = resolve(str(root), text)
     directory = os.path.join(root, container_id)
     require_running(_loaded(directory, container_id))
@@ -283,7 +285,9 @@ def kill(root: Path, text: str, number: int, lock_wait: LockWait) -> None:
     :raise ContainerError: no such running container.
     """
     if number not in (*_GRACEFUL, signal.SIGKILL):
-        name = signal.Signals(number).name
+        from signal import Signals
+
+        name = Signals(number).name
         raise InputError(
             f"a container cannot take {name}", field="signal", hint="TERM shuts it down, KILL ends it at once"
         )
@@ -358,7 +362,7 @@ def remove(root: str, container_id: str, release: Callable[[Record], None]) -> N
     # Unmount first: rmtree would delete a container's files behind a mount.
     remove_mounts(directory)
     try:
-        shutil.rmtree(directory)
+        remove_tree(directory)
     except OSError as error:
         raise HostError.of(f"cannot remove {directory}", error) from error
 

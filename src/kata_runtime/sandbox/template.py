@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 from kata_runtime import fast_json
 from kata_runtime.errors import HostError
@@ -19,8 +18,9 @@ from kata_runtime.sandbox.lock import LockFile
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from os import PathLike
 
-TEMPLATE_DIRECTORY = Path("/var/lib/kata-runtime/templates")
+TEMPLATE_DIRECTORY = "/var/lib/kata-runtime/templates"
 MEMORY, DEVICES = "memory", "devices"
 
 _DESCRIPTION = "template.json"
@@ -42,8 +42,8 @@ class Template(NamedTuple):
 class TemplateStore:
     """The templates in one directory, which only its owner can access."""
 
-    def __init__(self, directory: Path = TEMPLATE_DIRECTORY) -> None:
-        self._directory = directory
+    def __init__(self, directory: str | PathLike[str] = TEMPLATE_DIRECTORY) -> None:
+        self._directory = os.fspath(directory)
 
     @contextmanager
     def opened(self, key: str) -> Iterator[Template | None]:
@@ -52,7 +52,7 @@ class TemplateStore:
         The digests are verified once for each boot of the host, and again when the files have changed.
         """
         with ExitStack() as stack:
-            place = self._directory / key
+            place = self._place(key)
             template = None
             try:
                 template = _open(place, stack)
@@ -71,7 +71,7 @@ class TemplateStore:
 
     def drop(self, key: str) -> None:
         """Remove the template of ``key``, which could not be loaded."""
-        _remove(self._directory / key)
+        _remove(self._place(key))
 
     @contextmanager
     def making(self, key: str) -> Iterator[bool]:
@@ -80,13 +80,13 @@ class TemplateStore:
         :raise HostError: the directory cannot be created.
         """
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._directory.chmod(0o700)
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            os.chmod(self._directory, 0o700)
         except OSError as error:
             raise HostError.of(f"cannot use {self._directory}", error) from error
-        lock = LockFile(str(self._directory / f".{key}.lock"))
+        lock = LockFile(self._place(f".{key}.lock"))
         try:
-            yield lock.try_acquire() and not (self._directory / key).exists()
+            yield lock.try_acquire() and not os.path.exists(self._place(key))
         finally:
             lock.close()
 
@@ -98,10 +98,10 @@ class TemplateStore:
         import tempfile
 
         try:
-            scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self._directory))
+            scratch = tempfile.mkdtemp(prefix=_SCRATCH, dir=self._directory)
             try:
                 _write(scratch, memory, save_devices)
-                os.rename(scratch, self._directory / key)
+                os.rename(scratch, self._place(key))
             finally:
                 _remove(scratch)
             self._prune(key)
@@ -114,40 +114,43 @@ class TemplateStore:
         :raise HostError: the file system refused.
         """
         try:
-            entries = list(self._directory.iterdir())
+            entries = list(os.scandir(self._directory))
             for entry in entries:
-                if entry.is_dir() and not entry.is_symlink():
-                    _remove(entry, ignore_errors=False)
+                if entry.is_dir(follow_symlinks=False):
+                    _remove(entry.path, ignore_errors=False)
                 else:
-                    entry.unlink()
+                    os.unlink(entry.path)
         except FileNotFoundError:
             return 0
         except OSError as error:
             raise HostError.of(f"cannot remove {error.filename!r}", error) from error
         return sum(not entry.name.startswith(".") for entry in entries)
 
+    def _place(self, name: str) -> str:
+        return os.path.join(self._directory, name)
+
     def _prune(self, key: str) -> None:
         """Remove the least recently used templates, and temporary directories of killed commands."""
-        places = sorted(self._directory.iterdir(), key=lambda place: place.stat().st_mtime, reverse=True)
-        kept = [place for place in places if not place.name.startswith(".")]
-        for place in kept[_KEPT_MAX:]:
-            if place.name != key:
-                _remove(place)
-        for place in places:
-            if place.name.startswith(_SCRATCH) and _is_abandoned(place):
-                _remove(place)
+        entries = sorted(os.scandir(self._directory), key=lambda entry: entry.stat().st_mtime, reverse=True)
+        kept = [entry for entry in entries if not entry.name.startswith(".")]
+        for entry in kept[_KEPT_MAX:]:
+            if entry.name != key:
+                _remove(entry.path)
+        for entry in entries:
+            if entry.name.startswith(_SCRATCH) and _is_abandoned(entry.path):
+                _remove(entry.path)
 
 
-def _remove(directory: Path, *, ignore_errors: bool = True) -> None:
+def _remove(directory: str, *, ignore_errors: bool = True) -> None:
     from shutil import rmtree  # most starts remove nothing
 
     rmtree(directory, ignore_errors=ignore_errors)
 
 
-def _is_abandoned(scratch: Path) -> bool:
+def _is_abandoned(scratch: str) -> bool:
     """Whether the process that wrote to a temporary directory has ended: it would hold a lock on the description."""
     try:
-        lock = LockFile(str(scratch / _DESCRIPTION))
+        lock = LockFile(os.path.join(scratch, _DESCRIPTION))
     except FileNotFoundError:
         return False
     try:
@@ -156,19 +159,22 @@ def _is_abandoned(scratch: Path) -> bool:
         lock.close()
 
 
-def _write(scratch: Path, memory: int, save_devices: Callable[[int], None]) -> None:
+def _write(scratch: str, memory: int, save_devices: Callable[[int], None]) -> None:
     with ExitStack() as stack:
         # Held while the directory is written: see _is_abandoned.
-        lock = LockFile(str(scratch / _DESCRIPTION))
+        lock = LockFile(os.path.join(scratch, _DESCRIPTION))
         stack.callback(lock.close)
         lock.try_acquire()
-        files = {name: _opened(scratch / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, stack) for name in (MEMORY, DEVICES)}
+        files = {
+            name: _opened(os.path.join(scratch, name), os.O_RDWR | os.O_CREAT | os.O_EXCL, stack)
+            for name in (MEMORY, DEVICES)
+        }
         save_devices(files[DEVICES])
         store_memory(memory, files[MEMORY])
         for file in files.values():
             os.fsync(file)
         digests = {name: _digest(file) for name, file in files.items()}
-        description = _opened(scratch / _DESCRIPTION, os.O_WRONLY, stack)
+        description = _opened(os.path.join(scratch, _DESCRIPTION), os.O_WRONLY, stack)
         os.write(description, fast_json.dumps({"sha256": digests}).encode())
         os.fsync(description)
         _note_verified(scratch, files)
@@ -176,26 +182,26 @@ def _write(scratch: Path, memory: int, save_devices: Callable[[int], None]) -> N
         os.fsync(directory)
 
 
-def _open(place: Path, stack: ExitStack) -> Template:
+def _open(place: str, stack: ExitStack) -> Template:
     status = os.stat(place, follow_symlinks=False)
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise ValueError("somebody else can write there")
-    return Template(*(_opened(place / name, os.O_RDONLY, stack) for name in (MEMORY, DEVICES)))
+    return Template(*(_opened(os.path.join(place, name), os.O_RDONLY, stack) for name in (MEMORY, DEVICES)))
 
 
-def _opened(path: Path, flags: int, stack: ExitStack) -> int:
+def _opened(path: str, flags: int, stack: ExitStack) -> int:
     opened = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     stack.callback(os.close, opened)
     return opened
 
 
-def _is_whole(place: Path, template: Template) -> bool:
+def _is_whole(place: str, template: Template) -> bool:
     files = template._asdict()
     # ctime changes with the content and cannot be set by programs (inode(7)).
     with suppress(OSError, ValueError):
-        if fast_json.loads((place / _VERIFIED).read_text(encoding="ascii")) == _marks(files):
+        if fast_json.loads(_text_of(os.path.join(place, _VERIFIED))) == _marks(files):
             return True
-    expected = fast_json.loads((place / _DESCRIPTION).read_text(encoding="ascii"))["sha256"]
+    expected = fast_json.loads(_text_of(os.path.join(place, _DESCRIPTION)))["sha256"]
     if {name: _digest(file) for name, file in files.items()} != expected:
         return False
     with suppress(OSError):
@@ -203,18 +209,23 @@ def _is_whole(place: Path, template: Template) -> bool:
     return True
 
 
-def _note_verified(place: Path, files: dict[str, int]) -> None:
+def _note_verified(place: str, files: dict[str, int]) -> None:
     with ExitStack() as stack:
-        file = _opened(place / _VERIFIED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, stack)
+        file = _opened(os.path.join(place, _VERIFIED), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, stack)
         os.write(file, fast_json.dumps(_marks(files)).encode())
 
 
 def _marks(files: dict[str, int]) -> dict[str, object]:
-    marks: dict[str, object] = {"boot": Path(_BOOT_ID).read_text(encoding="ascii").strip()}
+    marks: dict[str, object] = {"boot": _text_of(_BOOT_ID).strip()}
     for name, file in files.items():
         status = os.fstat(file)
         marks[name] = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     return marks
+
+
+def _text_of(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 def _digest(file: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 
 from kata_runtime.errors import HostError, KataError
 from kata_runtime.guest import wire
@@ -58,7 +57,7 @@ def boot_with_template(config: Config, key: str, start: Start, seconds: float, p
     if config.template == "off" or not config.shared_memory:
         start(seconds=seconds)
         return
-    store = TemplateStore(Path(config.template_path))
+    store = TemplateStore(config.template_path)
     with store.opened(key) as template:
         if template is not None:
             try:

@@ -10,14 +10,17 @@ import errno
 import fcntl
 import os
 import time
-from contextlib import suppress
-from pathlib import Path
 
 from kata_runtime.errors import HostError
+from kata_runtime.fast_contextlib import suppress
 from kata_runtime.fast_enum import StrEnum
 from kata_runtime.named_tuple import NamedTuple
 
-CACHE_DIRECTORY = Path("/var/cache/kata-runtime")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from os import PathLike
+
+CACHE_DIRECTORY = "/var/cache/kata-runtime"
 # A module parameter, a firmware setting or the hypervisor around this host may change meanwhile.
 FAILED_SECONDS = 7 * 24 * 3600.0
 _DEVICE = "/dev/kvm"
@@ -54,7 +57,7 @@ class Verdict(NamedTuple):
     age: float
 
 
-def choose(requested: str, machine: Machine, *, cache: Path = CACHE_DIRECTORY) -> Accelerator | None:
+def choose(requested: str, machine: Machine, *, cache: str | PathLike[str] = CACHE_DIRECTORY) -> Accelerator | None:
     """The accelerator for ``requested`` (kvm, tcg or auto); None when a boot under KVM has to decide.
 
     :raise HostError: kvm was asked for, and the host has none; or ``requested`` is none of the three.
@@ -76,10 +79,10 @@ def choose(requested: str, machine: Machine, *, cache: Path = CACHE_DIRECTORY) -
     return Accelerator.KVM if verdict.works else Accelerator.TCG
 
 
-def remembered(machine: Machine, *, cache: Path = CACHE_DIRECTORY) -> Verdict | None:
+def remembered(machine: Machine, *, cache: str | PathLike[str] = CACHE_DIRECTORY) -> Verdict | None:
     """The cached verdict on this machine; None when there is none or it has expired."""
     try:
-        with (cache / _name(machine)).open("rb") as file:
+        with open(os.path.join(cache, _name(machine)), "rb") as file:
             text = file.read(16)
             age = time.time() - os.fstat(file.fileno()).st_mtime
     except OSError:
@@ -91,29 +94,35 @@ def remembered(machine: Machine, *, cache: Path = CACHE_DIRECTORY) -> Verdict | 
     return Verdict(works, max(age, 0.0))
 
 
-def remember(machine: Machine, *, works: bool, cache: Path = CACHE_DIRECTORY) -> None:
+def remember(machine: Machine, *, works: bool, cache: str | PathLike[str] = CACHE_DIRECTORY) -> None:
     """Cache a verdict; where the cache cannot be written, the next start proves KVM again."""
     name = _name(machine)
     # One temporary name per verdict: what killed commands leave behind is overwritten and does not accumulate.
-    temporary = cache / f".{name}"
+    temporary = os.path.join(cache, f".{name}")
     try:
-        cache.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary.write_bytes(b"works\n" if works else b"fails\n")
-        temporary.replace(cache / name)
+        os.makedirs(cache, mode=0o755, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(b"works\n" if works else b"fails\n")
+        os.replace(temporary, os.path.join(cache, name))
     except OSError:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            os.unlink(temporary)
 
 
-def forget(*, cache: Path = CACHE_DIRECTORY) -> int:
+def forget(*, cache: str | PathLike[str] = CACHE_DIRECTORY) -> int:
     """Delete all verdicts, so that the next sandbox of each kind proves KVM again; returns their number.
 
     :raise HostError: one cannot be removed.
     """
     count = 0
-    for path in cache.glob("kvm-*"):
+    names: list[str] = []
+    with suppress(FileNotFoundError):
+        names = [name for name in os.listdir(cache) if name.startswith("kvm-")]
+    for name in names:
+        path = os.path.join(cache, name)
         try:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
         except OSError as error:
             raise HostError.of(f"cannot remove {path}", error) from error
         count += 1

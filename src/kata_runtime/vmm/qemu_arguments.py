@@ -5,10 +5,6 @@ from __future__ import annotations
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.vmm.architecture import ARCHITECTURE
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pathlib import Path
-
 # Slots 1 to 4 of the root bus, eight functions each.
 ROOT_PORTS_MAX = 32
 _FIRST_ROOT_PORT_SLOT = 1
@@ -33,8 +29,8 @@ class VmConfig(NamedTuple):
     """A machine; ``monitor_fd`` is a listening Unix socket that QEMU inherits, ``console_fd`` a connected one."""
 
     qemu: str
-    kernel: Path
-    initrd: Path
+    kernel: str
+    initrd: str
     kernel_parameters: str
     machine_type: str
     accelerator: str
@@ -87,8 +83,8 @@ def qemu_arguments(config: VmConfig) -> list[str]:
         "-m", f"{config.memory_mib}M",
         *memory,
         *(word for setting in ARCHITECTURE.hotplug_globals for word in ("-global", setting)),
-        "-kernel", str(config.kernel),
-        "-initrd", str(config.initrd),
+        "-kernel", config.kernel,
+        "-initrd", config.initrd,
         "-append", config.kernel_parameters,
         *_socket("monitor", config.monitor_fd),
         "-mon", "chardev=monitor,mode=control",

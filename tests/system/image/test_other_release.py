@@ -42,7 +42,7 @@ def other_apt(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def image(other_apt: str) -> Iterator[Image]:
     """An image of the other release, where QEMU's unprivileged user can read it."""
-    directory = Path(tempfile.mkdtemp(dir=TEST_DESTINATION.parent, prefix=f"debian-{other_apt}-"))
+    directory = Path(tempfile.mkdtemp(dir=Path(TEST_DESTINATION).parent, prefix=f"debian-{other_apt}-"))
     try:
         directory.chmod(0o755)
         yield build_image(directory / "image", progress=print)

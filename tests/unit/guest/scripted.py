@@ -62,7 +62,7 @@ class Agent:
 @contextmanager
 def scripted_agent(path: Path, *scripts: Script) -> Iterator[str]:
     """Serve each connection to ``path`` in a thread of its own, with the scripts in turn, the last one repeated."""
-    listening = unix_socket.listen(str(path))
+    listening = socket.socket(fileno=unix_socket.listen(str(path)).detach())
     threads: list[threading.Thread] = []
     connections: list[socket.socket] = []
 

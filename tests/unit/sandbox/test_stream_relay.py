@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ def _exit(status: int) -> tuple[int, bytes]:
 def _agent(path: Path, frames: list[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
     """An agent that greets, answers the first request with ``frames``, and keeps what it gets from then on."""
     got: list[tuple[int, bytes]] = []
-    listening = unix_socket.listen(str(path))
+    listening = socket.socket(fileno=unix_socket.listen(str(path)).detach())
 
     def serve() -> None:
         with listening, listening.accept()[0] as connection:

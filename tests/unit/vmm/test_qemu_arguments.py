@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from kata_runtime.vmm.qemu_arguments import Port, VmConfig, qemu_arguments, root_port_address
 
 _CONFIG = VmConfig(
     qemu="/usr/bin/qemu-system-x86_64",
-    kernel=Path("/image/vmlinuz"),
-    initrd=Path("/image/initrd.img"),
+    kernel="/image/vmlinuz",
+    initrd="/image/initrd.img",
     kernel_parameters="console=ttyS0 quiet",
     machine_type="q35",
     accelerator="tcg",
