@@ -138,11 +138,13 @@ def boot(
         # Each process joins its groups before it executes its program.
         for child in (qemu, log):
             cgroup.join(cgroups, child.pid, config.default_vcpus + THREADS, counted=counted)
-        log.release()
-        qemu.release()
+        failure = _begin(qemu, log, template, memory)
         try:
+            if failure is not None:
+                raise failure
             if template is not None:
-                _load(template, memory, directory)
+                with _monitor(directory) as monitor:
+                    load_devices(monitor, template.devices)
             if keep is not None:
                 _keep(directory, memory, keep, seconds)
             _renew(directory, container_id, seconds)
@@ -173,17 +175,22 @@ def _memory(config: Config, ours: ExitStack) -> int:
     return memory
 
 
-def _load(template: Template, memory: int, directory: str) -> None:
-    """Copy the template's memory while QEMU starts, and then load the state of its devices into QEMU.
+def _begin(qemu: Child, log: Child, template: Template | None, memory: int) -> HostError | None:
+    """Let QEMU and the output log begin, and copy the template's memory meanwhile; why that failed, if it did.
 
-    :raise HostError: the memory cannot be copied. :raise QemuError, DeadlineError: QEMU cannot load the devices.
+    :raise HostError: one of the two cannot be started.
     """
-    try:
-        load_memory(template.memory, memory)
-    except OSError as error:
-        raise HostError.of("cannot copy the template's memory", error) from error
-    with _monitor(directory) as monitor:
-        load_devices(monitor, template.devices)
+    failure = None
+    log.open_gate()
+    qemu.open_gate()
+    if template is not None:
+        try:
+            load_memory(template.memory, memory)
+        except OSError as error:
+            failure = HostError.of("cannot copy the template's memory", error)
+    log.await_program()
+    qemu.await_program()
+    return failure
 
 
 def _keep(directory: str, memory: int, keep: StoreTemplate, seconds: float) -> None:

@@ -187,15 +187,29 @@ class Child:
         os.close(failure_in)
 
     def release(self) -> None:
-        """Let the child execute its program.
+        """Let the child execute its program, and wait until it does.
 
         :raise HostError: it cannot be started.
+        """
+        self.open_gate()
+        self.await_program()
+
+    def open_gate(self) -> None:
+        """Let the child execute its program; ``await_program`` must follow.
+
+        :raise HostError: the child was killed.
         """
         try:
             os.write(self._gate, b"\0")
         except BrokenPipeError:
             raise HostError(f"cannot start {self._name}: its process was killed") from None
         self._close_gate()
+
+    def await_program(self) -> None:
+        """Wait until the child executes its program.
+
+        :raise HostError: it cannot be started.
+        """
         # execve closes the child's end of the pipe; before that it can only contain an error message.
         failure = b"".join(iter(lambda: os.read(self._failure, 4096), b""))
         if failure:

@@ -27,7 +27,7 @@ _STEPS = (
     "kata_runtime.oci.create:save_container",
     "kata_runtime.oci.create:serve_files",
     "kata_runtime.oci.virtiofs:plug_filesystem",
-    "kata_runtime.sandbox.process:Child.release",
+    "kata_runtime.sandbox.process:Child.open_gate",
     "kata_runtime.sandbox.mounts:bind",
     "kata_runtime.oci.shim:Shim.__init__",
     "kata_runtime.sandbox.cgroup:join",

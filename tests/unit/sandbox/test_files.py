@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kata_runtime.sandbox.files import replace_whole
+from kata_runtime.sandbox.files import remove_tree, replace_whole
 from kata_runtime.sandbox.record import Record
 from kata_runtime.sandbox.session import Session
 
@@ -59,3 +59,19 @@ def test_a_signal_waits_for_the_record(tmp_path: Path, monkeypatch: pytest.Monke
         signal.signal(signal.SIGTERM, before)
     assert session.record == Record("web", pid=7)
     assert [entry.name for entry in (tmp_path / "web").iterdir()] == ["record.json"]
+
+
+def test_a_tree_is_removed(tmp_path: Path) -> None:
+    """A directory goes with files, links and directories in it; what links point to stays."""
+    outside = tmp_path / "outside"
+    (outside / "kept").mkdir(parents=True)
+    tree = tmp_path / "tree"
+    (tree / "a/b").mkdir(parents=True)
+    (tree / "a/b/file").write_bytes(b"x")
+    (tree / "a/link").symlink_to(outside)
+    (tree / "broken").symlink_to(tmp_path / "nosuch")
+    os.mkfifo(tree / "fifo")
+    remove_tree(str(tree))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "outside"]
+    with pytest.raises(FileNotFoundError):
+        remove_tree(str(tree))
