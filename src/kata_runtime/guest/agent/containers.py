@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import signal
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.guest import wire
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 # Where crun keeps its state when root runs it.
 STATE_DIRECTORY = "/run/crun"
 _WORK_DIRECTORY = "/run/kata-agent"
+_ABANDONED = "abandoned"
 _ERROR_BYTES = 64 * 1024
 _SIZE_MAX = 0xFFFF
 
@@ -140,10 +140,16 @@ class Container:
         argv = [CRUN, "--log", f"{path}/log", *subcommand, "--pid-file", f"{path}/pid", "--", self._wanted.container_id]
         try:
             if self._wanted.process is None:
-                return spawn_prepared(partial(set_up, self._wanted.setup), argv, theirs)
+                return spawn_prepared(self._set_up, argv, theirs)
             return spawn(argv, theirs)
         finally:
             close_all(theirs)
+
+    def _set_up(self) -> None:
+        """In the child: do what comes before crun. That may take long, and the host disconnect meanwhile."""
+        set_up(self._wanted.setup)
+        if os.path.exists(f"{self._directory}/{_ABANDONED}"):
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED), "a container that nobody waits for")
 
     def _crun_ended(self, status: int) -> None:
         try:
@@ -259,10 +265,19 @@ class Container:
     def hang_up(self) -> None:
         """The host has disconnected: kill the process, or the whole container."""
         self._is_abandoned = True
+        if not self._pid:
+            self._notify_child()
         if self._streams is not None:
             self._streams.abandon()
         self._close_terminal()
         self._kill()
+
+    def _notify_child(self) -> None:
+        """Make the file that ``_set_up`` looks for."""
+        try:
+            os.close(os.open(f"{self._directory}/{_ABANDONED}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
+        except OSError:
+            return  # without memory: crun starts, and what it creates is killed
 
     def _close_terminal(self) -> None:
         if self._terminal is not None:
