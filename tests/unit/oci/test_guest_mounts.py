@@ -6,7 +6,7 @@ from kata_runtime.guest.crun import Mount, Setup
 from kata_runtime.oci.guest_config import GuestConfig, MemoryFiles
 from kata_runtime.oci.guest_mounts import setup_of
 
-_CONFIG = GuestConfig({}, (), (MemoryFiles("/run/m", 4096),), "box", {"net/a": "1"})
+_CONFIG = GuestConfig({}, (), (), (MemoryFiles("/run/m", 4096),), "box", {"net/a": "1"})
 
 
 def test_first_container() -> None:

@@ -14,6 +14,7 @@ from kata_runtime.guest.agent.sysctl import access_sysctl
 
 CRUN = "/usr/bin/crun"
 CGROUP_ROOT = "/sys/fs/cgroup"
+_CRUN_DIRECTORY = "/run/kata-agent/crun"
 _DROP_CACHES = "/proc/sys/vm/drop_caches"
 _MOUNTS = "/proc/self/mounts"
 
@@ -83,19 +84,34 @@ def set_up(setup: Setup) -> None:
 
 
 def _prepare_guest() -> None:
-    """Mount the control groups, and crun on itself, read-only: otherwise it copies itself and executes the copy first.
-
-    The copy protects crun's file from containers (CVE-2019-5736), and so does a read-only mount (crun's
-    cloned_binary.c). Errors are crun's to report.
-    """
+    """Mount the control groups and a read-only crun; errors are crun's to report."""
     try:
         if not os.path.exists(f"{CGROUP_ROOT}/cgroup.procs"):
             libc.mount("cgroup", CGROUP_ROOT, "cgroup2", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, "")
         if not os.statvfs(CRUN).f_flag & os.ST_RDONLY:
-            libc.mount(CRUN, CRUN, "", libc.MS_BIND, "")
-            libc.mount("", CRUN, "", libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY, "")
+            _mount_crun()
     except OSError:
         return
+
+
+def _mount_crun() -> None:
+    """Mount a copy of crun on crun, read-only: otherwise it copies and executes itself twice before each command.
+
+    That protects its file from containers (CVE-2019-5736), as a read-only mount does. But the initrd's files are in a
+    tmpfs, of which it accepts only sealed ones (cloned_binary.c, F_GET_SEALS), and those cannot be mounted.
+
+    :raise OSError: the kernel refused.
+    """
+    copy = f"{_CRUN_DIRECTORY}/crun"
+    os.makedirs(_CRUN_DIRECTORY, exist_ok=True)
+    libc.mount("crun", _CRUN_DIRECTORY, "ramfs", 0, "mode=755")
+    with open(CRUN, "rb") as program, open(copy, "wb") as file:
+        file.write(program.read())
+    os.chmod(copy, 0o755)
+    libc.mount(copy, CRUN, "", libc.MS_BIND, "")
+    libc.mount("", CRUN, "", libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY, "")
+    libc.detach(_CRUN_DIRECTORY)
+    os.rmdir(_CRUN_DIRECTORY)
 
 
 def _is_mounted(target: str) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # include/uapi/linux/mount.h and prctl.h
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 _PR_SET_CHILD_SUBREAPER = 36
+_MNT_DETACH = 2
 
 
 def become_subreaper() -> None:
@@ -32,6 +33,14 @@ def mount(source: str, target: str, kind: str, flags: int, options: str) -> None
     """
     words = [os.fsencode(word) for word in (source, target, kind)]
     _check(_libc().mount(*words, flags, os.fsencode(options)), target)
+
+
+def detach(target: str) -> None:
+    """Unmount a file system when nothing uses it any more (umount2(2), MNT_DETACH).
+
+    :raise OSError: the kernel refused; its third argument is the target.
+    """
+    _check(_libc().umount2(os.fsencode(target), _MNT_DETACH), target)
 
 
 @cache
