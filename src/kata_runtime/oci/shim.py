@@ -36,6 +36,8 @@ KILLED_STATUS = 128 + signal.SIGKILL
 _MESSAGE_BYTES = 1024 * 1024
 _READY_SECONDS = 10.0
 _CAUSE_SECONDS = 0.5
+# A killed QEMU first frees its memory.
+_DYING_SECONDS = 0.2
 # Longer than the relay's own deadline for crun.
 _START_SECONDS = START_SECONDS + 10.0
 
@@ -241,9 +243,19 @@ class _Machine:
         ended = [self._processes[fd] for fd, _ in poller.poll(seconds * 1000)]
         if not ended:
             return None
+        if ended == ["virtiofsd"] and _ends(next(iter(self._processes)), _DYING_SECONDS):
+            # A QEMU that is killed closes its sockets, at which virtiofsd ends, before its own process has ended.
+            ended = ["QEMU"]
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(next(iter(self._processes)), signal.SIGKILL)
         return f"the container ended because {ended[0]} of its VM did"
+
+
+def _ends(process: int, seconds: float) -> bool:
+    """Whether the process of a pidfd ends within ``seconds``."""
+    poller = select.poll()
+    poller.register(process, select.POLLIN)
+    return bool(poller.poll(seconds * 1000))
 
 
 def _notify(channel: socket.socket, key: str, value: object) -> None:
