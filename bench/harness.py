@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scripts.ensure_images import TEST_IMAGE
 from tests.system.conftest import Runtime, Sandbox, booted, network_namespace
 
-from kata_runtime.guest.image import INITRD_NAME, KERNEL_NAME, TEST_DESTINATION
+from kata_runtime.guest.image import INITRD_NAME, KERNEL_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,8 +58,8 @@ def configure(runtime: Runtime, *lines: str) -> None:
     """Write the configuration of ``runtime``: the test image, a place for templates, and ``lines``."""
     runtime.config.write_text(
         "[hypervisor.qemu]\n"
-        f'kernel = "{TEST_DESTINATION}/{KERNEL_NAME}"\n'
-        f'initrd = "{TEST_DESTINATION}/{INITRD_NAME}"\n'
+        f'kernel = "{TEST_IMAGE / KERNEL_NAME}"\n'
+        f'initrd = "{TEST_IMAGE / INITRD_NAME}"\n'
         f'template_path = "{runtime.root / _TEMPLATES}"\n'
         + "".join(f"{line}\n" for line in lines)
         + "[runtime]\nipvs_rule_limit = 1000000\n"

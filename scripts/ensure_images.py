@@ -6,15 +6,11 @@ import sys
 from pathlib import Path
 
 from kata_runtime.errors import KataError
-from kata_runtime.guest.image import (
-    DEFAULT_DESTINATION,
-    TEST_DESTINATION,
-    TEST_PACKAGES,
-    build_image,
-    image_is_current,
-)
+from kata_runtime.guest.image import DEFAULT_DESTINATION, build_image, image_is_current
 
-_KINDS = {"default": (Path(DEFAULT_DESTINATION), ()), "test": (Path(TEST_DESTINATION), TEST_PACKAGES)}
+TEST_IMAGE = Path(DEFAULT_DESTINATION).with_name("image-test")
+_TEST_PACKAGES = ("conntrack", "ethtool", "iproute2", "iputils-ping", "ipvsadm", "procps")
+_KINDS = {"default": (Path(DEFAULT_DESTINATION), ()), "test": (TEST_IMAGE, _TEST_PACKAGES)}
 
 
 def _show(step: str) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from scripts.ensure_images import TEST_IMAGE
 
-from kata_runtime.guest.image import INITRD_NAME, KERNEL_NAME, TEST_DESTINATION, packages
+from kata_runtime.guest.image import INITRD_NAME, KERNEL_NAME, packages
 from kata_runtime.recovery import recover
 from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import load_record
@@ -222,8 +223,8 @@ def runtime() -> Iterator[Runtime]:
     config = root / ".configuration.toml"
     config.write_text(
         "[hypervisor.qemu]\n"
-        f'kernel = "{TEST_DESTINATION}/{KERNEL_NAME}"\n'
-        f'initrd = "{TEST_DESTINATION}/{INITRD_NAME}"\n'
+        f'kernel = "{TEST_IMAGE / KERNEL_NAME}"\n'
+        f'initrd = "{TEST_IMAGE / INITRD_NAME}"\n'
         'accelerator = "tcg"\n'
         "default_memory = 384\n"
         f'template_path = "{root / ".templates"}"\n'

@@ -16,7 +16,7 @@ from tests.system.containers.conftest import Guest
 from tests.system.image.private_apt import apt_configuration, other_release
 
 from kata_runtime.guest.channel import AgentChannel
-from kata_runtime.guest.image import TEST_DESTINATION, Image, build_image
+from kata_runtime.guest.image import DEFAULT_DESTINATION, Image, build_image
 from kata_runtime.sandbox.paths import RUNTIME_EXEC_PORT, SandboxPaths
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def other_apt(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def image(other_apt: str) -> Iterator[Image]:
     """An image of the other release, where QEMU's unprivileged user can read it."""
-    directory = Path(tempfile.mkdtemp(dir=Path(TEST_DESTINATION).parent, prefix=f"debian-{other_apt}-"))
+    directory = Path(tempfile.mkdtemp(dir=Path(DEFAULT_DESTINATION).parent, prefix=f"debian-{other_apt}-"))
     try:
         directory.chmod(0o755)
         yield build_image(directory / "image", progress=print)

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_DESTINATION = "/var/lib/kata-runtime/image"
-TEST_DESTINATION = "/var/lib/kata-runtime/image-test"
-TEST_PACKAGES = ("conntrack", "ethtool", "iproute2", "iputils-ping", "ipvsadm", "procps")
 
 # Measured with QEMU's TCG on two cores, q35 and 32 root ports: 4 s to the agent, 2 s less than with "quiet" alone.
 KERNEL_PARAMETERS = (
