@@ -83,17 +83,18 @@ def _nic(sandbox: Sandbox) -> dict[str, dict[str, dict[str, object]]]:
 
 _SIDES = """
 import os, sys
+from kata_runtime.address_types import MacAddress
 from kata_runtime.network.host_devices import host_sides
 from kata_runtime.sandbox.record import EndpointKind, NicRecord
-path = sys.argv[1]
+path, mac = sys.argv[1], MacAddress(bytes([2, 0, 0, 0, 0, 1]))
 found = os.stat(path)
 nics = [
     NicRecord(
-        "eth0", "eth0", "02:42:20:6e:03:01", 1500, (), 0, kind=EndpointKind.REDIRECT,
+        "eth0", "eth0", mac, 1500, (), 0, kind=EndpointKind.REDIRECT,
         namespace=f"{found.st_dev}:{found.st_ino}", carried_from=path, interface=2,
     ),
-    NicRecord("tap", "tap0", "02:42:20:6e:03:02", 1500, (), 1, namespace=f"{found.st_dev}:{found.st_ino}"),
-    NicRecord("gone", "tap9", "02:42:20:6e:03:03", 1500, (), 2, namespace="1:2"),
+    NicRecord("tap", "tap0", mac, 1500, (), 1, namespace=f"{found.st_dev}:{found.st_ino}"),
+    NicRecord("gone", "tap9", mac, 1500, (), 2, namespace="1:2"),
 ]
 for name, side in host_sides(nics, []).items():
     print(name, side.device and side.device.name, side.namespace == path, side.peer and side.peer.name,
