@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.ending_signals import exit_on_signals
 from scripts.ensure_images import TEST_IMAGE
 from tests.system.conftest import Runtime, Sandbox, booted, network_namespace
 
@@ -34,6 +35,7 @@ _TEMPLATES = ".templates"
 @contextmanager
 def bench_runtime(*lines: str) -> Iterator[Runtime]:
     """The program under a root of its own, with further ``lines`` of QEMU's section, in a private network namespace."""
+    exit_on_signals()
     root = Path(tempfile.mkdtemp(prefix="kata-bench-"))
     runtime = Runtime(root, root / ".configuration.toml")
     configure(runtime, *lines)

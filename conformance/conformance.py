@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from lab.ending_signals import exit_on_signals
 
 from conformance import crun_suite, podman_suite
 from conformance.expectations import differences, load_expectations
@@ -49,9 +50,7 @@ SUITES = {
 
 def main(argv: Sequence[str]) -> int:
     """Return the exit status: 1 when a test came out otherwise than expected, or could not be run."""
-    # The exception ends what runs, and removes its namespaces and cgroups.
-    for ending in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(ending, lambda number, _: sys.exit(128 + number))
+    exit_on_signals()
     parser = argparse.ArgumentParser(prog="make conformance")
     parser.add_argument("--suite", choices=SUITES, action="append")
     parser.add_argument("--tests", default="", help="files, or FILE: NAME, separated by commas")

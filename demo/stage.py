@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.ending_signals import exit_on_signals
 from lab.namespace import LabError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def typed(prompt: str, command: str, prefix: Sequence[str], options: str, *, std
 
 def performed(story: Callable[[ExitStack], None]) -> int:
     """The exit status of a demonstration; what it made, and put on its stack, is removed in any case."""
+    exit_on_signals()
     try:
         with ExitStack() as stack:
             story(stack)
