@@ -229,6 +229,7 @@ class _Machine:
 
     def __init__(self, relay: Relay, processes: list[int]) -> None:
         self._processes = dict(zip(processes, ("QEMU", "virtiofsd"), strict=True))
+        self._cause: str | None = None
         for fd in processes:
             relay.watch(fd, self._ended)
 
@@ -237,6 +238,8 @@ class _Machine:
 
     def cause(self, seconds: float) -> str | None:
         """Why the container ended, if either ends within ``seconds``; QEMU is killed then. None if neither does."""
+        if self._cause is not None:
+            return self._cause  # now QEMU has ended in any case
         poller = select.poll()
         for fd in self._processes:
             poller.register(fd, select.POLLIN)
@@ -248,7 +251,8 @@ class _Machine:
             ended = ["QEMU"]
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(next(iter(self._processes)), signal.SIGKILL)
-        return f"the container ended because {ended[0]} of its VM did"
+        self._cause = f"the container ended because {ended[0]} of its VM did"
+        return self._cause
 
 
 def _ends(process: int, seconds: float) -> bool:
