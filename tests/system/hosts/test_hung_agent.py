@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.system.conftest import Namespace, Sandbox
 
 _NIC = nic("tap0", "eth0", "10.0.0.3/24")
-_HUNG_SECONDS = 30
+_HUNG_SECONDS = 18
 # Nobody outside can wake an agent that hangs.
 _HANG = f"""
 pid=$(pgrep -f '[k]ata_runtime.guest' | head -n 1)

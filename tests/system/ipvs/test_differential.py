@@ -11,7 +11,7 @@ from kata_runtime.ipvs.commands import read_command, run_ipvsadm
 if TYPE_CHECKING:
     from tests.system.ipvs.conftest import Balancer
 
-_LINES = 600
+_LINES = 450
 _CHUNK = 50
 _SERVICES = (
     "-t 10.0.0.1:80",
