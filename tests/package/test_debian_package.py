@@ -80,6 +80,8 @@ def test_clone(clean_system: CleanSystem) -> None:
     assert clean_system.run(program, "exec", "packaged", "uname", "-s").stdout == "Linux\n"
     clean_system.run(program, "delete", "--force", "packaged")
     assert clean_system.run(program, "list", "--quiet").stdout == ""
+    # The next test installs the package where there is no image.
+    clean_system.run("rm", "-r", "/var/lib/kata-runtime")
 
 
 def test_host_without_archive(clean_system: CleanSystem) -> None:
