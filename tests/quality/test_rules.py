@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _MODULE_LINES = 400
 _FUNCTION_LINES = 50
-# The comments that this test forbids.
+# The comments that this test forbids: the pattern itself silences no tool.
 _SUPPRESSIONS = re.compile(r"#\s*(type:\s*ignore|noqa|ruff:\s*noqa|mypy:|pragma:)", re.IGNORECASE)
 _OUTSIDE_ADDRESS = re.compile(r"\b[a-z][a-z+]*://[a-z0-9-]+(\.[a-z0-9-]+)+", re.IGNORECASE)
 # The name of a format, which nobody connects to.
@@ -114,8 +114,7 @@ def test_nothing_sleeps() -> None:
 @pytest.mark.parametrize(
     ("call", "sleeps"),
     [
-        # Calls as text, to try the rule on; nothing runs them.
-        ("time.sleep(1)", True),
+        ("time.sleep(1)", True),  # text to try the rule on, as all of these; nothing runs it
         ("select.select([], [], [], 0.1)", True),
         ("select([], [], [], PAUSE)", True),
         ("select.poll().poll(10)", True),

@@ -39,8 +39,8 @@ def call_within(seconds: float, peer: str, function: Callable[[], T]) -> T:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         return future.result(seconds)
-    except Exception:
-        # Whatever the client's library raised is passed on; only how long it took decides whether it is called again.
+    except Exception:  # of any library; it is raised again below
+        # Only how long it took decides whether this peer is asked again.
         now = time.monotonic()
         if now - begun > min(seconds, _UNANSWERED_SECONDS):
             _silent_until[peer] = now + _SILENCE_SECONDS
