@@ -107,12 +107,15 @@ def _dribbles(connection: socket.socket) -> None:
     connection.recv(12)
     connection.settimeout(0.05)
     for byte in _HEADER.pack(1, 5, 8):
-        connection.sendall(bytes([byte]))
         try:
+            connection.sendall(bytes([byte]))
             if not connection.recv(1):
                 return
         except TimeoutError:
             continue
+        except ConnectionError:
+            # It was closed with a byte unread (unix(7): reset), or before this one.
+            return
 
 
 def _waits(connection: socket.socket) -> None:
