@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, SOCK_STREAM
+import struct
+from _socket import AF_UNIX, CMSG_LEN, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as connection  # without the enumerations and selectors that the socket module loads
+
+_INT = struct.Struct("i")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 def connect(path: str, seconds: float) -> connection:
@@ -41,6 +44,30 @@ def listen(path: str) -> connection:
         opened.close()
         raise
     return opened
+
+
+def send_descriptors(connection: connection, data: bytes, descriptors: Sequence[int]) -> None:
+    """Send ``data`` in one message, and copies of ``descriptors`` with it (SCM_RIGHTS, unix(7)).
+
+    :raise OSError: EPIPE, ECONNRESET, EMSGSIZE, ...
+    """
+    rights = struct.pack(f"{len(descriptors)}i", *descriptors)
+    connection.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, rights)])
+
+
+def receive_descriptors(connection: connection, size: int, count: int) -> tuple[bytes, list[int]]:
+    """Receive up to ``size`` bytes and ``count`` descriptors, which this process then has to close.
+
+    :raise OSError: ECONNRESET, EMFILE, ...
+    """
+    data, ancillary, _, _ = connection.recvmsg(size, CMSG_LEN(count * _INT.size))
+    descriptors = [
+        descriptor
+        for level, kind, rights in ancillary
+        if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)
+        for (descriptor,) in _INT.iter_unpack(rights[: len(rights) // _INT.size * _INT.size])
+    ]
+    return data, descriptors
 
 
 def _at(path: str, use: Callable[[str], None]) -> None:

@@ -30,7 +30,9 @@ def _usual_handler() -> Iterator[None]:
 def test_all_names_are_compared() -> None:
     """The module exports the constants and functions that the tests below compare, and no others."""
     assert sorted(_NUMBERS + _FUNCTIONS) == sorted(fast_signal.__all__)
-    assert _FUNCTIONS == ["getsignal", "pidfd_send_signal", "pthread_sigmask", "signal", "valid_signals"]
+    assert _FUNCTIONS == [
+        "getsignal", "pidfd_send_signal", "pthread_sigmask", "set_wakeup_fd", "signal", "valid_signals",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", _NUMBERS)
@@ -89,3 +91,19 @@ def test_signals_reach_a_pidfd(library: Any) -> None:
     finally:
         os.close(descriptor)
     assert arrived == [signal.SIGUSR1]
+
+
+@pytest.mark.usefixtures("_usual_handler")
+@pytest.mark.parametrize("library", [fast_signal, signal], ids=["light", "original"])
+def test_numbers_are_written_to_the_wakeup_descriptor(library: Any) -> None:
+    """set_wakeup_fd takes effect in both modules, and returns what was set before."""
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
+    readable, writable = os.pipe2(os.O_NONBLOCK)
+    try:
+        before = library.set_wakeup_fd(writable, warn_on_full_buffer=False)
+        signal.raise_signal(signal.SIGUSR1)
+        assert signal.set_wakeup_fd(before) == writable
+        assert os.read(readable, 8) == bytes([signal.SIGUSR1])
+    finally:
+        os.close(readable)
+        os.close(writable)

@@ -5,9 +5,7 @@ The answers come from the guest: they are bounded and parsed strictly.
 
 from __future__ import annotations
 
-import json
-import re
-
+from kata_runtime import fast_json
 from kata_runtime.errors import GuestError, ProtocolError
 from kata_runtime.guest import wire
 from kata_runtime.named_tuple import NamedTuple
@@ -32,12 +30,13 @@ _ANSWER_BYTES_MAX = 256 * 1024
 _REASON_LENGTH = 4096
 _PID_MAX = 1 << 22  # include/linux/threads.h: PID_MAX_LIMIT
 _COUNTER_MAX = 1 << 64
+_DIGITS_MAX = 20  # of such a counter
 _STATUSES = frozenset({"creating", "created", "running", "paused", "stopped"})
 _CGROUP_ROOT = "/sys/fs/cgroup"
 _USAGE_FILES = (
     "cpu.stat", "memory.current", "memory.max", "memory.stat", "memory.events", "pids.current", "pids.max",
 )  # fmt: skip
-_FLAT_LINE = re.compile(r"([a-z0-9_]{1,64}) (\d{1,20})")
+_FLAT_LINE = r"([a-z0-9_]{1,64}) (\d{1,20})"
 
 
 class Request(NamedTuple):
@@ -124,7 +123,7 @@ def exec_request(
 
 
 def _request(kind: int, document: Mapping[str, object]) -> Request:
-    return Request(kind, json.dumps(document, separators=(",", ":")).encode())
+    return Request(kind, fast_json.dumps(document).encode())
 
 
 class Crun:
@@ -154,7 +153,7 @@ class Crun:
 
     def update(self, container_id: str, resources: Mapping[str, object]) -> None:
         """Change limits, given as in ``linux.resources`` of a config.json."""
-        self._run(["update", "--resources", "/proc/self/fd/0", "--", container_id], json.dumps(resources).encode())
+        self._run(["update", "--resources", "/proc/self/fd/0", "--", container_id], fast_json.dumps(resources).encode())
 
     def delete(self, container_id: str, *, force: bool = False) -> None:
         """Remove what is left of a stopped container; ``force`` kills it first, and accepts that it does not exist."""
@@ -227,7 +226,7 @@ def _decoded(data: bytes) -> str:
 
 def _json(data: bytes) -> object:
     try:
-        answer: object = json.loads(_decoded(data))
+        answer: object = fast_json.loads(_decoded(data))
     except (ValueError, RecursionError):
         raise ProtocolError("crun gave no JSON") from None
     return answer
@@ -257,9 +256,11 @@ def _usage(text: str, directory: str) -> Usage:
 
 
 def _flat(lines: Sequence[str]) -> dict[str, int]:
+    import re
+
     found = {}
     for line in lines:
-        match = _FLAT_LINE.fullmatch(line)
+        match = re.fullmatch(_FLAT_LINE, line)
         if match is None:
             raise ProtocolError("the guest's kernel reports usage in an unknown format")
         found[match[1]] = min(int(match[2]), _COUNTER_MAX - 1)
@@ -270,6 +271,6 @@ def _single(lines: Sequence[str]) -> int | None:
     """The number in a file; None for "max", and for no such file."""
     if not lines or lines == ["max"]:
         return None
-    if len(lines) != 1 or not re.fullmatch(r"[0-9]{1,20}", lines[0]):
+    if len(lines) != 1 or not (lines[0].isascii() and lines[0].isdecimal() and len(lines[0]) <= _DIGITS_MAX):
         raise ProtocolError("the guest's kernel reports usage in an unknown format")
     return int(lines[0])

@@ -6,24 +6,26 @@ The rest is passed to crun in the guest by ``guest_config``; properties that a V
 from __future__ import annotations
 
 import os
-import re
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import InputError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.oci.json_object import read_json_file
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.oci.json_object import JsonObject
 
 CONFIG = "config.json"
-_VERSION = re.compile(r"1\.\d+\.\d+([-+].*)?")
 # Hooks that run on the host. crun runs startContainer in the guest, since its program is in the container's files.
 HOST_HOOKS = ("prestart", "createRuntime", "poststart", "poststop")
 _NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup")
 # Namespaces that only the containers of one pod can share, since they are inside its VM.
 _JOINABLE = ("pid", "network", "ipc", "uts")
 # The sysctls of ipc_namespaces(7).
-_IPC_SYSCTL = re.compile(r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\..*")
+_IPC_SYSCTLS = frozenset(
+    f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
+_MESSAGE_QUEUES = "fs.mqueue."
 
 
 _OF_BLOCK_DEVICES = ("weightDevice", "throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice",
@@ -87,10 +89,24 @@ def read_bundle(directory: str) -> Bundle:
     return bundle_of(directory, read_json_file(os.path.join(directory, CONFIG), CONFIG))
 
 
+def pid_of_namespace(path: str) -> int | None:
+    """The process whose namespace ``path`` is, such as /proc/7/ns/net; None for another path."""
+    match path.split("/"):
+        case ["", "proc", pid, "ns", kind] if pid.isascii() and pid.isdecimal() and kind.isalpha():
+            return int(pid)
+    return None
+
+
+def _is_known(version: str) -> bool:
+    """Whether it is a semantic version with the major number 1."""
+    numbers = version.replace("+", "-").partition("-")[0].split(".")
+    return len(numbers) == 3 and numbers[0] == "1" and all(one.isascii() and one.isdecimal() for one in numbers)
+
+
 def bundle_of(directory: str, config: JsonObject) -> Bundle:
     """The bundle that ``config`` describes. :raise InputError: as for ``read_bundle``."""
     version = config.text("ociVersion")
-    if not _VERSION.fullmatch(version):
+    if not _is_known(version):
         raise InputError(f"{CONFIG}: ociVersion is {version!a}", hint="1.0.2 and later versions 1 are known")
     linux = config.child("linux")
     _refuse_sections(config, linux)
@@ -173,7 +189,8 @@ def _check_sysctls(sysctl: dict[str, str], namespaces: dict[str, str]) -> None:
     for name in sysctl:
         if name == "kernel.hostname":
             raise InputError(f"{CONFIG}: linux.sysctl: {name} is not possible", hint="hostname is a field of its own")
-        needed = "uts" if name == "kernel.domainname" else "ipc" if _IPC_SYSCTL.fullmatch(name) else ""
+        of_ipc = name in _IPC_SYSCTLS or name.startswith(_MESSAGE_QUEUES)
+        needed = "uts" if name == "kernel.domainname" else "ipc" if of_ipc else ""
         if needed and needed not in namespaces:
             raise InputError(f"{CONFIG}: linux.sysctl: {name} needs the container to have an {needed} namespace")
 

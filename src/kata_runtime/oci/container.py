@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
+from kata_runtime import fast_json
 from kata_runtime.errors import HostError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.oci.bundle import Hook
 from kata_runtime.sandbox.files import replace_whole
 from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import boot_id
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -60,7 +61,7 @@ def load_container(root: str, container_id: str) -> Container | None:
     path = SandboxPaths(os.path.join(root, container_id)).container
     try:
         with open(path, "rb") as file:
-            document = json.loads(file.read())
+            document = fast_json.loads(file.read().decode())
         container = _container_of(document)
         return container if container.boot_id == boot_id() else container._replace(shim=0)
     except FileNotFoundError:
@@ -77,7 +78,7 @@ def save_container(root: str, container: Container) -> None:
     document["poststop"] = [hook._asdict() for hook in container.poststop]
     path = SandboxPaths(os.path.join(root, container.container_id)).container
     try:
-        replace_whole(path, json.dumps(document).encode())
+        replace_whole(path, fast_json.dumps(document).encode())
     except OSError as error:
         raise HostError.of(f"cannot write {path}", error) from error
 

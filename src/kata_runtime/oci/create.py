@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ConflictError, HostError, InputError, KataError
 from kata_runtime.guest.crun import create_request
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.network.namespace import Namespace
 from kata_runtime.network.reconcile import reconcile, release_all
 from kata_runtime.oci import container as status_of
@@ -23,7 +23,7 @@ from kata_runtime.oci.operations import container_state
 from kata_runtime.oci.pid_file import write_pid_file
 from kata_runtime.oci.pods import known_containers, sandbox_for
 from kata_runtime.oci.shared_directory import share, shared_mounts, shared_path, unshare
-from kata_runtime.oci.shim import Order, Shim
+from kata_runtime.oci.shim import Shim, ShimRequest
 from kata_runtime.oci.shim_mounts import View
 from kata_runtime.oci.sources import inspect_source
 from kata_runtime.oci.virtiofs import serve_files
@@ -37,6 +37,7 @@ from kata_runtime.sandbox.process import held_signals, is_alive
 from kata_runtime.sandbox.record import boot_id, load_record
 from kata_runtime.sandbox.session import Session, held, require_running
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -95,7 +96,7 @@ def _create(request: CreateRequest, context: CreateContext) -> Container:
     )
     container = Container(
         request.container_id, sandbox_id, bundle.directory,
-        created=datetime.now(UTC).isoformat(timespec="microseconds"), annotations=bundle.annotations,
+        created=_now(), annotations=bundle.annotations,
         boot_id=boot_id(), cgroups=tuple(directories), poststop=bundle.hooks.get("poststop", ()),
     )  # fmt: skip
     # Before anything is created, so that impossible requests are refused at once.
@@ -123,6 +124,12 @@ def _create(request: CreateRequest, context: CreateContext) -> Container:
         write_pid_file(request.pid_file, created.shim)
         undo.pop_all()
         return created
+
+
+def _now() -> str:
+    """The time in UTC (RFC 3339)."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds // 1000:06}+00:00"
 
 
 def _check_terminal(bundle: Bundle, request: CreateRequest) -> None:
@@ -248,11 +255,11 @@ class _Creation:
         setup = guest_mounts.setup_of(container_id, mounts, self._config, owns_pod=self._container.owns_pod)
         kind, payload = create_request(container_id, guest_bundle(container_id), size, setup)
         own = SandboxPaths(os.path.join(self._session.root, container_id))
-        order = Order(
+        request = ShimRequest(
             self._directory, self._container.sandbox_id, kind, payload.decode(), follow, self._request.console_socket,
             *(size or (0, 0)), reason_log=self._request.reason_log, status_file=own.exit_status, view=self._view(),
         )  # fmt: skip
-        return shim.start(order, record)
+        return shim.start(request, record)
 
     def _view(self) -> View:
         def path(share: str) -> str:

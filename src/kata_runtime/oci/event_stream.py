@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ContainerError, HostError, KataError
 from kata_runtime.oci.operations import last_usage, usage
@@ -13,6 +12,7 @@ from kata_runtime.oci.statistics import statistics
 from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import process_descriptor
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import ContainerError, GuestError, InputError
 from kata_runtime.guest.crun import exec_request
 from kata_runtime.guest.host_port import GuestPort
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.oci import container as status_of
 from kata_runtime.oci.bundle import CONFIG
 from kata_runtime.oci.guest_config import guest_process
 from kata_runtime.oci.json_object import JsonObject, read_json_file
 from kata_runtime.oci.pid_file import write_pid_file
-from kata_runtime.oci.shim import Order, Shim, forward_signals
+from kata_runtime.oci.shim import Shim, ShimRequest, forward_signals
 from kata_runtime.oci.terminal import raw_terminal, terminal_size
 from kata_runtime.sandbox import cgroup
 from kata_runtime.sandbox.confinement import THREADS
@@ -23,6 +23,7 @@ from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.stream_relay import RefusedError, Relay, Streams
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -137,11 +138,11 @@ def _detached(
     with ExitStack() as undo:
         shim = Shim(undo, None)
         cgroup.join(container.cgroups, shim.pid, THREADS, counted=True)
-        order = Order(
+        wanted = ShimRequest(
             directory, container.sandbox_id, kind, payload.decode(), "", request.console_socket,
             *(size or (0, 0)), reason_log=request.reason_log,
         )  # fmt: skip
-        shim.start(order, record)
+        shim.start(wanted, record)
         write_pid_file(request.pid_file, shim.pid)
         undo.pop_all()
     return 0 if request.detach else shim.wait()

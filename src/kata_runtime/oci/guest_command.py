@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from kata_runtime.guest.answer_limits import DEFAULT
 from kata_runtime.guest.short_command import Completed, run_command
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox.guest_command import free_port
 from kata_runtime.sandbox.paths import SandboxPaths
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

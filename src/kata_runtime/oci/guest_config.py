@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kata_runtime.errors import InputError
+from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.oci.bundle import pid_of_namespace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from kata_runtime.oci.bundle import Bundle, Mount
 
@@ -30,7 +32,6 @@ _OVERLAY_FLAGS = ("userxattr", "volatile")
 # On hosts with cgroups of version 1, for containers that run systemd.
 _SYSTEMD_CGROUPS = "/sys/fs/cgroup/systemd"
 _DOTS_AND_SLASHES = str.maketrans("./", "/.")
-_PROCESS_NAMESPACE = re.compile(r"/proc/(\d+)/ns/[a-z]+")
 
 
 class Source(NamedTuple):
@@ -233,10 +234,10 @@ def _namespaces(bundle: Bundle, guest_pid: Callable[[int], int], *, owns_pod: bo
             continue
         entry = {"type": kind}
         if kind == "pid" and path:
-            process = _PROCESS_NAMESPACE.fullmatch(path)
+            process = pid_of_namespace(path)
             if process is None:
                 raise InputError(f"the pid namespace {path} belongs to no container of this pod", field="namespaces")
-            entry["path"] = f"/proc/{guest_pid(int(process[1]))}/ns/pid"
+            entry["path"] = f"/proc/{guest_pid(process)}/ns/pid"
         found.append(entry)
     if "cgroup" not in bundle.namespaces:
         # Engines on a host with cgroups of version 1 leave it out; the guest has version 2, where it is useful.

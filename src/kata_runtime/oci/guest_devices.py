@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kata_runtime.errors import InputError
 from kata_runtime.oci.bundle import CONFIG
 from kata_runtime.oci.json_object import JsonObject
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -9,12 +9,11 @@ files are closed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kata_runtime.guest.crun import Crun, Mount, Setup
 from kata_runtime.oci.guest_config import GUEST_SHARED, guest_bundle
 from kata_runtime.vmm.filesystem import TAG
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
 from kata_runtime.errors import HostError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -22,6 +20,9 @@ def run_hooks(hooks: Sequence[Hook], state: Mapping[str, object], directory: str
 
     :raise HostError: one cannot be started, fails, or outlasts its timeout.
     """
+    if not hooks:
+        return
+    import json
     import subprocess
 
     for hook in hooks:

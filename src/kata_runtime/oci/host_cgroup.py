@@ -6,10 +6,10 @@ No limit is set there: a container's limits are enforced in the guest, and its V
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import InputError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

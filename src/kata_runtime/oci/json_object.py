@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from typing import NamedTuple, TypeVar
-
+from kata_runtime import fast_json
 from kata_runtime.errors import HostError, InputError
+from kata_runtime.named_tuple import NamedTuple
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 SIZE_LIMIT = 16 * 1024 * 1024  # bytes
 _NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a whole number"}
@@ -86,10 +89,21 @@ def parse_json_object(data: bytes, name: str) -> JsonObject:
     if len(data) > SIZE_LIMIT:
         raise InputError(f"{name} is larger than {SIZE_LIMIT >> 20} MiB")
     try:
-        value = json.loads(data.decode())
+        value = fast_json.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} is not JSON: {error}") from error
+        raise InputError(f"{name} is not JSON: {_reason(data) or error}") from error
     return JsonObject(f"{name}: ", _checked(name, value, dict))
+
+
+def _reason(data: bytes) -> str:
+    """Why ``data`` is no JSON, with line and column; empty if ``json`` accepts it, as it does NaN."""
+    import json
+
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return ""
 
 
 def _checked(where: str, value: object, wanted: type[T]) -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import HostError
 from kata_runtime.network.namespace import Namespace
@@ -12,6 +11,7 @@ from kata_runtime.recovery import recover
 from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.session import open_session
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.sandbox.stream_relay import Relay
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 from kata_runtime.errors import HostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctypes import CDLL
 
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 
@@ -29,9 +32,13 @@ def new_network_namespace() -> None:
         raise _refused("make a network namespace")
 
 
-def _libc() -> ctypes.CDLL:
+def _libc() -> CDLL:
+    import ctypes
+
     return ctypes.CDLL(None, use_errno=True)
 
 
 def _refused(what: str) -> HostError:
+    import ctypes
+
     return HostError.of(f"cannot {what}", OSError(ctypes.get_errno(), ""))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
+from kata_runtime import fast_signal as signal
 from kata_runtime.errors import ContainerError, GuestError, HostError
 from kata_runtime.guest.crun import Crun, Process, Usage
 from kata_runtime.oci import container as status_of
@@ -23,6 +22,7 @@ from kata_runtime.sandbox.process import is_alive
 from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.session import locked
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path

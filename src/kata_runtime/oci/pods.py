@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import HostError, InputError
+from kata_runtime.named_tuple import NamedTuple
+from kata_runtime.oci.bundle import pid_of_namespace
 from kata_runtime.oci.container import STOPPED, load_container
 from kata_runtime.sandbox.identity import sandbox_ids
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.oci.bundle import Bundle
     from kata_runtime.oci.container import Container
@@ -19,7 +20,6 @@ _ANNOTATIONS = (
     ("io.kubernetes.cri-o.ContainerType", "container", "io.kubernetes.cri-o.SandboxID"),
     ("io.kubernetes.cri.container-type", "container", "io.kubernetes.cri.sandbox-id"),
 )
-_PROCESS_NAMESPACE = re.compile(r"/proc/(\d+)/ns/[a-z]+")
 
 
 class Known(NamedTuple):
@@ -88,7 +88,7 @@ def _sandbox_of_namespaces(bundle: Bundle, known: Known) -> str | None:
         sandbox = _sandbox_of_path(kind, path, known)
         if sandbox is not None:
             found[kind] = sandbox
-        elif kind == "pid" or (kind in ("ipc", "uts") and _PROCESS_NAMESPACE.fullmatch(path)):
+        elif kind == "pid" or (kind in ("ipc", "uts") and pid_of_namespace(path) is not None):
             raise InputError(
                 f"the {kind} namespace {path} belongs to no container of kata-runtime",
                 field="linux.namespaces",
@@ -105,8 +105,8 @@ def _sandbox_of_namespaces(bundle: Bundle, known: Known) -> str | None:
 
 
 def _sandbox_of_path(kind: str, path: str, known: Known) -> str | None:
-    process = _PROCESS_NAMESPACE.fullmatch(path)
-    if process is not None and (container := known.with_shim(int(process[1]))) is not None:
+    process = pid_of_namespace(path)
+    if process is not None and (container := known.with_shim(process)) is not None:
         return container.sandbox_id
     if kind != "network":
         return None

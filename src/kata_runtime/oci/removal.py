@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
 
 from kata_runtime.errors import ConflictError, ContainerError, HostError, KataError
 from kata_runtime.network.reconcile import release_all
@@ -17,12 +15,14 @@ from kata_runtime.oci.hooks import run_hooks
 from kata_runtime.oci.operations import container_state, find_container
 from kata_runtime.oci.shared_directory import unshare
 from kata_runtime.sandbox import cgroup, lifecycle
+from kata_runtime.sandbox.files import remove_tree
 from kata_runtime.sandbox.identity import resolve, sandbox_ids, sandbox_of
 from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import is_alive, kill_process
 from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.session import held
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -133,7 +133,7 @@ def _remove_member(root: str, container: Container) -> None:
     directory = os.path.join(root, container.container_id)
     cgroup.remove(container.cgroups)
     try:
-        shutil.rmtree(directory)
+        remove_tree(directory)
     except FileNotFoundError:
         return
     except OSError as error:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from kata_runtime import fast_signal as signal
 from kata_runtime.oci.bundle import read_bundle
 from kata_runtime.oci.create import CreateContext, CreateRequest, create
-from kata_runtime.oci.foreground_terminal import ForegroundTerminal
 from kata_runtime.oci.operations import start
 from kata_runtime.oci.removal import delete
 from kata_runtime.sandbox.guest_command import forwarded_signals
 from kata_runtime.sandbox.lock import LockWait
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from kata_runtime.oci.foreground_terminal import ForegroundTerminal
 
 
 def run_detached(request: CreateRequest, context: CreateContext) -> None:
@@ -31,6 +31,8 @@ def run_attached(request: CreateRequest, context: CreateContext) -> int:
     with _deleted_on_failure(request, context), ExitStack() as stack:
         terminal = None
         if not request.console_socket and read_bundle(request.bundle).terminal:
+            from kata_runtime.oci.foreground_terminal import ForegroundTerminal
+
             terminal = ForegroundTerminal(stack)
             request = request._replace(console_socket=terminal.console_socket)
         container = create(request, context)
@@ -39,7 +41,7 @@ def run_attached(request: CreateRequest, context: CreateContext) -> int:
                 terminal.take()
             start(context.root, container)
             status = _await(container.shim, wakeup, terminal)
-        delete(Path(context.root), container.container_id, LockWait(), force=True)
+        _delete(context, container.container_id)
     return status
 
 
@@ -81,5 +83,11 @@ def _deleted_on_failure(request: CreateRequest, context: CreateContext) -> Itera
     except BaseException:
         # An ID that was in use before belongs to another container.
         if made:
-            delete(Path(context.root), request.container_id, LockWait(), force=True)
+            _delete(context, request.container_id)
         raise
+
+
+def _delete(context: CreateContext, container_id: str) -> None:
+    from pathlib import Path  # it takes longer to load than all else that starting a container needs
+
+    delete(Path(context.root), container_id, LockWait(), force=True)

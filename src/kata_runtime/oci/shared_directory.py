@@ -6,14 +6,14 @@ directories are read-only, so that a guest cannot fill this host's memory.
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING
 
+from kata_runtime import fast_json
 from kata_runtime.errors import HostError
 from kata_runtime.sandbox import mounts
 from kata_runtime.sandbox.paths import SandboxPaths
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -61,7 +61,7 @@ def share(sandbox: str, container_id: str, shares: Sequence[Share], config: Mapp
             os.path.join(bundle, _BUNDLE_CONFIG), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
         )
         with os.fdopen(written, "w", encoding="utf-8") as file:
-            json.dump(config, file)
+            file.write(fast_json.dumps(config))
     except OSError as error:
         raise HostError.of(f"cannot share {error.filename or bundle} with the guest", error) from error
 

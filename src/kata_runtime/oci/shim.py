@@ -2,22 +2,21 @@
 
 An engine's monitor waits for it and takes its exit status as the container's. It relays the standard streams that the
 engine passed, and is in the container's network namespace. It is forked before anything else is created, since hooks
-get its pid, and then waits for its order; if its parent ends without sending one, it ends, too.
+get its pid, and then waits for its request; if its parent ends without sending one, it ends, too.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
-import socket
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from _socket import AF_UNIX, SO_RCVBUF, SO_SNDBUF, SOCK_SEQPACKET, SOL_SOCKET, socketpair
+from contextlib import ExitStack, closing, suppress
 
-from kata_runtime import operation_log
+from kata_runtime import fast_json, operation_log, unix_socket
+from kata_runtime import fast_signal as signal
 from kata_runtime.errors import DeadlineError, GuestError, HostError, KataError
 from kata_runtime.guest.host_port import GuestPort
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.oci import network_namespace
 from kata_runtime.oci.network_following import follow
 from kata_runtime.oci.shim_mounts import View, show_container_files
@@ -27,8 +26,10 @@ from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import held_signals, process_descriptor, start_time_of
 from kata_runtime.sandbox.stream_relay import START_SECONDS, Relay, Streams
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from _socket import socket
+    from typing import Any, NoReturn
 
     from kata_runtime.sandbox.record import Record
 
@@ -42,7 +43,7 @@ _DYING_SECONDS = 0.2
 _START_SECONDS = START_SECONDS + 10.0
 
 
-class Order(NamedTuple):
+class ShimRequest(NamedTuple):
     """What a shim is to do: send the request ``kind`` of the agent's protocol with its ``payload`` on a free exec port.
 
     ``follow`` is the path of the network namespace to mirror, or empty. ``view`` has the fields of a ``View`` for
@@ -73,9 +74,9 @@ class Shim:
 
         :raise HostError: it cannot be created, or cannot enter the namespace.
         """
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
         undo.callback(self._channel.close)
-        with theirs, held_signals():
+        with closing(theirs), held_signals():
             self.pid = os.fork()
             if self.pid == 0:
                 _be_shim(theirs, namespace)
@@ -83,21 +84,21 @@ class Shim:
             self.start_time = start_time_of(self.pid) or 0
         self._receive(_READY_SECONDS, "the start of a shim")
 
-    def start(self, order: Order, sandbox: Record) -> int:
-        """Send the order, and pidfds of QEMU and virtiofsd; returns the process's pid in the guest.
+    def start(self, request: ShimRequest, sandbox: Record) -> int:
+        """Send the request, and pidfds of QEMU and virtiofsd; returns the process's pid in the guest.
 
         :raise GuestError: the guest refused, with crun's message. :raise HostError: the shim failed on the host.
         """
-        data = json.dumps(order._asdict()).encode()
+        data = fast_json.dumps(request._asdict()).encode()
         if len(data) > _MESSAGE_BYTES:
             raise HostError(f"a process of {len(data)} bytes is too large")
-        self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _MESSAGE_BYTES)
+        self._channel.setsockopt(SOL_SOCKET, SO_SNDBUF, 2 * _MESSAGE_BYTES)
         try:
             with (
                 process_descriptor(sandbox.pid, sandbox.start_time) as machine,
                 process_descriptor(sandbox.virtiofsd, sandbox.virtiofsd_start_time) as virtiofsd,
             ):
-                socket.send_fds(self._channel, [data], [machine, virtiofsd])
+                unix_socket.send_descriptors(self._channel, data, [machine, virtiofsd])
         except OSError as error:
             raise HostError.of("the shim ended", error) from error
         pid = self._receive(_START_SECONDS, "the start of the container's process").get("pid")
@@ -120,7 +121,7 @@ class Shim:
             raise DeadlineError(awaited, seconds) from None
         if not data:
             raise HostError("the shim was killed")
-        message: dict[str, object] = json.loads(data)
+        message: dict[str, object] = fast_json.loads(data.decode())
         if "refused" in message:
             raise GuestError(str(message["refused"]))
         if "failed" in message:
@@ -128,7 +129,7 @@ class Shim:
         return message
 
 
-def _be_shim(channel: socket.socket, namespace: str | None) -> NoReturn:
+def _be_shim(channel: socket, namespace: str | None) -> NoReturn:
     """The main function of the child; it never returns."""
     status = 1
     try:
@@ -145,7 +146,7 @@ def _be_shim(channel: socket.socket, namespace: str | None) -> NoReturn:
         os._exit(status)
 
 
-def _leave_caller(channel: socket.socket) -> None:
+def _leave_caller(channel: socket) -> None:
     """Release everything of the caller but the standard streams: locks, working directory, session."""
     operation_log.send_to(None)
     with suppress(PermissionError):  # it leads a process group already
@@ -156,61 +157,61 @@ def _leave_caller(channel: socket.socket) -> None:
     os.closerange(kept + 1, 1 << 30)
 
 
-def _serve(channel: socket.socket, namespace: str | None) -> int:
+def _serve(channel: socket, namespace: str | None) -> int:
     if namespace:
         network_namespace.enter_network_namespace(namespace)
     elif namespace is not None:
         network_namespace.new_network_namespace()
     _notify(channel, "pid", os.getpid())
-    channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * _MESSAGE_BYTES)
-    data, processes, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 2)
+    channel.setsockopt(SOL_SOCKET, SO_RCVBUF, 2 * _MESSAGE_BYTES)
+    data, processes = unix_socket.receive_descriptors(channel, _MESSAGE_BYTES, 2)
     if not data:
         return 1
-    order = Order(**json.loads(data))
+    request = ShimRequest(**fast_json.loads(data.decode()))
     with ExitStack() as stack:
-        if order.console_socket:
-            hand_over_terminal(order.console_socket, order.rows, order.columns)
-        number = stack.enter_context(free_port(order.directory, order.sandbox_id))
+        if request.console_socket:
+            hand_over_terminal(request.console_socket, request.rows, request.columns)
+        number = stack.enter_context(free_port(request.directory, request.sandbox_id))
         wakeup = stack.enter_context(forwarded_signals())
-        port = GuestPort(SandboxPaths(order.directory).exec_socket(number))
+        port = GuestPort(SandboxPaths(request.directory).exec_socket(number))
         stack.callback(port.close)
-        relay = Relay(port, Streams(0, 1, 2), owned=not order.console_socket)
-        has_terminal = bool(order.console_socket)
+        relay = Relay(port, Streams(0, 1, 2), owned=not request.console_socket)
+        has_terminal = bool(request.console_socket)
         relay.watch(wakeup, lambda: forward_signals(relay, wakeup, has_terminal=has_terminal))
         machine = _Machine(relay, processes)
-        status = _relay(relay, machine, channel, order)
-        if order.status_file:
-            _note_status(order.status_file, status)
+        status = _relay(relay, machine, channel, request)
+        if request.status_file:
+            _note_status(request.status_file, status)
         return status
     raise AssertionError  # unreachable: no callback of the ExitStack suppresses exceptions
 
 
-def _relay(relay: Relay, machine: _Machine, channel: socket.socket, order: Order) -> int:
+def _relay(relay: Relay, machine: _Machine, channel: socket, request: ShimRequest) -> int:
     running = False
 
     def started(pid: int) -> None:
         nonlocal running
-        if order.view:
+        if request.view:
             # Now, since crun has made the mount points.
             show_container_files(
-                View(*order.view), [order.directory, order.follow, order.reason_log, order.status_file]
+                View(*request.view), [request.directory, request.follow, request.reason_log, request.status_file]
             )
         running = True
         _notify(channel, "pid", pid)
         channel.close()
-        size = terminal_size(0) if order.console_socket else None
+        size = terminal_size(0) if request.console_socket else None
         if size is not None:
             relay.resize(*size)  # the engine may have set the size meanwhile
-        if order.follow:
-            follow(relay, order.follow, order.directory)
+        if request.follow:
+            follow(relay, request.follow, request.directory)
 
     try:
-        return relay.run(order.kind, order.payload.encode(), started)
+        return relay.run(request.kind, request.payload.encode(), started)
     except KataError as error:
         if not running:
             raise
         # When QEMU ends, its ports are closed a moment before the process has ended.
-        _explain(order, machine.cause(_CAUSE_SECONDS) or str(error))
+        _explain(request, machine.cause(_CAUSE_SECONDS) or str(error))
         return KILLED_STATUS
 
 
@@ -262,9 +263,9 @@ def _ends(process: int, seconds: float) -> bool:
     return bool(poller.poll(seconds * 1000))
 
 
-def _notify(channel: socket.socket, key: str, value: object) -> None:
+def _notify(channel: socket, key: str, value: object) -> None:
     with suppress(OSError):  # the parent does not wait any more
-        channel.send(json.dumps({key: value}).encode())
+        channel.send(fast_json.dumps({key: value}).encode())
 
 
 def _note_status(path: str, status: int) -> None:
@@ -275,14 +276,14 @@ def _note_status(path: str, status: int) -> None:
         os.close(file)
 
 
-def _explain(order: Order, reason: str) -> None:
+def _explain(request: ShimRequest, reason: str) -> None:
     """Write why the container ended to standard error and to the engine's log."""
     line = f"kata-runtime: {reason}\n".encode(errors="backslashreplace")
     with suppress(OSError):
         os.write(2, line)
-    if order.reason_log:
+    if request.reason_log:
         entry = {"level": "error", "msg": reason}
         with suppress(OSError):
-            log = os.open(order.reason_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.write(log, json.dumps(entry).encode() + b"\n")
+            log = os.open(request.reason_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.write(log, fast_json.dumps(entry).encode() + b"\n")
             os.close(log)

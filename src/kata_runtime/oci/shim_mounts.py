@@ -15,11 +15,12 @@ import os
 import stat
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.errors import HostError
+from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox import mounts
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import struct
 import termios
 import tty
-from array import array
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
 
 from kata_runtime import unix_socket
 from kata_runtime.errors import HostError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -69,7 +67,6 @@ def raw_terminal(fd: int) -> Iterator[None]:
 def _send(path: str, master: int, name: str) -> None:
     try:
         with closing(unix_socket.connect(path, _SEND_SECONDS)) as connection:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [master]))]
-            connection.sendmsg([name.encode()], rights)
+            unix_socket.send_descriptors(connection, name.encode(), [master])
     except OSError as error:
         raise HostError.of(f"cannot hand the terminal over at {path}", error) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING
 
 from kata_runtime import unix_socket
 from kata_runtime.errors import HostError
@@ -16,6 +15,7 @@ from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.process import Child, Program
 from kata_runtime.vmm.filesystem import plug_filesystem
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import ExitStack, contextmanager
 
 from kata_runtime import fast_json
+from kata_runtime import fast_signal as signal
 from kata_runtime.errors import ContainerError, GuestError, LimitError
 from kata_runtime.guest import wire
 from kata_runtime.guest.host_port import GuestPort

@@ -51,7 +51,7 @@ class _Channel(AgentChannel):
         (lambda crun: crun.resume("a"), "resume -- a", b""),
         (lambda crun: crun.delete("a"), "delete -- a", b""),
         (lambda crun: crun.delete("a", force=True), "delete --force -- a", b""),
-        (lambda crun: crun.update("a", {"pids": 1}), "update --resources /proc/self/fd/0 -- a", b'{"pids": 1}'),
+        (lambda crun: crun.update("a", {"pids": 1}), "update --resources /proc/self/fd/0 -- a", b'{"pids":1}'),
     ],
 )
 def test_commands(call: Callable[[Crun], None], argv: str, stdin: bytes) -> None:

@@ -161,6 +161,7 @@ def test_no_bundle(tmp_path: Path) -> None:
     assert str(missing.value) == f"cannot read {tmp_path}/config.json: No such file or directory"
     for text, reason in (
         ("[1]", "config.json is '[1]'; it must be an object"),
+        ('{"a": NaN}', "config.json is not JSON: NaN is no JSON value"),
         ("{", "config.json is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
     ):
         (tmp_path / "config.json").write_text(text)

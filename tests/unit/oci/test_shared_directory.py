@@ -56,7 +56,7 @@ def shared_and_removed(directory: Path) -> None:
         "mount1": ["below", "file"], "mount3": ["below", "file"],
     }  # fmt: skip
     with open(f"{served}/c1/config.json", encoding="ascii") as file:
-        assert file.read() == '{"a": 1}'
+        assert file.read() == '{"a":1}'
     # As the guest's virtiofsd sees it: the root file system alone can be written.
     places = ("c1/rootfs/new", "c1/mount3/over", "c1/mount1/new", "c1/new", "c1/config.json", "new")
     assert [_write(f"{served}/{place}") for place in places] == ["written", "written", *["Read-only file system"] * 4]
