@@ -73,12 +73,10 @@ def _announce(container_id: str) -> None:
 
 
 def _list(call: Call) -> int:
-    from pathlib import Path
-
     from kata_runtime.cli.network_json import compact
     from kata_runtime.oci.operations import list_states
 
-    states = list_states(Path(root_of(call)), notify)
+    states = list_states(root_of(call), notify)
     if call.value("--quiet") is not None:
         write_text("".join(f"{state['id']}\n" for state in states))
     elif call.value("--format") == "json":
@@ -91,18 +89,14 @@ def _list(call: Call) -> int:
 
 
 def _state(call: Call) -> int:
-    from pathlib import Path
-
     from kata_runtime.cli.network_json import compact
     from kata_runtime.oci.operations import state
 
-    write_line(compact(state(Path(root_of(call)), call.operands[0])))
+    write_line(compact(state(root_of(call), call.operands[0])))
     return 0
 
 
 def _exec(call: Call) -> int:
-    from pathlib import Path
-
     from kata_runtime.cli import oci_commands
     from kata_runtime.oci.operations import find_container
     from kata_runtime.sandbox import lifecycle
@@ -115,12 +109,10 @@ def _exec(call: Call) -> int:
         raise UsageError(f"exec: {option} is for containers of a bundle, and {call.operands[0]} is none")
     if len(call.operands) < 2:
         raise UsageError("exec lacks CMD", hint=f"usage: {call.command.usage}")
-    return lifecycle.execute(Path(root_of(call)), call.operands[0], list(call.operands[1:]))
+    return lifecycle.execute(root_of(call), call.operands[0], list(call.operands[1:]))
 
 
 def _kill(call: Call) -> int:
-    from pathlib import Path
-
     number = signal_of(call.operands[1]) if len(call.operands) > 1 else int(signal.SIGTERM)
     from kata_runtime.oci import operations
     from kata_runtime.sandbox import lifecycle
@@ -130,17 +122,14 @@ def _kill(call: Call) -> int:
     if container is not None:
         operations.kill(root, container, number, everything=call.value("--all") is not None)
     else:
-        lifecycle.kill(Path(root), call.operands[0], number, lock_wait_of(call))
+        lifecycle.kill(root, call.operands[0], number, lock_wait_of(call))
     return 0
 
 
 def _delete(call: Call) -> int:
-    from pathlib import Path
-
     from kata_runtime.oci.removal import delete
 
-    where = Path(root_of(call))
-    delete(where, call.operands[0], lock_wait_of(call), force=call.value("--force") is not None)
+    delete(root_of(call), call.operands[0], lock_wait_of(call), force=call.value("--force") is not None)
     return 0
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 
+from kata_runtime import fast_json
 from kata_runtime.cli.settings import config_path_of, root_of
 from kata_runtime.cli.streams import read_input, write_line, write_text
 from kata_runtime.errors import ContainerError, UsageError
@@ -134,7 +134,7 @@ def _processes(call: Call) -> int:
     container = _container(call)
     if call.value("--format") == "json":
         operations.require_alive(container)
-        write_line(json.dumps([container.shim]))
+        write_line(fast_json.dumps([container.shim]))
     else:
         rows = [("PID", "USER", "STAT", "COMMAND")]
         rows += [(str(row.pid), *row[1:]) for row in operations.guest_processes(root_of(call), container)]
@@ -163,7 +163,7 @@ def _events(call: Call) -> int:
 
 
 def _line(event: dict[str, object]) -> str:
-    return json.dumps(event, separators=(",", ":"))
+    return fast_json.dumps(event)
 
 
 def _interval(given: str | None) -> float:
@@ -182,6 +182,8 @@ def _interval(given: str | None) -> float:
 def _features(call: Call) -> int:
     """Print the features document."""
     del call
+    import json
+
     from kata_runtime.oci.features import FEATURES
 
     write_line(json.dumps(FEATURES, indent=4))

@@ -25,7 +25,6 @@ from kata_runtime.sandbox.session import locked
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 def find_container(root: str, text: str) -> Container | None:
@@ -63,13 +62,13 @@ def container_state(container: Container) -> dict[str, object]:
     }
 
 
-def state(root: Path, text: str) -> dict[str, object]:
+def state(root: str, text: str) -> dict[str, object]:
     """The state of a container or sandbox. :raise ContainerError: there is none."""
-    found = find_container(str(root), text)
+    found = find_container(root, text)
     return sandbox_state(root, text) if found is None else container_state(found)
 
 
-def list_states(root: Path, warn: Callable[[str], None]) -> list[dict[str, object]]:
+def list_states(root: str, warn: Callable[[str], None]) -> list[dict[str, object]]:
     """The states of all containers and sandboxes, by ID; ``warn`` is called for unreadable records.
 
     :raise HostError: the directory cannot be read.

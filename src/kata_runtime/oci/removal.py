@@ -25,20 +25,19 @@ from kata_runtime.sandbox.session import held
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from kata_runtime.sandbox.lock import LockWait
     from kata_runtime.sandbox.record import Record
 
 
-def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool) -> None:
+def delete(root: str, text: str, lock_wait: LockWait, *, force: bool) -> None:
     """Remove every trace of a container or sandbox. With ``force`` it may be running, or not exist.
 
     :raise ConflictError: it is running. :raise ContainerError: it does not exist.
     :raise HostError: something could not be removed.
     """
     try:
-        container = _container_to_delete(str(root), text)
+        container = _container_to_delete(root, text)
     except ContainerError:
         if force:
             return
@@ -55,7 +54,7 @@ def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool) -> None:
             f"container {container.container_id} is {status}",
             hint=f"'kata-runtime kill {container.container_id} KILL' ends it, 'delete --force' does both",
         )
-    _delete_container(str(root), container, lock_wait)
+    _delete_container(root, container, lock_wait)
 
 
 def _container_to_delete(root: str, text: str) -> Container | None:

@@ -41,7 +41,7 @@ def run_attached(request: CreateRequest, context: CreateContext) -> int:
                 terminal.take()
             start(context.root, container)
             status = _await(container.shim, wakeup, terminal)
-        _delete(context, container.container_id)
+        delete(context.root, container.container_id, LockWait(), force=True)
     return status
 
 
@@ -83,11 +83,5 @@ def _deleted_on_failure(request: CreateRequest, context: CreateContext) -> Itera
     except BaseException:
         # An ID that was in use before belongs to another container.
         if made:
-            _delete(context, request.container_id)
+            delete(context.root, request.container_id, LockWait(), force=True)
         raise
-
-
-def _delete(context: CreateContext, container_id: str) -> None:
-    from pathlib import Path  # it takes longer to load than all else that starting a container needs
-
-    delete(Path(context.root), container_id, LockWait(), force=True)

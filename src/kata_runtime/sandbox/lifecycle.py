@@ -36,7 +36,6 @@ from kata_runtime.vmm.accelerator import Accelerator, choose, is_kvm_failure, is
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from kata_runtime.sandbox.config import Config
     from kata_runtime.vmm.accelerator import Machine
@@ -201,7 +200,7 @@ def _make_directory(root: str, directory: str) -> None:
 
 
 def list_sandboxes(
-    root: Path, warn: Callable[[str], None], state_of: Callable[[Path, str], dict[str, object]]
+    root: str, warn: Callable[[str], None], state_of: Callable[[str, str], dict[str, object]]
 ) -> list[dict[str, object]]:
     """The states of all sandboxes and containers, as ``state_of`` gives them, sorted by ID.
 
@@ -210,7 +209,7 @@ def list_sandboxes(
     :raise HostError: the directory cannot be read.
     """
     states = []
-    for container_id in sandbox_ids(str(root)):
+    for container_id in sandbox_ids(root):
         try:
             states.append(state_of(root, container_id))
         except ContainerError:
@@ -218,16 +217,16 @@ def list_sandboxes(
         except HostError as error:
             warn(f"container {container_id}: {error}")
             running = sandbox_processes(os.path.join(root, container_id), container_id)
-            states.append(_document(str(root), container_id, "unreadable", running[0][0] if running else 0))
+            states.append(_document(root, container_id, "unreadable", running[0][0] if running else 0))
     return states
 
 
-def state(root: Path, text: str) -> dict[str, object]:
+def state(root: str, text: str) -> dict[str, object]:
     """The state of one sandbox (OCI runtime specification, "State").
 
     :raise ContainerError: there is none of that ID, or several. :raise HostError: its record is damaged.
     """
-    return _state(str(root), resolve(str(root), text))
+    return _state(root, resolve(root, text))
 
 
 def _state(root: str, container_id: str) -> dict[str, object]:
@@ -262,7 +261,7 @@ def _is_held(directory: str, container_id: str) -> bool:
         lock.close()
 
 
-def execute(root: Path, text: str, argv: Sequence[str]) -> int:
+def execute(root: str, text: str, argv: Sequence[str]) -> int:
     """Run a command in the container with this process's streams; returns its exit status.
 
     It does not hold the sandbox's lock, so that other commands are not blocked.
@@ -271,13 +270,13 @@ def execute(root: Path, text: str, argv: Sequence[str]) -> int:
     """
     from kata_runtime.sandbox.guest_command import execute as execute_on_port
 
-    container_id = resolve(str(root), text)
+    container_id = resolve(root, text)
     directory = os.path.join(root, container_id)
     require_running(_loaded(directory, container_id))
     return execute_on_port(directory, container_id, argv)
 
 
-def kill(root: Path, text: str, number: int, lock_wait: LockWait) -> None:
+def kill(root: str, text: str, number: int, lock_wait: LockWait) -> None:
     """End the container: TERM, INT, HUP and QUIT make the guest shut down, KILL kills its VM.
 
     :raise InputError: another signal, which has no meaning for a VM.
@@ -291,14 +290,14 @@ def kill(root: Path, text: str, number: int, lock_wait: LockWait) -> None:
         raise InputError(
             f"a container cannot take {name}", field="signal", hint="TERM shuts it down, KILL ends it at once"
         )
-    container_id = resolve(str(root), text)
+    container_id = resolve(root, text)
     directory = os.path.join(root, container_id)
     if number == signal.SIGKILL:
         # Without the lock: the command that holds it may be waiting for this VM.
         _kill_at_once(directory, container_id)
         return
     require_running(_loaded(directory, container_id))
-    with locked(str(root), container_id, lock_wait) as record:
+    with locked(root, container_id, lock_wait) as record:
         require_running(record)
         channel = AgentChannel(SandboxPaths(directory).control, "")
         try:
@@ -324,7 +323,7 @@ def _kill_at_once(directory: str, container_id: str) -> None:
     kill_process(record.pid, record.start_time)
 
 
-def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool, release: Callable[[Record], None]) -> None:
+def delete(root: str, text: str, lock_wait: LockWait, *, force: bool, release: Callable[[Record], None]) -> None:
     """Remove every trace of a stopped container; with ``force`` of a running one, too.
 
     ``release`` is called when its VM has ended, and deletes what was created for it outside its directory.
@@ -332,12 +331,12 @@ def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool, release: 
     :raise ConflictError: it runs. :raise ContainerError: there is none.
     :raise HostError: a file cannot be removed.
     """
-    container_id = resolve(str(root), text)
+    container_id = resolve(root, text)
     directory = os.path.join(root, container_id)
     if force:
         # Before the lock is taken: so a command that holds it fails now instead of at its deadline.
         end_processes(directory, container_id)
-    with held(str(root), container_id, lock_wait):
+    with held(root, container_id, lock_wait):
         if not force:
             record = _loaded(directory, container_id)
             unknown = not record.pid and sandbox_processes(directory, container_id)
@@ -346,7 +345,7 @@ def delete(root: Path, text: str, lock_wait: LockWait, *, force: bool, release: 
                     f"container {container_id} is running",
                     hint=f"'kata-runtime kill {container_id}' stops it, 'delete --force' does both",
                 )
-        remove(str(root), container_id, release)
+        remove(root, container_id, release)
 
 
 def remove(root: str, container_id: str, release: Callable[[Record], None]) -> None:
