@@ -69,7 +69,7 @@ def run(call: Call) -> int:
         screen.refresh()
         write_text(rendered(screen.whole()))
         return 0
-    from kata_runtime.cli.main import Interrupted
+    from kata_runtime.cli.interrupted import Interrupted
 
     try:
         show(screen, max(0.1, _INTERVAL if given is None else float(given)))

@@ -9,6 +9,7 @@ from errno import EMFILE, ENFILE
 from kata_runtime import __version__
 from kata_runtime import fast_signal as signal
 from kata_runtime.cli.argument_parser import Call, Help, Version, parse
+from kata_runtime.cli.interrupted import Interrupted
 from kata_runtime.cli.streams import (
     AnswerError,
     AnswerLostError,
@@ -27,14 +28,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Interrupted(BaseException):
-    """Raised by a signal that ends the command; handlers of the exception undo the completed steps."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def program() -> NoReturn:

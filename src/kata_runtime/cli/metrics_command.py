@@ -52,7 +52,7 @@ def _write(registry: CollectorRegistry, path: str) -> None:
 
 def _serve(registry: CollectorRegistry, listen: str) -> None:
     """Serve until a signal ends the process."""
-    from kata_runtime.cli.main import Interrupted
+    from kata_runtime.cli.interrupted import Interrupted
     from kata_runtime.cli.metrics_server import MetricsServer, parsed_address
 
     with MetricsServer(parsed_address(listen), registry) as server:
