@@ -75,9 +75,9 @@ RUNTIME =
 conformance: environment
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh packages.txt packages-test.txt packages-conformance.txt
 	@$(RUN) scripts/ensure_images.py default
-	@SUITE="$(SUITE)"; TESTS="$(TESTS)"; RUNTIME="$(RUNTIME)"; \
+	@SUITE="$(SUITE)"; TESTS="$(TESTS)"; RUNTIME="$(RUNTIME)"; DELAY="$(DELAY)"; \
 	$(RUN) -m conformance.conformance $${SUITE:+--suite "$$SUITE"} $${TESTS:+--tests "$$TESTS"} \
-		$${RUNTIME:+--runtime "$$RUNTIME"}
+		$${RUNTIME:+--runtime "$$RUNTIME"} $${DELAY:+--delay "$$DELAY"}
 
 check: environment
 	@$(RUN) -m pytest tests/quality

@@ -2,7 +2,8 @@
 
 ``--suite`` and ``--tests`` narrow it down. The results of what was not run are those of earlier runs, which are kept in
 build/conformance; the document is written when all are known. ``--runtime`` runs the same with another runtime, such as
-runc, which shows whether a failure is this one's.
+runc, which shows whether a failure is this one's. ``--delay`` shows which tests fail only because start and exec return
+before the program in the container has got on: those that expected.toml says this of must then pass.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from lab.ending_signals import exit_on_signals
 
 from conformance import crun_suite, podman_suite
-from conformance.expectations import differences, load_expectations
+from conformance.expectations import differences, load_expectations, with_delay
 from conformance.private_host import BUILD, REPOSITORY
 from conformance.report import document, load_results, merged, store_results
 from conformance.source_packages import version_of
+from conformance.variant import Variant
 from kata_runtime.errors import KataError
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ _STORED = BUILD / "results.json"
 class Suite(NamedTuple):
     """A suite: how its tests are run, in what files they are, and what Debian's source package of them is."""
 
-    run: Callable[[Collection[str], Collection[str], str], Iterator[Result]]
+    run: Callable[[Collection[str], Collection[str], Variant], Iterator[Result]]
     files: Callable[[], list[str]]
     package: str
 
@@ -57,14 +59,20 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--runtime", default="", help="another runtime's program, to compare with: its results are shown and not kept"
     )
+    parser.add_argument(
+        "--delay", type=int, default=0, help="seconds by which start and exec return later: results are not kept"
+    )
     options = parser.parse_args(argv)
+    variant = Variant(options.runtime, options.delay)
     wanted = [name.strip() for name in _COMMA.split(options.tests) if name.strip()]
     suites = options.suite or list(SUITES)
     expected = load_expectations(_EXPECTED)
+    if variant.delay:
+        expected = with_delay(expected)
     results: list[Result] = []
     try:
         for suite in suites:
-            for result in SUITES[suite].run(wanted, expected.left_out.get(suite, {}), options.runtime):
+            for result in SUITES[suite].run(wanted, expected.left_out.get(suite, {}), variant):
                 print(f"{result.outcome:8}{suite}: {result.test}", flush=True)
                 results.append(result)
     except KataError as error:
@@ -72,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     found = differences(results, expected, complete=[] if wanted else suites)
     print(*found, sep="\n")
-    if options.runtime:
+    if variant != Variant():
         return 1 if found else 0
     stored = [result for result in load_results(_STORED) if wanted or result.suite not in suites]
     known = merged(stored, results)

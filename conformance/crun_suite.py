@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from conformance.private_host import PrivateHost
+    from conformance.variant import Variant
 
 SUITE = "crun"
 PACKAGE = "crun"
@@ -37,17 +38,17 @@ echo 20000 >/proc/sys/kernel/ns_last_pid
 _LIST = "import sys; module = __import__(sys.argv[1]); print(*module.all_tests, sep='\\n')"
 
 
-def run_crun_suite(wanted: Collection[str], left_out: Collection[str], runtime: str) -> Iterator[Result]:
+def run_crun_suite(wanted: Collection[str], left_out: Collection[str], variant: Variant) -> Iterator[Result]:
     """The results of crun's tests, all or those in ``wanted``: ``test_exec.py`` or ``test_exec.py: exec``.
 
-    ``runtime`` is another runtime's program, or empty.
+    ``variant.delay`` is not used: these tests call the runtime themselves, and wait for what they start.
 
     :raise HostError: the sources cannot be fetched or compiled.
     """
     source = fetch_source(PACKAGE, BUILD / "sources")
     init = _build_init(source)
     with private_host(SUITE) as host:
-        front = runtime or str(_write_front(host))
+        front = variant.runtime or str(_write_front(host))
         for path in sorted((source / "tests").glob("test_*.py")):
             if path.name in left_out:
                 continue

@@ -42,6 +42,7 @@ class Expectation(NamedTuple):
 
     outcome: str
     reason: str
+    passes_with_delay: bool = False
 
 
 class Expectations(NamedTuple):
@@ -57,7 +58,9 @@ def load_expectations(path: Path) -> Expectations:
 
 
 def expectations_of(document: Mapping[str, Mapping[str, object]]) -> Expectations:
-    """What a document says: for each suite ``left_out`` (files, reason) and ``not_ok`` (result, reason, tests)."""
+    """What a document says: for each suite ``left_out`` (files, reason) and ``not_ok`` (result, reason, tests,
+    perhaps ``passes_with_delay``).
+    """
     tests: dict[tuple[str, str], Expectation] = {}
     left_out: dict[str, dict[str, str]] = {}
     for suite, section in document.items():
@@ -71,8 +74,15 @@ def expectations_of(document: Mapping[str, Mapping[str, object]]) -> Expectation
             for test in _names(suite, entry, "tests"):
                 if (suite, test) in tests:
                     raise ExpectationError(f"{suite}: {test} is named twice")
-                tests[suite, test] = Expectation(str(entry["result"]), str(entry["reason"]))
+                passes = entry.get("passes_with_delay") is True
+                tests[suite, test] = Expectation(str(entry["result"]), str(entry["reason"]), passes)
     return Expectations(tests, left_out)
+
+
+def with_delay(expected: Expectations) -> Expectations:
+    """What is expected when start and exec return later than the runtime lets them."""
+    left = {test: expectation for test, expectation in expected.tests.items() if not expectation.passes_with_delay}
+    return expected._replace(tests=left)
 
 
 def _entries(suite: str, section: Mapping[str, object], key: str) -> list[dict[str, object]]:

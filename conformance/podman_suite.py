@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from conformance.private_host import PrivateHost
+    from conformance.variant import Variant
 
 SUITE = "podman"
 PACKAGE = "libpod"
 _TEST_SECONDS = 300
 _COMMAND_SECONDS = 120
+_DELAYED = Path(__file__).with_name("delayed_runtime.sh")
 _TEST_LINE = re.compile(r'^@test "(.*)" \{$', re.MULTILINE)
 # Podman's tests expect a host with a journal, and with users for --userns=auto.
 # The image is imported into each namespace: it is small, and no test sees what another did to the store.
@@ -39,16 +41,14 @@ exec bats --tap --filter "$FILTER" "$1"
 """
 
 
-def run_podman_suite(wanted: Collection[str], left_out: Collection[str], runtime: str) -> Iterator[Result]:
+def run_podman_suite(wanted: Collection[str], left_out: Collection[str], variant: Variant) -> Iterator[Result]:
     """The results of Podman's tests, all or those in ``wanted``: ``075-exec.bats`` or ``075-exec.bats: NAME``.
-
-    ``runtime`` is another runtime's program, or empty.
 
     :raise HostError: the sources or the image's packages cannot be fetched.
     """
     source = fetch_source(PACKAGE, BUILD / "sources")
     with private_host(SUITE) as host:
-        begin = _prepare(host, runtime)
+        begin = _prepare(host, variant)
         for path in sorted((source / "test/system").glob("*.bats")):
             existing = _names(path)
             names = [
@@ -77,19 +77,21 @@ def _names(path: Path) -> list[str]:
     return [name.replace("\\", "").strip() for name in _TEST_LINE.findall(path.read_text())]
 
 
-def _prepare(host: PrivateHost, runtime: str) -> str:
+def _prepare(host: PrivateHost, variant: Variant) -> str:
     """Make what the tests need in the host's directory, and give the script that begins a file of tests."""
     root = host.directory / "image"
     podman_image.build_root(root)
     archive = host.directory / "image.tar"
     run_program(["tar", "--create", "--numeric-owner", "--file", str(archive), "--directory", str(root), "."])
-    if runtime:
+    delayed = ["sh", str(_DELAYED), str(variant.delay)] if variant.delay else []
+    if variant.runtime:
         # Podman asks for more processes than this host may allow.
         processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
         limits = ("nofile=1024:1024", f"nproc={processes}:{processes}")
-        write_configuration(host.directory, [runtime, "--root", str(host.root)], limits=limits)
+        command = [*delayed, variant.runtime, "--root", str(host.root)]
+        write_configuration(host.directory, command, limits=limits)
     else:
-        command = [str(PROGRAM), "--root", str(host.root), "--kata-config", str(host.config)]
+        command = [*delayed, str(PROGRAM), "--root", str(host.root), "--kata-config", str(host.config)]
         write_configuration(host.directory, command)
     changes = " ".join(f"--change '{change}'" for change in podman_image.CHANGES)
     journal = Path(__file__).with_name("private_journal.py")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from conformance.expectations import Expectations
+    from conformance.expectations import Expectation, Expectations
 
 _TITLES = {"crun": "crun's own tests", "podman": "Podman's system tests"}
 _TEXT = """# Conformance
@@ -28,7 +28,9 @@ crun's tests call the runtime as they would call crun. Options that only crun ha
 (`conformance/crun_options.py`), and a container without a network namespace, which would have the host's, gets one.
 Podman's tests run with an image made of Debian's busybox, with a journal of their own, and with
 `privileged_without_host_devices = true`. Where a test fails "so with every runtime",
-`make conformance SUITE=podman TESTS=FILE RUNTIME=/usr/sbin/runc` shows that.
+`make conformance SUITE=podman TESTS=FILE RUNTIME=/usr/sbin/runc` shows that. Where it "passes with DELAY=2",
+`make conformance SUITE=podman TESTS=FILE DELAY=2` shows that: `start` and `exec` of the runtime then return two seconds
+later, when the program in the container has got on, and each of these tests must pass.
 
 {suites}"""
 
@@ -70,7 +72,7 @@ def _suite(suite: str, results: Sequence[Result], expected: Expectations) -> str
         by_reason: dict[str, list[str]] = {}
         for result in results:
             if result.outcome == outcome and (suite, result.test) in expected.tests:
-                by_reason.setdefault(expected.tests[suite, result.test].reason, []).append(result.test)
+                by_reason.setdefault(_reason(expected.tests[suite, result.test]), []).append(result.test)
         lines += [f"### {outcome.capitalize()}", ""]
         for reason, tests in by_reason.items():
             lines += [f"{reason}:", "", *(f"- {test}" for test in tests), ""]
@@ -84,3 +86,7 @@ def _suite(suite: str, results: Sequence[Result], expected: Expectations) -> str
         lines += [f"- {', '.join(files)}: {reason}" for reason, files in by_reason.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _reason(expectation: Expectation) -> str:
+    return expectation.reason + (" (passes with DELAY=2)" if expectation.passes_with_delay else "")

@@ -11,6 +11,7 @@ from conformance.expectations import (
     Result,
     differences,
     expectations_of,
+    with_delay,
 )
 from conformance.tap import FAILED, OK, SKIPPED
 
@@ -79,6 +80,18 @@ def test_a_test_that_depends_on_the_host() -> None:
     expected = expectations_of({"crun": {"not_ok": [entry]}})
     found = [differences([Result("crun", "a.py", "one", outcome)], expected) for outcome in (OK, FAILED, SKIPPED)]
     assert found == [[], [], ["crun: a.py: one: skipped, expected: ok or failed"]]
+
+
+def test_a_test_that_passes_with_delay() -> None:
+    """With a delay the tests pass of which the list says so, and only those; without, both is expected."""
+    entries = [
+        {"result": EITHER, "reason": "early", "tests": ["a.py: one"], "passes_with_delay": True},
+        {"result": EITHER, "reason": "slow", "tests": ["a.py: two"]},
+    ]
+    expected = expectations_of({"crun": {"not_ok": entries}})
+    results = [Result("crun", "a.py", name, FAILED) for name in ("one", "two")]
+    assert differences(results, expected) == []
+    assert differences(results, with_delay(expected)) == ["crun: a.py: one: failed, expected: ok"]
 
 
 def test_every_difference_is_told() -> None:

@@ -33,6 +33,13 @@ def test_every_test_has_its_place() -> None:
     )
 
 
+def test_a_test_that_passes_with_delay() -> None:
+    """The reason of a test that passes when start returns later says so."""
+    expected = Expectations({("crun", "a.py: two"): Expectation(FAILED, "Too early", passes_with_delay=True)}, {})
+    text = document(_RESULTS[:2], expected, {"crun": "1.8.1-1"})
+    assert "### Failed\n\nToo early (passes with DELAY=2):\n\n- a.py: two\n" in text
+
+
 def test_results_of_several_runs(tmp_path: Path) -> None:
     """Stored results come back, and those of a later run take their place."""
     path = tmp_path / "results.json"
