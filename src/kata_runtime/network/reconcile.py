@@ -139,14 +139,17 @@ def _choose(record: Record, identity: str, holdings: Holdings, *, taps: bool) ->
             chosen.refused.append(_refusal(link, "it is no Ethernet interface"))
         elif lower is not None and link.kind != "veth" and lower.is_up:
             chosen.refused.append(_refusal(link, f"its lower interface is {lower.name!a}, whose packets go to the VM"))
-        elif kind != EndpointKind.TAP or taps:
+        elif link.kind != "tun" or taps:
             chosen.links.append((link, kind))
     return chosen
 
 
 def _kind_of(link: Link) -> EndpointKind | None:
     if link.kind == "tun":
-        return EndpointKind.TAP if link.tun_type == TUN_TYPE_TAP else None
+        if link.tun_type != TUN_TYPE_TAP:
+            return None
+        # A TAP that is not persistent exists while the process that made it, such as slirp4netns, has it open.
+        return EndpointKind.TAP if link.tun_persistent else EndpointKind.REDIRECT
     if link.kind == "macvtap":
         return EndpointKind.MACVTAP
     return EndpointKind.REDIRECT if link.hardware == ARPHRD_ETHER else None

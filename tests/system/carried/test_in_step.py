@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.system.carried.conftest import look, pings
 from tests.system.conftest import network_namespace, nic
 
+from kata_runtime.network import namespace as network
+from kata_runtime.vmm.tap_device import create_tap
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.system.carried.conftest import Carried
     from tests.system.conftest import Namespace
@@ -185,3 +193,40 @@ def test_kinds_of_interfaces(carried: Carried) -> None:
     assert sorted(str(name) for name in names) == ["br0", "eth0", "macvlan", "macvtap", "wire"]
     assert [pings(carried.sandbox, f"10.{number}.0.1") for number in (18, 19, 20, 21)] == [True] * 4
     assert [pings(outside, f"10.{number}.0.3") for number in (18, 19, 20, 21)] == [True] * 4
+
+
+@contextmanager
+def _relayed(first: int, second: int) -> Iterator[None]:
+    """Frames that arrive at one of two TAPs are written to the other, as slirp4netns does with its own."""
+    stopped, stop = os.pipe()
+
+    def relay() -> None:
+        while stopped not in (ready := select.select([first, second, stopped], [], [])[0]):
+            for source in ready:
+                os.write(second if source == first else first, os.read(source, 1 << 17))
+
+    thread = threading.Thread(target=relay)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.close(stop)
+        thread.join()
+        os.close(stopped)
+
+
+def test_tap_that_a_process_holds(carried: Carried) -> None:
+    """A TAP that exists while another process holds it comes along with its MTU, and packets cross it both ways."""
+    with ExitStack() as stack:
+        held = []
+        for where, name, host in ((carried.inside, "tap0", 3), (carried.outside, "far", 1)):
+            with network.Namespace(f"/run/netns/{where.name}") as namespace:
+                held += namespace.run(partial(create_tap, name))
+            stack.callback(os.close, held[-1])
+            where.run("ip", "address", "add", f"10.22.0.{host}/24", "dev", name)
+            where.run("ip", "link", "set", name, "mtu", "65520", "up")
+        stack.enter_context(_relayed(*held))
+        assert carried.reconcile(creating=True) == []
+        assert carried.same() == ["tap0"]
+        large = ("-s", "20000")
+        assert [pings(carried.sandbox, "10.22.0.1", *large), pings(carried.outside, "10.22.0.3", *large)] == [True] * 2
