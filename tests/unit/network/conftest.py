@@ -44,11 +44,12 @@ class FakeSession:
         return _ip(*words)
 
     def state(self) -> str:
-        """The whole routing state as iproute2 shows it, but for expiry times."""
+        """The whole routing state as iproute2 shows it."""
         six = _ip("-6", "-details", "route", "show", "table", "all").splitlines(keepends=True)
         # The kernel adds these when it notices a carrier, on a busy machine after the test began.
         six = [line for line in six if not line.startswith(("multicast ", "local ", "anycast "))]
-        return _ip("-details", "route", "show", "table", "all") + "".join(six)
+        # Without -4 it would show them, too.
+        return _ip("-4", "-details", "route", "show", "table", "all") + "".join(six)
 
 
 def _ip(*words: str) -> str:
