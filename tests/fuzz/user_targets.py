@@ -22,7 +22,8 @@ from kata_runtime.errors import ContainerError
 from kata_runtime.ipvs import batch_journal, fast_rule_parser, saved_rules
 from kata_runtime.ipvs.ipvsadm_grammar import parse
 from kata_runtime.ipvs.model import AddServer, AddService, Forwarding, ServiceFlag
-from kata_runtime.ipvs.rules import RulesError, outcome, parse_rules
+from kata_runtime.ipvs.rules import outcome, parse_rules
+from kata_runtime.ipvs.rules_error import RulesError
 from kata_runtime.network import requests, route_journal
 from kata_runtime.network.clients.neutron import Port, Subnet
 from kata_runtime.network.ports import neutron_ports

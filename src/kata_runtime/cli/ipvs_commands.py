@@ -64,13 +64,15 @@ def _single(call: Call, parameters: str) -> int:
 
 
 def _restore(call: Call, path: str) -> int:
-    from kata_runtime.ipvs.commands import run_restore
-    from kata_runtime.ipvs.rules import RulesError
+    from kata_runtime.ipvs.rules_error import RulesError
 
     rules = read_input(path, _RULES_LIMIT)
     name = "standard input" if path == "-" else path
     try:
         with session_of(call, "ipvs") as session, Meter("rules") as meter:
+            session.channel()  # an idle guest needs some ms for its first answer, as do these modules
+            from kata_runtime.ipvs.commands import run_restore
+
             run_restore(session, name, rules, replace=call.value("--replace") is not None, progress=meter.show)
     except RulesError as error:
         for problem in error.problems:

@@ -20,30 +20,13 @@ if TYPE_CHECKING:
 
     from kata_runtime.guest.answer_limits import Limits
     from kata_runtime.guest.short_command import Completed
+    from kata_runtime.guest.subscription import Subscription
     from kata_runtime.netlink.transport import Block, Family
 else:
     from _collections import deque
 
 # How many blocks are sent ahead: the kernel works on one while others cross the port.
 _WINDOW_BLOCKS = 4
-
-
-class Subscription:
-    """Notifications of one netlink multicast group, from the moment it is made."""
-
-    def __init__(self, channel: AgentChannel, request: int) -> None:
-        self._channel = channel
-        self._request = request
-
-    def wait(self, accept: Callable[[bytes], bool], seconds: float, awaited: str) -> None:
-        """Return when ``accept`` is true of a datagram.
-
-        :raise DeadlineError: none came within ``seconds``; names ``awaited``.
-        """
-        deadline = time.monotonic() + seconds
-        with operation_log.measured("netlink notification", awaited=awaited):
-            while not accept(self._channel.next_notification(self._request, deadline, seconds, awaited)):
-                continue
 
 
 class AgentChannel:
@@ -240,32 +223,42 @@ class AgentChannel:
         return True
 
     def _ask(self, kind: int, payload: bytes, operation: str) -> str:
-        (answer,) = self._ask_all(kind, [(payload, operation)])
+        (answer,) = self._ask_all(kind, [payload], [operation])()
         if isinstance(answer, KernelError):
             raise answer
         return answer
 
-    def _ask_all(self, kind: int, asked: Sequence[tuple[bytes, str]]) -> list[str | KernelError]:
-        """The texts answered to requests of one kind, in one round trip; ``asked`` are payloads and descriptions."""
-        seconds = self._limits.request_seconds
+    def _ask_all(
+        self, kind: int, payloads: Sequence[bytes], operations: Sequence[str]
+    ) -> Callable[[], list[str | KernelError]]:
+        """Send requests of one kind; what is returned takes the texts answered to them."""
         port = self._connected()
-        answers: list[str | KernelError] = []
+        requests: list[int] = []
         try:
-            requests = []
-            for payload, _ in asked:
+            for payload in payloads:
                 requests.append(self._next_request())
                 port.send(kind, requests[-1], payload)
-            for request, (_, operation) in zip(requests, asked, strict=True):
-                deadline = time.monotonic() + seconds
-                answered, of, body = self._receive(port, deadline, seconds, f"{operation} in the guest")
-                if answered != wire.DONE or of != request:
-                    raise ProtocolError(f"the guest's agent sent frame {answered} out of turn")
-                number, text = _unpack_done(body)
-                answers.append(KernelError(operation, number, text) if number else text)
         except BaseException:
             self.close()
             raise
-        return answers
+
+        def take() -> list[str | KernelError]:
+            try:
+                return [self._text(port, *asked) for asked in zip(requests, operations, strict=True)]
+            except BaseException:
+                self.close()
+                raise
+
+        return take
+
+    def _text(self, port: GuestPort, request: int, operation: str) -> str | KernelError:
+        seconds = self._limits.request_seconds
+        deadline = time.monotonic() + seconds
+        answered, of, body = self._receive(port, deadline, seconds, f"{operation} in the guest")
+        if answered != wire.DONE or of != request:
+            raise ProtocolError(f"the guest's agent sent frame {answered} out of turn")
+        number, text = _unpack_done(body)
+        return KernelError(operation, number, text) if number else text
 
     @contextmanager
     def answering_within(self, seconds: float) -> Iterator[None]:
@@ -286,6 +279,8 @@ class AgentChannel:
         :raise KernelError: the guest's kernel has no such group.
         :raise GuestError, DeadlineError, ProtocolError: the channel failed.
         """
+        from kata_runtime.guest.subscription import Subscription
+
         port = self._connected()
         request = self._next_request()
         with operation_log.measured("netlink subscription", family=family.name, group=group):
@@ -349,12 +344,21 @@ class AgentChannel:
 
     def sysctls(self, asked: Sequence[tuple[str, str | None]]) -> list[str | KernelError]:
         """Several of them, in this order, in one round trip; a refusal stands in the place of its value."""
-        with operation_log.measured("sysctl", names=[name for name, _ in asked]) as step:
-            packed = [(name if value is None else f"{name}\0{value}").encode() for name, value in asked]
-            operations = [f"sysctl {name}" for name, _ in asked]
-            found = self._ask_all(wire.SYSCTL, list(zip(packed, operations, strict=True)))
-            step.note(answers=[str(answer) for answer in found])
-            return found
+        return self.ask_sysctls(asked)()
+
+    def ask_sysctls(self, asked: Sequence[tuple[str, str | None]]) -> Callable[[], list[str | KernelError]]:
+        """``sysctls`` in two steps: what is returned takes the answers, before those to any later request."""
+        names = [name for name, _ in asked]
+        packed = [(name if value is None else f"{name}\0{value}").encode() for name, value in asked]
+        take = self._ask_all(wire.SYSCTL, packed, [f"sysctl {name}" for name in names])
+
+        def answers() -> list[str | KernelError]:
+            with operation_log.measured("sysctl", names=names) as step:
+                found = take()
+                step.note(answers=list(map(str, found)))
+                return found
+
+        return answers
 
     def renew(self, host_name: str) -> None:
         """Give the guest fresh randomness, the time of day, a host name and a machine ID of its own.

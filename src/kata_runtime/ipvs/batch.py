@@ -13,7 +13,7 @@ from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs import rule_limit
 from kata_runtime.ipvs.batch_journal import Snapshot, packed, unpacked
 from kata_runtime.ipvs.engine import explain
-from kata_runtime.ipvs.guest_setup import enable
+from kata_runtime.ipvs.guest_setup import ask_sysctls, enable
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService
 from kata_runtime.ipvs.rules import count, difference, outcome, parse_rules, service_of, touched
 from kata_runtime.netlink.exchange import attempt_all
@@ -50,12 +50,15 @@ def restore(
     :raise RulesError: lines are wrong, contradict each other or the table, or are refused by the kernel.
     :raise LimitError: too many rules. :raise GuestError: the connection broke.
     """
-    take_heads = engine.ask_heads(statistics=False)  # answered while the rules are parsed
+    # Both are answered while the rules are parsed, in this order.
+    take_sysctls = ask_sysctls(session.channel())
+    take_heads = engine.ask_heads(statistics=False)
     batch = parse_rules(data, name)
     if replace and not batch.rules:
         # Far more often a truncated file than an intention.
         raise InputError(f"{name} holds no rules, and --replace would empty the table", hint="use -C for that")
     named = touched(batch.rules)
+    sysctls = take_sysctls()
     heads = take_heads()
     before = engine.table(None if replace else named, heads)
     after = outcome({} if replace else before, batch)
@@ -73,7 +76,7 @@ def restore(
         return
     keys = touched(changes) if replace else named
     previous = Snapshot(frozenset(keys), {key: before[key] for key in keys if key in before})
-    _apply(session, engine, batch, changes, previous, progress)
+    _apply(session, engine, batch, changes, previous, sysctls, progress)
 
 
 def undo(session: Session, engine: Engine) -> None:
@@ -92,9 +95,10 @@ def _apply(
     batch: Batch,
     changes: Sequence[Rule],
     previous: Snapshot,
+    sysctls: Sequence[str | KernelError],
     progress: Callable[[int, int], None],
 ) -> None:
-    """Send ``changes``; when that fails, put ``previous`` back."""
+    """Send ``changes``, then set the sysctls, whose values are ``sysctls``; if that fails, put ``previous`` back."""
     undo_file = UndoFile(session, WorkKind.IPVS)
     try:
         undo_file.begin(packed(previous))
@@ -104,7 +108,7 @@ def _apply(
             previous = _with_others(engine, previous, changes, refused)
             undo_file.replace(packed(previous))
             _refuse(session, batch, changes, refused)
-        enable(session.channel())
+        enable(session.channel(), sysctls)
     except BaseException as failure:
         if not undo_file.is_begun:
             with suppress(KataError):

@@ -6,7 +6,7 @@ from kata_runtime.errors import KataError, KernelError
 from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs import batch, rule_limit
 from kata_runtime.ipvs.engine import Engine, explain
-from kata_runtime.ipvs.guest_setup import enable, load
+from kata_runtime.ipvs.guest_setup import ask_sysctls, enable, load
 from kata_runtime.ipvs.ipvsadm_grammar import parse
 from kata_runtime.ipvs.ipvsadm_options import UnknownOptionError
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService, Question
@@ -88,7 +88,8 @@ def _change(session: Session, engine: Engine, change: Change) -> None:
         raise explain(change, error, session.container_id) from error
     if isinstance(change, AddService | AddServer):
         try:
-            enable(session.channel())
+            channel = session.channel()
+            enable(channel, ask_sysctls(channel)())
         except BaseException:
             # The failure that is being handled is the one to report.
             with suppress(KataError):

@@ -11,6 +11,8 @@ from kata_runtime.netlink.generic import find_family
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from kata_runtime.guest.channel import AgentChannel
 
 _CONNTRACK = "net/ipv4/vs/conntrack"
@@ -43,17 +45,21 @@ def load(channel: AgentChannel) -> int:
     return number
 
 
-def enable(channel: AgentChannel) -> None:
-    """Let the guest forward what it balances; all sysctls are set, or none.
+def ask_sysctls(channel: AgentChannel) -> Callable[[], Sequence[str | KernelError]]:
+    """Ask for the sysctls that ``enable`` may set; what is returned takes their values."""
+    return channel.ask_sysctls([(name, None) for name, _ in _SYSCTLS])
 
-    Called before the first change of the table, not for a listing: a guest that forwards IPv6 drops its default routes
-    from router advertisements.
+
+def enable(channel: AgentChannel, before: Sequence[str | KernelError]) -> None:
+    """Let the guest forward what it balances; all sysctls are set, or none. ``before`` are their values.
+
+    Called when something was added to the table, so that refused rules change nothing, and not for a listing: a guest
+    that forwards IPv6 drops its default routes from router advertisements.
 
     :raise KernelError, GuestError: one cannot be set.
     """
-    names = [name for name, _ in _SYSCTLS]
     previous: list[tuple[str, str | None]] = []
-    for name, found in zip(names, channel.sysctls([(name, None) for name in names]), strict=True):
+    for (name, _), found in zip(_SYSCTLS, before, strict=True):
         if isinstance(found, KernelError):
             # A kernel without IPv6 has nothing to forward.
             if name == _CONNTRACK or found.errno != errno.ENOENT:

@@ -21,6 +21,7 @@ from kata_runtime.ipvs.model import (
     ServiceKey,
     ServiceSpec,
 )
+from kata_runtime.ipvs.rules_error import RulesError
 from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -59,15 +60,6 @@ class Batch(NamedTuple):
         for number, (_, reason) in zip(numbers, reasons, strict=True):
             problems.add(number, texts.get(number, "").strip(), reason)
         raise problems.error()
-
-
-class RulesError(InputError):
-    """Lines of a batch are wrong; ``problems`` says which and how, the first ``PROBLEMS_SHOWN`` of them."""
-
-    def __init__(self, name: str, problems: list[str], count: int) -> None:
-        lines = "1 line" if count == 1 else f"{count} lines"
-        super().__init__(f"{lines} of {name} cannot be applied; nothing was changed")
-        self.problems = problems
 
 
 class _Problems:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kata_runtime.address_types import InterfaceAddress, MacAddress
-    from kata_runtime.guest.channel import AgentChannel, Subscription
+    from kata_runtime.guest.channel import AgentChannel
+    from kata_runtime.guest.subscription import Subscription
     from kata_runtime.netlink.link import Link
     from kata_runtime.network.requests import NicRequest
 

@@ -11,7 +11,8 @@ from kata_runtime.errors import KernelError
 from kata_runtime.ipvs.batch import _with_others
 from kata_runtime.ipvs.batch_journal import Snapshot
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService, EditServer, EditService
-from kata_runtime.ipvs.rules import RulesError, Table, difference, outcome, parse_rules, touched
+from kata_runtime.ipvs.rules import Table, difference, outcome, parse_rules, touched
+from kata_runtime.ipvs.rules_error import RulesError
 
 if TYPE_CHECKING:
     from collections.abc import Container
