@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack, closing
 
 from kata_runtime import unix_socket
-from kata_runtime.errors import HostError
+from kata_runtime.errors import DeadlineError, GuestError, HostError
 from kata_runtime.netlink.transport import Family
 from kata_runtime.oci.shared_directory import make_shared_directory
 from kata_runtime.sandbox import cgroup, mounts
@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
 
-    from kata_runtime.guest.channel import Subscription
+    from kata_runtime.guest.channel import AgentChannel
+    from kata_runtime.guest.subscription import Subscription
     from kata_runtime.sandbox.session import Session
 
 _CONNECT_SECONDS = 5.0
 # The guest may have been booted just now, and still be loading modules: half a second on an idle host without KVM.
 _APPEAR_SECONDS = 30.0
+# After this time the guest is asked whether its kernel knows the file system at all.
+_USUAL_SECONDS = 1.0
+# A module that is being loaded is waited for; what is built in may be unknown to modprobe.
+_KNOWN = "modprobe virtiofs; grep -q virtiofs /proc/filesystems"
 _UEVENT_GROUP = 1  # of the kernel itself (lib/kobject_uevent.c)
 # Open files: virtiofsd has a descriptor for each inode that the guest has cached.
 _OPEN_FILES = 1 << 20
@@ -49,17 +54,34 @@ def find_virtiofsd(path: str) -> str:
 class Discovery:
     """The guest's discovery of its file system, which takes 0.1 s; the host does other things meanwhile."""
 
-    def __init__(self, events: Subscription, subscribed: ExitStack) -> None:
+    def __init__(self, channel: AgentChannel, events: Subscription, subscribed: ExitStack) -> None:
+        self._channel = channel
         self._events = events
         self._subscribed = subscribed
 
     def wait(self) -> None:
         """Wait until the guest can mount the file system.
 
-        :raise GuestError, DeadlineError: the guest failed.
+        :raise GuestError, DeadlineError: the guest failed, or its kernel lacks the file system.
         """
         with self._subscribed:
-            self._events.wait(_is_bound, _APPEAR_SECONDS, "the guest's discovery of its file system")
+            try:
+                self._wait(_USUAL_SECONDS)
+            except DeadlineError:
+                self._require_known()
+                self._wait(_APPEAR_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        self._events.wait(_is_bound, seconds, "the guest's discovery of its file system")
+
+    def _require_known(self) -> None:
+        done = self._channel.run(["sh", "-c", _KNOWN])
+        if done.exit_status:
+            reason = "; ".join(done.stderr.decode(errors="replace").split("\n")).strip("; ")
+            raise GuestError(
+                f"the container's kernel has no virtiofs: {reason or 'it is not in /proc/filesystems'}",
+                hint="containers of engines need CONFIG_VIRTIO_FS",
+            )
 
 
 def serve_files(session: Session, program: str, undo: ExitStack) -> Discovery:
@@ -78,9 +100,10 @@ def serve_files(session: Session, program: str, undo: ExitStack) -> Discovery:
     served = make_shared_directory(directory)
     with ExitStack() as passing, ExitStack() as subscribed:
         connection = _start_virtiofsd(path, directory, served, undo, passing, started)
-        events = subscribed.enter_context(session.channel().subscribe(Family.UEVENT, _UEVENT_GROUP))
+        channel = session.channel()
+        events = subscribed.enter_context(channel.subscribe(Family.UEVENT, _UEVENT_GROUP))
         plug_filesystem(session.monitor(), connection.fileno())
-        return Discovery(events, subscribed.pop_all())
+        return Discovery(channel, events, subscribed.pop_all())
 
 
 def _start_virtiofsd(

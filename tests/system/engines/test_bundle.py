@@ -66,6 +66,19 @@ def test_run(bundle: Bundle, engine_runtime: Runtime) -> None:
     assert Host(engine_runtime.root).left() == NOTHING
 
 
+def test_kernel_without_virtiofs(bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str]) -> None:
+    """Where the guest's kernel cannot have the module, create says so instead of waiting, and leaves nothing."""
+    bundle.write("/bin/true")
+    config = bundle.directory / "configuration.toml"
+    changed = 'kernel_params = "module_blacklist=virtiofs"\ntemplate = "off"\n'
+    config.write_text(engine_runtime.config.read_text() + changed)
+    argv = engine_runtime.argv("--kata-config", str(config), "create", "--bundle", str(bundle.directory), unique("v"))
+    reason = "modprobe: can't load module virtiofs (kernel/fs/fuse/virtiofs.ko): Operation not permitted"
+    hint = "containers of engines need CONFIG_VIRTIO_FS"
+    assert quiet(argv) == (1, f"kata-runtime: the container's kernel has no virtiofs: {reason}; {hint}\n")
+    assert Host(engine_runtime.root).left() == NOTHING
+
+
 def test_cgroup_of_systemd(bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str]) -> None:
     """With --systemd-cgroup a container is counted in the scope that the engine names; then it is gone."""
     name = unique("s")
