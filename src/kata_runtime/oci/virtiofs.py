@@ -31,6 +31,7 @@ _APPEAR_SECONDS = 30.0
 _USUAL_SECONDS = 1.0
 # A module that is being loaded is waited for; what is built in may be unknown to modprobe.
 _KNOWN = "modprobe virtiofs; grep -q virtiofs /proc/filesystems"
+_REASON_BYTES = 1024
 _UEVENT_GROUP = 1  # of the kernel itself (lib/kobject_uevent.c)
 # Open files: virtiofsd has a descriptor for each inode that the guest has cached.
 _OPEN_FILES = 1 << 20
@@ -77,7 +78,7 @@ class Discovery:
     def _require_known(self) -> None:
         done = self._channel.run(["sh", "-c", _KNOWN])
         if done.exit_status:
-            reason = "; ".join(done.stderr.decode(errors="replace").split("\n")).strip("; ")
+            reason = "; ".join(done.stderr[:_REASON_BYTES].decode(errors="replace").split("\n")).strip("; ")
             raise GuestError(
                 f"the container's kernel has no virtiofs: {reason or 'it is not in /proc/filesystems'}",
                 hint="containers of engines need CONFIG_VIRTIO_FS",
