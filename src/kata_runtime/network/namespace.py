@@ -53,10 +53,12 @@ class Namespace:
 
         :raise HostError: the namespace cannot be entered.
         """
-        from threading import Thread  # concurrent.futures, which loads logging, takes five times as long to import
+        # concurrent.futures, which loads logging, takes five times as long to import.
+        from threading import Event, Thread
 
         results: list[T] = []
         failures: list[KataError | OSError] = []
+        ended = Event()
 
         def work() -> None:
             try:
@@ -64,10 +66,16 @@ class Namespace:
                 results.append(function())
             except (KataError, OSError) as error:
                 failures.append(error)
+            finally:
+                ended.set()
 
-        thread = Thread(target=work)
-        thread.start()
-        thread.join()
+        Thread(target=work).start()
+        try:
+            ended.wait()
+        finally:
+            # A signal's exception ends the first wait: the caller must not undo anything while the function runs. Not
+            # Thread.join, which takes a thread as ended after an exception (bpo-45274, Python 3.11).
+            ended.wait()
         for failure in failures:
             raise failure
         return results[0]

@@ -1,0 +1,73 @@
+"""Functions that run in another network namespace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import ExitStack
+
+import pytest
+
+from kata_runtime.errors import HostError
+from kata_runtime.network.namespace import Namespace
+
+_OWN = "/proc/self/ns/net"
+_STEPS = 1000
+
+
+class _SignalError(Exception):
+    """Raised by the handler of a signal, as an ending signal's exception is."""
+
+
+def test_results_and_errors_are_passed_on() -> None:
+    """What the function returns, and an error that it raises, reach the caller."""
+    error = HostError("refused")
+
+    def refuse() -> None:
+        raise error
+
+    with Namespace(_OWN) as namespace:
+        assert namespace.run(threading.get_ident) != threading.get_ident()
+        with pytest.raises(HostError) as caught:
+            namespace.run(refuse)
+    assert caught.value is error
+
+
+def test_no_namespace() -> None:
+    """A file that is no network namespace is refused, and the function is not called."""
+    calls: list[None] = []
+    with Namespace("/proc/self/ns/mnt") as namespace, pytest.raises(HostError) as caught:
+        namespace.run(lambda: calls.append(None))
+    assert str(caught.value) == (
+        "cannot enter the network namespace '/proc/self/ns/mnt': Invalid argument; give the file of a network namespace"
+    )
+    assert calls == []
+
+
+def test_signal_meanwhile() -> None:
+    """The exception of a signal is raised when the function has ended, not while it still changes something."""
+    readable, writable = os.pipe()
+
+    def interrupt(_number: int, _frame: object) -> None:
+        os.write(writable, bytes(1))
+        raise _SignalError
+
+    steps = 0
+
+    def work() -> None:
+        nonlocal steps
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        for _ in range(_STEPS):
+            # The first byte is the handler's.
+            os.write(writable, os.read(readable, 1))
+            steps += 1
+
+    with ExitStack() as undo:
+        undo.callback(os.close, readable)
+        undo.callback(os.close, writable)
+        undo.callback(signal.signal, signal.SIGUSR1, signal.signal(signal.SIGUSR1, interrupt))
+        namespace = undo.enter_context(Namespace(_OWN))
+        with pytest.raises(_SignalError):
+            namespace.run(work)
+        assert steps == _STEPS
