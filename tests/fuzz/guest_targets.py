@@ -139,7 +139,9 @@ class _Answering(AgentChannel):
     def __init__(self, stdout: bytes) -> None:
         self._stdout = stdout
 
-    def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
+    def run(
+        self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0, fixed_addresses: bool = False
+    ) -> Completed:
         """Print it."""
         del argv, stdin, seconds
         return Completed(0, self._stdout, b"")

@@ -375,14 +375,18 @@ class AgentChannel:
         with operation_log.measured("shutdown"):
             self._ask(wire.SHUTDOWN, b"", "shutdown")
 
-    def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
-        """Run a short command in the guest, on the port kept for the runtime's own use.
+    def run(
+        self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0, fixed_addresses: bool = False
+    ) -> Completed:
+        """Run a short command in the guest as ``run_command`` does, on the port kept for the runtime's own use.
 
         :raise GuestError: it cannot be started. :raise DeadlineError: it ran longer than ``seconds``.
         """
         from kata_runtime.guest.short_command import run_command
 
-        return run_command(self._exec_path, argv, stdin, seconds=seconds, limits=self._limits)
+        return run_command(
+            self._exec_path, argv, stdin, seconds=seconds, limits=self._limits, fixed_addresses=fixed_addresses
+        )
 
 
 def _unpack_done(payload: bytes) -> tuple[int, str]:

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from kata_runtime.guest.short_command import Completed
 
     class Runner(Protocol):
-        """Runs short commands in a guest, as ``AgentChannel`` does."""
+        """Runs short commands in a guest."""
 
-        def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
-            """Run a command; returns its result."""
+        def run(
+            self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0, fixed_addresses: bool = False
+        ) -> Completed:
+            """Run a command; returns its result. ``fixed_addresses`` is as in ``short_command.run_command``."""
             ...
 
 
@@ -197,7 +199,7 @@ class Crun:
         return _usage(_decoded(done.stdout), directory)
 
     def _run(self, words: Sequence[str], stdin: bytes = b"") -> bytes:
-        done = self._runner.run(["crun", *words], stdin, seconds=_SECONDS)
+        done = self._runner.run(["crun", *words], stdin, seconds=_SECONDS, fixed_addresses=True)
         if done.exit_status:
             raise CrunError(_reason(done, words[0]))
         return done.stdout

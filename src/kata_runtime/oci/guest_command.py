@@ -19,12 +19,14 @@ class FreePort(NamedTuple):
     directory: str
     sandbox_id: str
 
-    def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
-        """Run a short command.
+    def run(
+        self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0, fixed_addresses: bool = False
+    ) -> Completed:
+        """Run a short command; ``fixed_addresses`` is as in ``run_command``.
 
         :raise GuestError: it cannot be started. :raise DeadlineError: it ran longer than ``seconds``.
         :raise ContainerError, LimitError: no port is free.
         """
         with free_port(self.directory, self.sandbox_id) as number:
             path = SandboxPaths(self.directory).exec_socket(number)
-            return run_command(path, argv, stdin, seconds=seconds, limits=DEFAULT)
+            return run_command(path, argv, stdin, seconds=seconds, limits=DEFAULT, fixed_addresses=fixed_addresses)

@@ -262,6 +262,8 @@ def _linux(
     linux: dict[str, object], container_id: str, namespaces: list[dict[str, str]], sysctl: dict[str, str]
 ) -> dict[str, object]:
     made = {key: value for key, value in linux.items() if key not in ("mountLabel", "sysctl", "devices")}
+    # crun has fixed addresses itself, and this gives its programs random ones (personality(2), PER_LINUX).
+    made["personality"] = linux.get("personality") or {"domain": "LINUX"}
     _set(made, "resources", linux.get("resources"))
     _set(made, "devices", linux.get("devices"))
     _set(made, "sysctl", sysctl)

@@ -172,7 +172,7 @@ def test_life_of_a_bundle(bundle: Bundle, engine_runtime: Runtime, unique: Calla
 
 
 def test_commands_in_a_container(bundle: Bundle, engine_runtime: Runtime, unique: Callable[[str], str]) -> None:
-    """Options of exec change user, groups, capabilities and privileges; rules for devices hold."""
+    """Options of exec change user, groups, capabilities and privileges; device rules hold; addresses are random."""
     name, cli = unique("b"), engine_runtime.cli
     bundle.write("/bin/sleep", "1000")
     bundle.change(
@@ -199,6 +199,9 @@ def test_commands_in_a_container(bundle: Bundle, engine_runtime: Runtime, unique
             "CapEff": 0x20,
             "NoNewPrivs": 0,
         }
+        # Of the container's own program and of the command: without ADDR_NO_RANDOMIZE, which crun itself has.
+        personalities = cli("exec", name, "cat", "/proc/1/personality", "/proc/self/personality")
+        assert _outcome(personalities) == (0, "00000000\n00000000\n", "")
         more = ("--cap", "CAP_SYS_ADMIN", "--no-new-privs", "--pid-file", str(pid_file))
         changed = _status(cli("exec", *more, name, "cat", "/proc/self/status"))
         assert changed == {"CapBnd": 0x200020, "CapEff": 0x200020, "NoNewPrivs": 1}

@@ -34,9 +34,11 @@ class _Channel(AgentChannel):
         self.told: list[tuple[tuple[str, ...], bytes]] = []
         self._completed = Completed(status, stdout, stderr)
 
-    def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
+    def run(
+        self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0, fixed_addresses: bool = False
+    ) -> Completed:
         """Answer."""
-        del seconds
+        assert fixed_addresses == (argv[0] == "crun")
         self.told.append((tuple(argv), stdin))
         return self._completed
 
@@ -124,7 +126,9 @@ def test_process_table() -> None:
     """Rows of a container's own pids are shown, with nothing that could steer a terminal; other lines are left out."""
 
     class Channel(_Channel):
-        def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
+        def run(
+            self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0, fixed_addresses: bool = False
+        ) -> Completed:
             table = b"PID USER STAT COMMAND\n 7 root S sh -c x\x1b[2J\n8 root S other\n9999999999 a b c\n9 short\n"
             return Completed(0, b"[7, 9]" if argv[0] == "crun" else table, b"")
 

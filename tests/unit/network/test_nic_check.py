@@ -217,7 +217,9 @@ class _Guest:
         self._succeeding = succeeding
         self._status = status
 
-    def run(self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0) -> Completed:
+    def run(
+        self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0, fixed_addresses: bool = False
+    ) -> Completed:
         command = " ".join(argv)
         self.asked.append(command)
         if "crash" in self._succeeding:

@@ -91,6 +91,7 @@ def test_whole_document() -> None:
                 "cgroupsPath": "/kata/c1",
                 "resources": {"devices": [{"allow": False}], "memory": {"limit": 1}},
                 "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},
+                "personality": {"domain": "LINUX"},
             },
         },
         shares=(
@@ -142,7 +143,14 @@ def test_names_of_a_member_with_namespaces_of_its_own() -> None:
         "namespaces": [{"type": kind} for kind in ("mount", "pid", "ipc", "uts", "cgroup")],
         "sysctl": {"kernel.shmmax": "1"},
         "cgroupsPath": "/kata/c1",
+        "personality": {"domain": "LINUX"},
     }
+
+
+def test_personality() -> None:
+    """One that the bundle names stays, such as that of programs for 32 bits."""
+    document = _document(linux=linux(personality={"domain": "LINUX32"}))
+    assert document["linux"]["personality"] == {"domain": "LINUX32"}
 
 
 def test_sockets_and_foreign_namespaces_are_refused() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.guest import wire
+from kata_runtime.guest.agent import libc
 from kata_runtime.guest.agent.process_streams import Streams, close_all, make_pipes
 
 if TYPE_CHECKING:
@@ -27,23 +29,35 @@ _CHANGED_SIGNALS = (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHL
 _ALL_SIGNALS = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
 
 
-def spawn(argv: list[str], descriptors: Sequence[int]) -> int:
-    """Start ``argv`` in a session of its own with ``descriptors`` as 0, 1 and 2; return its pid.
+class Command(NamedTuple):
+    """The argument vector of a program, and whether its addresses are the same each time.
+
+    TCG finds translated code by its virtual address: what runs at random ones is translated anew each time, which is
+    more than half of what a short crun command costs (QEMU 7.2). Programs that it executes inherit that.
+    """
+
+    argv: list[str]
+    fixed_addresses: bool = False
+
+
+def spawn(command: Command, descriptors: Sequence[int]) -> int:
+    """Start a program in a session of its own with ``descriptors`` as 0, 1 and 2; return its pid.
 
     :raise OSError: it cannot be started (ENOENT, EACCES, E2BIG).
     """
-    return os.posix_spawnp(
-        argv[0],
-        argv,
-        _ENVIRONMENT,
-        file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(descriptors)],
-        setsid=True,
-        setsigdef=_ALL_SIGNALS,
-        setsigmask=[],
-    )
+    with libc.fixed_addresses() if command.fixed_addresses else nullcontext():
+        return os.posix_spawnp(
+            command.argv[0],
+            command.argv,
+            _ENVIRONMENT,
+            file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(descriptors)],
+            setsid=True,
+            setsigdef=_ALL_SIGNALS,
+            setsigmask=[],
+        )
 
 
-def spawn_prepared(prepare: Callable[[], None], argv: list[str], descriptors: Sequence[int]) -> int:
+def spawn_prepared(prepare: Callable[[], None], command: Command, descriptors: Sequence[int]) -> int:
     """``spawn`` of a program by its path, with ``prepare`` called in the child process first.
 
     An OSError in the child is written to its standard error, and its exit status is 1.
@@ -60,7 +74,8 @@ def spawn_prepared(prepare: Callable[[], None], argv: list[str], descriptors: Se
         for number, end in enumerate(descriptors):
             os.dup2(end, number)
         prepare()
-        os.execve(argv[0], argv, _ENVIRONMENT)
+        with libc.fixed_addresses() if command.fixed_addresses else nullcontext():
+            os.execve(command.argv[0], command.argv, _ENVIRONMENT)
     except OSError as error:
         text = f"the guest cannot set up {error.filename}: {error.strerror}"
         os.write(2, text.encode(errors="surrogateescape"))
@@ -68,28 +83,29 @@ def spawn_prepared(prepare: Callable[[], None], argv: list[str], descriptors: Se
         os._exit(1)
 
 
-def parse_argv(payload: bytes) -> list[str]:
-    """Decode the payload of an EXEC frame: the argument vector.
+def parse_command(payload: bytes) -> Command:
+    """Decode the payload of an EXEC frame.
 
     :raise ValueError, KeyError, TypeError: it is not JSON with a list of strings as ``argv``.
     """
-    argv = json.loads(payload)["argv"]
+    document = json.loads(payload)
+    argv = document["argv"]
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
         raise ValueError("argv must be a list of strings")
-    return argv
+    return Command(argv, bool(document.get("fixed_addresses")))
 
 
 class Process:
     """A child process with three pipes. Its pid cannot be reused before it is reaped, which only ``Children`` does."""
 
-    def __init__(self, port: Port, request: int, argv: list[str], children: Children, owner: Owner) -> None:
-        """Start ``argv``.
+    def __init__(self, port: Port, request: int, command: Command, children: Children, owner: Owner) -> None:
+        """Start ``command``.
 
         :raise OSError: it cannot be started.
         """
         ours, theirs = make_pipes()
         try:
-            self._pid = spawn(argv, theirs)
+            self._pid = spawn(command, theirs)
         except BaseException:
             close_all(ours)
             raise

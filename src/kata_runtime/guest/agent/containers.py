@@ -9,7 +9,7 @@ import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.command_process import spawn, spawn_prepared
+from kata_runtime.guest.agent.command_process import Command, spawn, spawn_prepared
 from kata_runtime.guest.agent.container_setup import CGROUP_ROOT, CRUN, Setup, parse_setup, set_up
 from kata_runtime.guest.agent.process_streams import Streams, close_all, make_pipes
 from kata_runtime.guest.agent.pseudo_terminal import ConsoleSocket, Terminal
@@ -86,7 +86,7 @@ class Crun:
         """Kill the containers of a previous agent, since nobody can get their exit status any more."""
         for name in os.listdir(STATE_DIRECTORY) if os.path.isdir(STATE_DIRECTORY) else ():
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            spawn(["crun", "delete", "--force", "--", name], [null, null, null])
+            spawn(Command(["crun", "delete", "--force", "--", name], fixed_addresses=True), [null, null, null])
             os.close(null)
 
 
@@ -138,10 +138,12 @@ class Container:
             subcommand += ["--console-socket", self._console.path]
         self._pipe_ends, theirs = make_pipes()
         argv = [CRUN, "--log", f"{path}/log", *subcommand, "--pid-file", f"{path}/pid", "--", self._wanted.container_id]
+        # The container's programs get random addresses again by the personality in its configuration.
+        command = Command(argv, fixed_addresses=True)
         try:
             if self._wanted.process is None:
-                return spawn_prepared(self._set_up, argv, theirs)
-            return spawn(argv, theirs)
+                return spawn_prepared(self._set_up, command, theirs)
+            return spawn(command, theirs)
         finally:
             close_all(theirs)
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kata_runtime.guest import wire
-from kata_runtime.guest.agent.command_process import Process, parse_argv
+from kata_runtime.guest.agent.command_process import Process, parse_command
 from kata_runtime.guest.agent.containers import Container, Crun, parse_request
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ExecPort:
         self._request = request
         try:
             if kind == wire.EXEC:
-                self._job = Process(self._port, request, parse_argv(payload), self._crun.children, self)
+                self._job = Process(self._port, request, parse_command(payload), self._crun.children, self)
             else:
                 self._job = Container(self._port, request, parse_request(kind, payload), self._crun, self)
         except OSError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kata_runtime.guest.agent.command_process import spawn_prepared
+from kata_runtime.guest.agent.command_process import Command, spawn_prepared
 from kata_runtime.guest.agent.container_setup import Mount, Setup, parse_setup
 from kata_runtime.guest.agent.process_streams import close_all, make_pipes
 
@@ -28,7 +28,7 @@ _DOCUMENT: dict[str, object] = {
 def _outcome(prepare: Callable[[], None], *argv: str) -> tuple[int, bytes, bytes]:
     """Exit status and outputs of a program that was spawned after ``prepare``."""
     (stdin, stdout, stderr), theirs = make_pipes()
-    pid = spawn_prepared(prepare, list(argv), theirs)
+    pid = spawn_prepared(prepare, Command(list(argv)), theirs)
     close_all([stdin, *theirs])
     _, status = os.waitpid(pid, 0)
     outputs = os.read(stdout, 4096), os.read(stderr, 4096)
