@@ -32,7 +32,7 @@ _STEPS = (
     "kata_runtime.vmm.monitor:Monitor.execute",
     "kata_runtime.vmm.monitor:Monitor.send_fd",
     "kata_runtime.guest.channel:AgentChannel.exchange",
-    "kata_runtime.guest.channel:Subscription.wait",
+    "kata_runtime.guest.subscription:Subscription.wait",
     "kata_runtime.netlink.local:LocalTransport.exchange",
     "kata_runtime.network.namespace:Namespace.run",
 )

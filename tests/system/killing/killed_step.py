@@ -22,7 +22,7 @@ _NETWORK_STEPS = (
     "kata_runtime.sandbox.session:Session.save",
     "kata_runtime.vmm.monitor:Monitor._execute",
     "kata_runtime.guest.channel:AgentChannel.exchange",
-    "kata_runtime.guest.channel:Subscription.wait",
+    "kata_runtime.guest.subscription:Subscription.wait",
     "kata_runtime.netlink.local:LocalTransport.exchange",
 )
 _COUNTED = """
