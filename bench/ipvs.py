@@ -37,8 +37,8 @@ import socket, struct, sys, time
 data = open("/tmp/blocks", "rb").read()
 opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)
 opened.bind((0, 0))
-# The idle time is what is measured, and nothing happens in it that could be waited for; 0 for the floor itself.
-time.sleep(float(sys.argv[1]))
+# 0 for the floor itself
+time.sleep(float(sys.argv[1]))  # idleness is what is measured: nothing happens in it that could be waited for
 start = time.perf_counter()
 offset = 0
 while offset < len(data):

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 _MODULE_LINES = 400
 _FUNCTION_LINES = 50
-# The comments that this test forbids: the pattern itself silences no tool.
-_SUPPRESSIONS = re.compile(r"#\s*(type:\s*ignore|noqa|ruff:\s*noqa|mypy:|pragma:)", re.IGNORECASE)
+_SUPPRESSIONS = re.compile(
+    r"#\s*(type:\s*ignore|noqa|ruff:\s*noqa|mypy:|pragma:)",  # what this test forbids; a pattern silences no tool itself
+    re.IGNORECASE,
+)
 _OUTSIDE_ADDRESS = re.compile(r"\b[a-z][a-z+]*://[a-z0-9-]+(\.[a-z0-9-]+)+", re.IGNORECASE)
 # The name of a format, which nobody connects to.
 _SVG_NAMESPACE = "http" + "://www.w3.org/2000/svg"
