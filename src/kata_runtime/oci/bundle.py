@@ -92,13 +92,17 @@ def read_bundle(directory: str) -> Bundle:
 def pid_of_namespace(path: str) -> int | None:
     """The process whose namespace ``path`` is, such as /proc/7/ns/net; None for another path."""
     match path.split("/"):
-        case ["", "proc", pid, "ns", kind] if pid.isascii() and pid.isdecimal() and kind.isalpha():
+        case ["", "proc", pid, "ns", kind] if (
+            pid.isascii() and pid.isdecimal() and kind.isascii() and kind.isalpha() and kind.islower()
+        ):
             return int(pid)
     return None
 
 
 def _is_known(version: str) -> bool:
     """Whether it is a semantic version with the major number 1."""
+    if "\n" in version:
+        return False
     numbers = version.replace("+", "-").partition("-")[0].split(".")
     return len(numbers) == 3 and numbers[0] == "1" and all(one.isascii() and one.isdecimal() for one in numbers)
 

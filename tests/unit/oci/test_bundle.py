@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kata_runtime.errors import HostError, InputError
-from kata_runtime.oci.bundle import Bundle, Hook, Mount, bundle_of, read_bundle
+from kata_runtime.oci.bundle import Bundle, Hook, Mount, bundle_of, pid_of_namespace, read_bundle
 from kata_runtime.oci.json_object import parse_json_object
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def test_everything_that_the_host_reads() -> None:
 
 
 _REFUSED: list[tuple[dict[str, object], str]] = [
+    ({"ociVersion": "1.0.2-a\nb"}, "config.json: ociVersion is '1.0.2-a\\nb'; 1.0.2 and later versions 1 are known"),
+    ({"ociVersion": "1.0"}, "config.json: ociVersion is '1.0'; 1.0.2 and later versions 1 are known"),
     ({"ociVersion": "2.0.0"}, "config.json: ociVersion is '2.0.0'; 1.0.2 and later versions 1 are known"),
     ({"ociVersion": 1}, "config.json: ociVersion is '1'; it must be a string"),
     ({"root": {}}, "config.json: root.path is missing"),
@@ -168,3 +170,15 @@ def test_no_bundle(tmp_path: Path) -> None:
         with pytest.raises(InputError) as wrong:
             read_bundle(str(tmp_path))
         assert str(wrong.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("path", "pid"),
+    [
+        ("/proc/7/ns/net", 7), ("/proc/7/ns/NET", None), ("/proc/7/ns/\u00e9", None), ("/proc/self/ns/net", None),
+        ("/proc/7/ns/net/x", None), ("/run/netns/a", None),
+    ],
+)  # fmt: skip
+def test_namespaces_of_processes(path: str, pid: int | None) -> None:
+    """Only a path of /proc names the process whose namespace it is."""
+    assert pid_of_namespace(path) == pid
