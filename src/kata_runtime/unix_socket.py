@@ -51,8 +51,13 @@ def send_descriptors(connection: connection, data: bytes, descriptors: Sequence[
 
     :raise OSError: EPIPE, ECONNRESET, EMSGSIZE, ...
     """
+    connection.sendmsg([data], ancillary_of(descriptors))
+
+
+def ancillary_of(descriptors: Sequence[int]) -> list[tuple[int, int, bytes]]:
+    """The ancillary data of sendmsg(2) that passes copies of ``descriptors``, none without descriptors."""
     rights = struct.pack(f"{len(descriptors)}i", *descriptors)
-    connection.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, rights)])
+    return [(SOL_SOCKET, SCM_RIGHTS, rights)] if descriptors else []
 
 
 def receive_descriptors(connection: connection, size: int, count: int) -> tuple[bytes, list[int]]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import select
-import struct
 import time
-from _socket import MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
+from _socket import MSG_NOSIGNAL
 
 from kata_runtime import fast_json, operation_log, unix_socket
 from kata_runtime.errors import DeadlineError, QemuError
@@ -208,7 +207,7 @@ class Monitor:
         return None
 
     def _send(self, data: bytes, descriptors: tuple[int, ...], end: float) -> bool:
-        rights = [(SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(descriptors)}i", *descriptors))] if descriptors else []
+        rights = unix_socket.ancillary_of(descriptors)
         left = memoryview(data)
         while left:
             try:
