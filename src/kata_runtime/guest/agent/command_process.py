@@ -14,6 +14,7 @@ from kata_runtime.guest.agent.process_streams import Streams, close_all, make_pi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from kata_runtime.guest.agent.children import Children
     from kata_runtime.guest.agent.guest_port import Port
@@ -39,13 +40,17 @@ class Command(NamedTuple):
     argv: list[str]
     fixed_addresses: bool = False
 
+    def addresses(self) -> AbstractContextManager[None]:
+        """A block for its execution, in which addresses are as it wants them."""
+        return libc.fixed_addresses() if self.fixed_addresses else nullcontext()
+
 
 def spawn(command: Command, descriptors: Sequence[int]) -> int:
     """Start a program in a session of its own with ``descriptors`` as 0, 1 and 2; return its pid.
 
     :raise OSError: it cannot be started (ENOENT, EACCES, E2BIG).
     """
-    with libc.fixed_addresses() if command.fixed_addresses else nullcontext():
+    with command.addresses():
         return os.posix_spawnp(
             command.argv[0],
             command.argv,
@@ -74,7 +79,7 @@ def spawn_prepared(prepare: Callable[[], None], command: Command, descriptors: S
         for number, end in enumerate(descriptors):
             os.dup2(end, number)
         prepare()
-        with libc.fixed_addresses() if command.fixed_addresses else nullcontext():
+        with command.addresses():
             os.execve(command.argv[0], command.argv, _ENVIRONMENT)
     except OSError as error:
         text = f"the guest cannot set up {error.filename}: {error.strerror}"
