@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _MODULE_LINES = 400
 _FUNCTION_LINES = 50
 _SUPPRESSIONS = re.compile(
-    r"#\s*(type:\s*ignore|noqa|ruff:\s*noqa|mypy:|pragma:)",  # what this test forbids; a pattern silences no tool itself
+    r"#\s*(type:\s*ignore|noqa|ruff:\s*noqa|mypy:|pragma:)",  # what a test forbids; a pattern silences no tool itself
     re.IGNORECASE,
 )
 _OUTSIDE_ADDRESS = re.compile(r"\b[a-z][a-z+]*://[a-z0-9-]+(\.[a-z0-9-]+)+", re.IGNORECASE)
