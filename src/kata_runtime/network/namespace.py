@@ -6,6 +6,7 @@ import errno
 import os
 
 from kata_runtime.errors import HostError, KataError
+from kata_runtime.sandbox.process import held_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,13 +70,16 @@ class Namespace:
             finally:
                 ended.set()
 
-        Thread(target=work).start()
+        thread = Thread(target=work)
         try:
+            with held_signals():  # until the thread is known to run, or not to have started
+                thread.start()
             ended.wait()
         finally:
             # A signal's exception ends the first wait: the caller must not undo anything while the function runs. Not
             # Thread.join, which takes a thread as ended after an exception (bpo-45274, Python 3.11).
-            ended.wait()
+            if thread.ident is not None:
+                ended.wait()
         for failure in failures:
             raise failure
         return results[0]

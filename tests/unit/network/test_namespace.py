@@ -57,7 +57,7 @@ def test_signal_meanwhile() -> None:
 
     def work() -> None:
         nonlocal steps
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         for _ in range(_STEPS):
             # The first byte is the handler's.
             os.write(writable, os.read(readable, 1))
@@ -66,7 +66,7 @@ def test_signal_meanwhile() -> None:
     with ExitStack() as undo:
         undo.callback(os.close, readable)
         undo.callback(os.close, writable)
-        undo.callback(signal.signal, signal.SIGUSR1, signal.signal(signal.SIGUSR1, interrupt))
+        undo.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, interrupt))
         namespace = undo.enter_context(Namespace(_OWN))
         with pytest.raises(_SignalError):
             namespace.run(work)
