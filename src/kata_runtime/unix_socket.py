@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
-from _socket import AF_UNIX, CMSG_LEN, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET
+import time
+from _socket import AF_UNIX, CMSG_LEN, SCM_RIGHTS, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as connection  # without the enumerations and selectors that the socket module loads
 
 _INT = struct.Struct("i")
+_TIMEVAL = struct.Struct("@ll")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,13 +20,15 @@ if TYPE_CHECKING:
 def connect(path: str, seconds: float) -> connection:
     """A connection to the socket at ``path``; its timeout stays ``seconds``.
 
+    :raise TimeoutError: the queue of the listening socket was full all the time (QEMU's holds two connections).
     :raise OSError: ENOENT, ECONNREFUSED, EACCES, ...
     """
     opened = connection(AF_UNIX, SOCK_STREAM)
-    opened.settimeout(seconds)
     try:
-        _at(path, opened.connect)
-    except OSError:
+        _connect_within(opened, path, seconds)
+        opened.setsockopt(SOL_SOCKET, SO_SNDTIMEO, _TIMEVAL.pack(0, 0))
+        opened.settimeout(seconds)
+    except BaseException:
         opened.close()
         raise
     return opened
@@ -73,6 +78,29 @@ def receive_descriptors(connection: connection, size: int, count: int) -> tuple[
         for (descriptor,) in _INT.iter_unpack(rights[: len(rights) // _INT.size * _INT.size])
     ]
     return data, descriptors
+
+
+def _connect_within(opened: connection, path: str, seconds: float) -> None:
+    """Connect, and wait for room in the queue of the listening socket.
+
+    With a timeout of Python's the socket is nonblocking: connect(2) then fails at once with EAGAIN when the queue is
+    full, and poll(2) does not report room. A blocking socket waits up to SO_SNDTIMEO (unix_stream_connect()).
+    """
+    deadline = time.monotonic() + seconds
+    while (remaining := deadline - time.monotonic()) > 0:
+        opened.setsockopt(SOL_SOCKET, SO_SNDTIMEO, _TIMEVAL.pack(int(remaining), int(remaining % 1 * 1e6) or 1))
+        try:
+            _at(path, opened.connect)
+            # After a signal whose handler returned, Python takes the interrupted connect(2) for one that continues.
+            opened.getpeername()
+        except BlockingIOError:
+            break
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+        else:
+            return
+    raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
 
 def _at(path: str, use: Callable[[str], None]) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from tests.system.conftest import booted, nic
+
+from kata_runtime.sandbox.paths import SandboxPaths
+from kata_runtime.sandbox.record import load_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +28,7 @@ _SERVICES = 6
 _RIVALS = 4
 _COMMANDS = 100
 _LOCK_SECONDS = "100"
+_CONNECTING_SECONDS = 9
 _IPVSADM = ("kata-ipvs", "ipvsadm")
 
 
@@ -132,8 +140,8 @@ def _waited(sandbox: Sandbox, client: Callable[[], object]) -> str:
         waiting = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert waiting.stderr is not None
         told = waiting.stderr.readline()
-    waiting.communicate(timeout=120)
-    assert waiting.returncode == 0
+    _, errors = waiting.communicate(timeout=120)
+    assert (waiting.returncode, errors) == (0, "")
     return told
 
 
@@ -190,3 +198,35 @@ def test_hundred_commands(sandboxes: Callable[[int], list[Sandbox]], namespace: 
             for name in _names(_Client(owner).network("list-ifaces")):
                 owner.network("del-iface", {"name": name})
             owner.cli(*_IPVSADM, "--parameters", "-C", owner.id)
+
+
+def test_abandoned_connections(sandbox: Sandbox) -> None:
+    """A command whose connection finds QEMU's queue full of abandoned ones waits for room and succeeds."""
+    pid = load_record(str(sandbox.directory)).pid
+    control = SandboxPaths(str(sandbox.directory)).control
+    before = sandbox.network("list-routes").stdout
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        while True:
+            with socket.socket(socket.AF_UNIX) as abandoned:
+                abandoned.setblocking(False)
+                try:
+                    abandoned.connect(control)
+                except BlockingIOError:
+                    break
+        argv = sandbox.runtime.argv("kata-network", "list-routes", sandbox.id)
+        listing = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + _CONNECTING_SECONDS
+        while _waits_in(listing.pid) != "unix_wait_for_peer":
+            assert listing.poll() is None, listing.communicate()
+            assert time.monotonic() < deadline
+            os.sched_yield()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert listing.communicate(timeout=120) == (before, "")
+
+
+def _waits_in(pid: int) -> str:
+    """The function of the kernel in which a process waits (proc(5), ``wchan``)."""
+    with open(f"/proc/{pid}/wchan", encoding="ascii") as name:
+        return name.read()

@@ -21,6 +21,7 @@ else:
 _READ_BYTES = 64 * 1024
 _HELLO_SECONDS = 1.0
 _VERSION_BYTES = 2
+_HUNG = "the guest may be hung: see its console.log, or delete the container"
 Frame = tuple[int, int, bytes]
 
 
@@ -40,6 +41,9 @@ class GuestPort:
         """
         try:
             self._socket = unix_socket.connect(path, seconds)
+        except TimeoutError:
+            # QEMU serves another connection to this port, or stands still.
+            raise DeadlineError("a connection to the guest's agent", seconds, hint=_HUNG) from None
         except OSError as error:
             raise ContainerError(
                 f"cannot reach the container's agent: {error.strerror}", container="", hint="is its VM still running?"
@@ -107,7 +111,7 @@ class GuestPort:
                 return self._await_hello(step)
             except DeadlineError as error:
                 if step == deadline:
-                    error.hint = "the guest may be hung: see its console.log, or delete the container"
+                    error.hint = _HUNG
                     raise
             # An agent that was only late answers the early requests twice; the nonce tells the first answers apart.
             # It may be late again.
