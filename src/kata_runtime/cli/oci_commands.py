@@ -6,7 +6,7 @@ import os
 
 from kata_runtime import fast_json
 from kata_runtime.cli.settings import config_path_of, root_of
-from kata_runtime.cli.streams import read_input, write_line, write_text
+from kata_runtime.cli.streams import notify, read_input, write_line, write_text
 from kata_runtime.errors import ContainerError, UsageError
 
 TYPE_CHECKING = False
@@ -94,7 +94,7 @@ def _start(call: Call) -> int:
     """Start a created container's program."""
     from kata_runtime.oci import operations
 
-    operations.start(root_of(call), _container(call))
+    operations.start(root_of(call), _container(call), notify)
     return 0
 
 

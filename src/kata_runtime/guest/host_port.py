@@ -57,6 +57,8 @@ class GuestPort:
         self._outgoing: deque[memoryview] = deque()
         self._early: list[bytes] = []
         self._is_agreed = False
+        self._ending: tuple[int, float] | None = None
+        self._latest = float("inf")
         try:
             self._nonce = self._greet()
             if not deferred:
@@ -72,6 +74,11 @@ class GuestPort:
     def fileno(self) -> int:
         """The descriptor, for poll(2)."""
         return self._socket.fileno()
+
+    def end_waiting_after(self, fd: int, seconds: float) -> None:
+        """Let every wait for a frame end ``seconds`` after ``fd``, such as a pidfd, has become readable."""
+        self._ending = (fd, seconds)
+        self._poller.register(fd, select.POLLIN)
 
     @property
     def sending(self) -> bool:
@@ -182,9 +189,13 @@ class GuestPort:
         while not self._received:
             events = select.POLLIN | (select.POLLOUT if self._outgoing else 0)
             self._poller.register(self._socket, events)
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not self._poller.poll(remaining * 1000):
+            remaining = min(deadline, self._latest) - time.monotonic()
+            if remaining <= 0 or not (ready := self._poller.poll(remaining * 1000)):
                 raise DeadlineError(awaited, seconds)
+            if self._ending is not None and self._ending[0] in dict(ready):
+                fd, left = self._ending
+                self._poller.unregister(fd)
+                self._ending, self._latest = None, time.monotonic() + left
             self.flush()
             self.fill()
 

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 class FreePort(NamedTuple):
-    """Runs commands in the guest of the sandbox in ``directory``."""
+    """Runs commands in the guest of the sandbox in ``directory``; ``process`` is as in ``run_command``."""
 
     directory: str
     sandbox_id: str
+    process: int | None = None
 
     def run(
         self, argv: Sequence[str], stdin: bytes = b"", *, seconds: float = 30.0, fixed_addresses: bool = False
@@ -29,4 +30,7 @@ class FreePort(NamedTuple):
         """
         with free_port(self.directory, self.sandbox_id) as number:
             path = SandboxPaths(self.directory).exec_socket(number)
-            return run_command(path, argv, stdin, seconds=seconds, limits=DEFAULT, fixed_addresses=fixed_addresses)
+            return run_command(
+                path, argv, stdin, seconds=seconds, limits=DEFAULT,
+                fixed_addresses=fixed_addresses, process=self.process,
+            )  # fmt: skip

@@ -6,19 +6,19 @@ import os
 from contextlib import contextmanager
 
 from kata_runtime import fast_signal as signal
-from kata_runtime.errors import ContainerError, GuestError, HostError
+from kata_runtime.errors import ContainerError, DeadlineError, GuestError, HostError
 from kata_runtime.guest.crun import Crun, Process, Usage
 from kata_runtime.oci import container as status_of
 from kata_runtime.oci.bundle import CONFIG, read_bundle
 from kata_runtime.oci.container import Container, load_container, save_container
 from kata_runtime.oci.guest_command import FreePort
 from kata_runtime.oci.guest_config import guest_cgroup
-from kata_runtime.oci.hooks import run_hooks
+from kata_runtime.oci.hooks import run_late_hooks
 from kata_runtime.oci.resource_update import changed_resources
 from kata_runtime.sandbox.identity import resolve, sandbox_of
 from kata_runtime.sandbox.lifecycle import OCI_VERSION, list_sandboxes
 from kata_runtime.sandbox.lifecycle import state as sandbox_state
-from kata_runtime.sandbox.process import is_alive
+from kata_runtime.sandbox.process import is_alive, process_descriptor
 from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.session import locked
 
@@ -76,8 +76,8 @@ def list_states(root: str, warn: Callable[[str], None]) -> list[dict[str, object
     return list_sandboxes(root, warn, state)
 
 
-def start(root: str, container: Container) -> None:
-    """Start the program of a created container.
+def start(root: str, container: Container, warn: Callable[[str], None]) -> None:
+    """Start the program of a created container; ``warn`` is called for ``poststart`` hooks that fail.
 
     :raise ContainerError: its status is not created. :raise GuestError: crun refused, with crun's message.
     """
@@ -87,11 +87,29 @@ def start(root: str, container: Container) -> None:
                 f"container {current.container_id} is {current.current_status()}, only a created one can be started",
                 container=current.container_id,
             )
-        _crun(root, current).start(current.container_id)
+        _start_program(root, current)
         started = current._replace(status=status_of.RUNNING)
         save_container(root, started)
     hooks = read_bundle(started.bundle).hooks.get("poststart", ()) if _has_bundle(started) else ()
-    run_hooks(hooks, container_state(started), started.bundle)
+    run_late_hooks(hooks, container_state(started), started.bundle, warn)
+
+
+def _start_program(root: str, container: Container) -> None:
+    """Let the container's process run its program.
+
+    When that is killed between crun's look at it and crun's opening of its FIFO, crun waits for ever (fifo(7)).
+    """
+    directory = os.path.join(root, container.sandbox_id)
+    try:
+        with process_descriptor(container.shim, container.shim_start_time) as shim:
+            Crun(FreePort(directory, container.sandbox_id, shim)).start(container.container_id)
+    except (HostError, DeadlineError) as error:
+        if is_alive(container.shim, container.shim_start_time):
+            raise
+        raise ContainerError(
+            f"container {container.container_id} ended before its program was started",
+            container=container.container_id,
+        ) from error
 
 
 def kill(root: str, container: Container, number: int, *, everything: bool) -> None:

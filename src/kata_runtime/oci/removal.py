@@ -11,7 +11,7 @@ from kata_runtime.oci import container as status_of
 from kata_runtime.oci import guest_mounts
 from kata_runtime.oci.container import Container, load_container
 from kata_runtime.oci.guest_command import FreePort
-from kata_runtime.oci.hooks import run_hooks
+from kata_runtime.oci.hooks import run_late_hooks
 from kata_runtime.oci.operations import container_state, find_container
 from kata_runtime.oci.shared_directory import unshare
 from kata_runtime.sandbox import cgroup, lifecycle
@@ -94,7 +94,7 @@ def _delete_container(root: str, container: Container, lock_wait: LockWait) -> N
                     os.unlink(SandboxPaths(directory).exit_status)
             else:
                 _remove_member(root, current)
-    run_hooks(current.poststop, container_state(current), "/")
+    run_late_hooks(current.poststop, container_state(current), "/", lock_wait.notify)
 
 
 def pod_members(root: str, sandbox_id: str) -> set[str]:

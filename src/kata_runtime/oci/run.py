@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run_detached(request: CreateRequest, context: CreateContext) -> None:
     """Create and start a container. :raise KataError: as create and start; nothing of it is left then."""
     with _deleted_on_failure(request, context):
-        start(context.root, create(request, context))
+        start(context.root, create(request, context), context.progress)
 
 
 def run_attached(request: CreateRequest, context: CreateContext) -> int:
@@ -39,9 +39,9 @@ def run_attached(request: CreateRequest, context: CreateContext) -> int:
         with forwarded_signals() as wakeup:
             if terminal is not None:
                 terminal.take()
-            start(context.root, container)
+            start(context.root, container, context.progress)
             status = _await(container.shim, wakeup, terminal)
-        delete(context.root, container.container_id, LockWait(), force=True)
+        delete(context.root, container.container_id, LockWait(notify=context.progress), force=True)
     return status
 
 
