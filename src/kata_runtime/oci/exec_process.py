@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from kata_runtime.errors import ContainerError, GuestError, InputError
+from kata_runtime.errors import ContainerError, DeadlineError, GuestError, InputError, KataError
 from kata_runtime.guest.crun import exec_request
 from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.named_tuple import NamedTuple
@@ -14,12 +14,14 @@ from kata_runtime.oci.bundle import CONFIG
 from kata_runtime.oci.guest_config import guest_process
 from kata_runtime.oci.json_object import JsonObject, read_json_file
 from kata_runtime.oci.pid_file import write_pid_file
+from kata_runtime.oci.process_check import ID_MAX, check_process
 from kata_runtime.oci.shim import Shim, ShimRequest, forward_signals
 from kata_runtime.oci.terminal import raw_terminal, terminal_size
 from kata_runtime.sandbox import cgroup
 from kata_runtime.sandbox.confinement import THREADS
 from kata_runtime.sandbox.guest_command import forwarded_signals, free_port
 from kata_runtime.sandbox.paths import SandboxPaths
+from kata_runtime.sandbox.process import await_end
 from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.stream_relay import RefusedError, Relay, Streams
 
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kata_runtime.oci.container import Container
-
-_ID_MAX = (1 << 32) - 2  # the largest uid_t and gid_t; the number above means none (chown(2))
+# A shim ends this soon after its container.
+_ENDING_SECONDS = 0.1
 
 
 class ExecRequest(NamedTuple):
@@ -77,7 +79,9 @@ def execute(root: str, container: Container, request: ExecRequest) -> int:
 
 def _process(container: Container, request: ExecRequest) -> dict[str, object]:
     if request.process:
-        process = guest_process(read_json_file(request.process, "the process").fields)
+        given = read_json_file(request.process, "the process")
+        check_process(given)
+        process = guest_process(given.fields)
         if request.tty:
             process["terminal"] = True
         return process
@@ -113,7 +117,7 @@ def _user(request: ExecRequest, user: JsonObject) -> dict[str, object]:
 
 
 def _id_number(option: str, text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) > _ID_MAX:
+    if not text.isascii() or not text.isdecimal() or int(text) > ID_MAX:
         raise InputError(f"{option}: {text!a} is no number of a user or group", hint="names are the container's own")
     return int(text)
 
@@ -142,7 +146,10 @@ def _detached(
             directory, container.sandbox_id, kind, payload.decode(), "", request.console_socket,
             *(size or (0, 0)), reason_log=request.reason_log,
         )  # fmt: skip
-        shim.start(wanted, record)
+        try:
+            shim.start(wanted, record)
+        except GuestError as error:
+            raise _refusal(container, str(error)) from error
         write_pid_file(request.pid_file, shim.pid)
         undo.pop_all()
     return 0 if request.detach else shim.wait()
@@ -166,8 +173,19 @@ def _attached(
         try:
             return relay.run(kind, payload)
         except RefusedError as error:
-            raise GuestError(error.message) from None
+            raise _refusal(container, error.message) from None
     raise AssertionError  # unreachable: no callback of the ExitStack suppresses exceptions
+
+
+def _refusal(container: Container, reason: str) -> KataError:
+    """The error for a command that crun did not start; its reasons do not say that the container was ending."""
+    try:
+        await_end(container.shim, container.shim_start_time, _ENDING_SECONDS)
+    except DeadlineError:
+        return GuestError(reason)
+    return ContainerError(
+        f"container {container.container_id} ended before the command was started", container=container.container_id
+    )
 
 
 def _size(process: dict[str, object]) -> tuple[int, int]:

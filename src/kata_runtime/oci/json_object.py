@@ -54,6 +54,10 @@ class JsonObject(NamedTuple):
         """A list of strings. :raise InputError: another type."""
         return tuple(_checked(f"{self._name(key)}[{number}]", item, str) for number, item in enumerate(self._list(key)))
 
+    def numbers(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers. :raise InputError: another type."""
+        return tuple(_checked(f"{self._name(key)}[{number}]", item, int) for number, item in enumerate(self._list(key)))
+
     def text_map(self, key: str) -> dict[str, str]:
         """An object of strings. :raise InputError: another type."""
         found = self.child(key)
@@ -92,7 +96,26 @@ def parse_json_object(data: bytes, name: str) -> JsonObject:
         value = fast_json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not JSON: {_reason(data) or error}") from error
+    if b"\\u0000" in data and _has_nul(value):
+        raise InputError(
+            f"{name} has a string with the character U+0000",
+            hint="no path, argument or variable on Linux can contain it",
+        )
     return JsonObject(f"{name}: ", _checked(name, value, dict))
+
+
+def _has_nul(value: object) -> bool:
+    """Whether a string in a JSON value contains U+0000."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str) and "\0" in item:
+            return True
+        if isinstance(item, dict):
+            waiting += [*item, *item.values()]
+        elif isinstance(item, list):
+            waiting += item
+    return False
 
 
 def _reason(data: bytes) -> str:
