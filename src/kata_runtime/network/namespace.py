@@ -58,14 +58,14 @@ class Namespace:
         from threading import Event, Thread
 
         results: list[T] = []
-        failures: list[KataError | OSError] = []
+        failures: list[Exception] = []
         ended = Event()
 
         def work() -> None:
             try:
                 self._enter()
                 results.append(function())
-            except (KataError, OSError) as error:
+            except (KataError, OSError, RuntimeError, MemoryError) as error:
                 failures.append(error)
             finally:
                 ended.set()

@@ -91,3 +91,6 @@ class Follower:
                 return reconcile(session, self._namespace, creating=False)
         except KataError as error:
             return [str(error)]
+        except (OSError, RuntimeError, MemoryError) as error:
+            # The host is out of descriptors, threads or memory: the container must not end of that.
+            return [f"cannot follow the network namespace {self._namespace.path}: {error or 'out of memory'}"]

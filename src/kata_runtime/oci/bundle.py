@@ -26,6 +26,7 @@ _IPC_SYSCTLS = frozenset(
     f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
 _MESSAGE_QUEUES = "fs.mqueue."
+_HOSTNAME_BYTES = 64  # include/uapi/linux/utsname.h: __NEW_UTS_LEN
 
 
 _OF_BLOCK_DEVICES = ("weightDevice", "throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice",
@@ -117,6 +118,7 @@ def bundle_of(directory: str, config: JsonObject) -> Bundle:
     namespaces = _namespaces(linux)
     sysctl = linux.text_map("sysctl")
     _check_sysctls(sysctl, namespaces)
+    _check_hostname(config.text("hostname"))
     root = config.child("root").text("path")
     process = config.child("process")
     if not root:
@@ -214,11 +216,22 @@ def _mount(directory: str, item: JsonObject) -> Mount:
 
 
 def _hooks(section: JsonObject) -> dict[str, tuple[Hook, ...]]:
-    return {
-        name: tuple(
-            Hook(hook.text("path"), hook.texts("args"), hook.texts("env"), hook.number("timeout"))
-            for hook in section.children(name)
+    return {name: tuple(_hook(hook) for hook in section.children(name)) for name in HOST_HOOKS if section.has(name)}
+
+
+def _hook(item: JsonObject) -> Hook:
+    hook = Hook(item.text("path"), item.texts("args"), item.texts("env"), item.number("timeout"))
+    if not hook.path.startswith("/"):
+        raise InputError(f"{item.where}.path is {hook.path!a}", hint="it must be an absolute path of this host")
+    if item.has("timeout") and hook.timeout <= 0:
+        raise InputError(f"{item.where}.timeout is {hook.timeout}", hint="it must be more than 0 seconds")
+    return hook
+
+
+def _check_hostname(hostname: str) -> None:
+    """Refuse what sethostname(2) would; the kernel silently shortens what is written to its sysctl."""
+    if len(hostname.encode(errors="surrogatepass")) > _HOSTNAME_BYTES or "\n" in hostname:
+        raise InputError(
+            f"{CONFIG}: hostname is {hostname[: _HOSTNAME_BYTES + 1]!a}",
+            hint=f"it must be one line of at most {_HOSTNAME_BYTES} bytes",
         )
-        for name in HOST_HOOKS
-        if section.has(name)
-    }

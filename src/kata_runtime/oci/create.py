@@ -13,15 +13,17 @@ from kata_runtime.network.namespace import Namespace
 from kata_runtime.network.reconcile import reconcile, release_all
 from kata_runtime.oci import container as status_of
 from kata_runtime.oci import guest_mounts, host_cgroup
-from kata_runtime.oci.bundle import Bundle, read_bundle
+from kata_runtime.oci.bundle import CONFIG, Bundle, read_bundle
 from kata_runtime.oci.container import Container, save_container
 from kata_runtime.oci.guest_command import FreePort
 from kata_runtime.oci.guest_config import ROOT, guest_bundle, guest_config
 from kata_runtime.oci.guest_devices import with_guest_devices
 from kata_runtime.oci.hooks import run_hooks
+from kata_runtime.oci.json_object import JsonObject
 from kata_runtime.oci.operations import container_state
 from kata_runtime.oci.pid_file import write_pid_file
 from kata_runtime.oci.pods import known_containers, sandbox_for
+from kata_runtime.oci.process_check import check_process
 from kata_runtime.oci.shared_directory import share, shared_mounts, shared_path, unshare
 from kata_runtime.oci.shim import Shim, ShimRequest
 from kata_runtime.oci.shim_mounts import View
@@ -89,6 +91,7 @@ def _create(request: CreateRequest, context: CreateContext) -> Container:
     given = read_bundle(request.bundle)
     bundle = with_guest_devices(given, lambda: context.config().privileged_without_host_devices)
     _check_terminal(bundle, request)
+    check_process(JsonObject(f"{CONFIG}: ", given.document).child("process"))
     known = known_containers(context.root)
     sandbox_id = sandbox_for(bundle, known) or request.container_id
     directories = host_cgroup.cgroup_directories(

@@ -34,7 +34,7 @@ def with_guest_devices(bundle: Bundle, without_host_devices: Callable[[], bool])
     is_privileged = _allows_everything(linux)
     if not is_privileged or not without_host_devices():
         raise InputError(
-            f"{missing[0].where}: {missing[0].text('path')} is a device of the host, which a VM has not",
+            f"{missing[0].where}: {missing[0].text('path')} is a device of the host, which a VM does not have",
             field="linux.devices",
             hint=_HINT_PRIVILEGED if is_privileged else f"possible are {', '.join(_DEVICES)}",
         )

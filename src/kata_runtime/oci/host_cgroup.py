@@ -26,7 +26,11 @@ def cgroup_directories(cgroups_path: str, mountinfo: Iterable[str], *, systemd: 
     path = _scope_path(cgroups_path) if systemd else cgroups_path
     parts = [part for part in path.split("/") if part]
     if not parts or ".." in parts:
-        raise InputError(f"linux.cgroupsPath is {cgroups_path!a}", field="linux.cgroupsPath")
+        raise InputError(
+            f"linux.cgroupsPath is {cgroups_path!a}",
+            field="linux.cgroupsPath",
+            hint="it must name a group below the root of the hierarchy, without '..'",
+        )
     mounts: dict[str, None] = {}
     for line in mountinfo:
         before, _, after = line.partition(" - ")

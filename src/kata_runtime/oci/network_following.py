@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from kata_runtime.errors import HostError
+from kata_runtime.fast_contextlib import suppress
 from kata_runtime.network.namespace import Namespace
 from kata_runtime.network.namespace_follower import Follower
 from kata_runtime.recovery import recover
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from kata_runtime.sandbox.stream_relay import Relay
 
 
+def add_to_log(directory: str, note: str) -> None:
+    """Add a line to a sandbox's network log, unless the disk is full or the sandbox is being deleted."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    with suppress(OSError):
+        log = os.open(SandboxPaths(directory).network_log, flags, 0o600)
+        with os.fdopen(log, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{note}\n")
+
+
 def follow(relay: Relay, path: str, directory: str) -> None:
     """Mirror changes of the namespace at ``path`` into the sandbox in ``directory``, in the loop of ``relay``.
 
@@ -24,13 +34,7 @@ def follow(relay: Relay, path: str, directory: str) -> None:
     root, sandbox_id = os.path.split(directory)
 
     def notify(note: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        try:
-            log = os.open(SandboxPaths(directory).network_log, flags, 0o600)
-        except OSError:
-            return  # the sandbox is being deleted
-        with os.fdopen(log, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{note}\n")
+        add_to_log(directory, note)
 
     def ready() -> None:
         try:

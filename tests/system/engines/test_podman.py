@@ -162,7 +162,7 @@ def test_refused_by_name(podman: Podman, tmp_path: Path) -> None:
     for option, value, reason in (
         ("--network", "host", "config.json: the host's network cannot be shared with a VM"),
         ("--volume", f"{tmp_path}/socket:/x", f"the mount of {tmp_path}/socket at /x is not possible: it is a socket"),
-        ("--device", "/dev/kmsg", "/dev/kmsg is a device of the host, which a VM has not"),
+        ("--device", "/dev/kmsg", "/dev/kmsg is a device of the host, which a VM does not have"),
     ):
         # Without a network of Podman's, whose addresses CNI would note outside of Podman's directories.
         alone = [] if option == "--network" else ["--network", "none"]

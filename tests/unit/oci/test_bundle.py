@@ -67,6 +67,20 @@ _REFUSED: list[tuple[dict[str, object], str]] = [
     ({"ociVersion": "1.0"}, "config.json: ociVersion is '1.0'; 1.0.2 and later versions 1 are known"),
     ({"ociVersion": "2.0.0"}, "config.json: ociVersion is '2.0.0'; 1.0.2 and later versions 1 are known"),
     ({"ociVersion": 1}, "config.json: ociVersion is '1'; it must be a string"),
+    (
+        {"hooks": {"prestart": [{"path": "bin/a"}]}},
+        "config.json: hooks.prestart[0].path is 'bin/a'; it must be an absolute path of this host",
+    ),
+    (
+        {"hooks": {"poststop": [{"path": "/a", "timeout": -1}]}},
+        "config.json: hooks.poststop[0].timeout is -1; it must be more than 0 seconds",
+    ),
+    ({"hostname": "a\nb"}, "config.json: hostname is 'a\\nb'; it must be one line of at most 64 bytes"),
+    ({"hostname": "a" * 65}, f"config.json: hostname is '{'a' * 65}'; it must be one line of at most 64 bytes"),
+    (
+        {"mounts": [{"destination": "/a", "type": "bind", "source": "/a\0"}]},
+        ("config.json has a string with the character U+0000; no path, argument or variable on Linux can contain it"),
+    ),
     ({"root": {}}, "config.json: root.path is missing"),
     ({"windows": {}}, "config.json: a section for 'windows' means nothing here"),
     ({"linux": None}, "config.json: linux is missing"),

@@ -17,7 +17,7 @@ _DISK = {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}
 _RAM_DISK = {"path": "/dev/ram3", "type": "b", "major": 1, "minor": 3}
 # As Podman, Docker and containerd write it for a privileged container.
 _EVERYTHING = {"allow": True, "access": "rwm"}
-_REFUSED = "config.json: linux.devices[1]: /dev/sda is a device of the host, which a VM has not; "
+_REFUSED = "config.json: linux.devices[1]: /dev/sda is a device of the host, which a VM does not have; "
 
 
 def _devices(*devices: dict[str, Any], rules: tuple[dict[str, Any], ...], key: bool) -> object:

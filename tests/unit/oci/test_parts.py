@@ -15,9 +15,12 @@ from kata_runtime.guest.crun import Usage
 from kata_runtime.oci.bundle import Hook, read_bundle
 from kata_runtime.oci.features import write_spec
 from kata_runtime.oci.guest_config import Source
-from kata_runtime.oci.hooks import run_hooks
+from kata_runtime.oci.hooks import run_hooks, run_late_hooks
 from kata_runtime.oci.host_cgroup import cgroup_directories
+from kata_runtime.oci.json_object import JsonObject
+from kata_runtime.oci.network_following import add_to_log
 from kata_runtime.oci.pid_file import write_pid_file
+from kata_runtime.oci.process_check import check_process
 from kata_runtime.oci.resource_update import changed_resources
 from kata_runtime.oci.sources import inspect_source
 from kata_runtime.oci.statistics import statistics
@@ -43,6 +46,8 @@ _CGROUPS = [
     (":docker:c1", True, [f"/sys/fs/cgroup/{name}/system.slice/docker-c1.scope" for name in ("unified", "memory")]),
 ]  # fmt: skip
 
+_BELOW = "it must name a group below the root of the hierarchy, without '..'"
+
 
 @pytest.mark.parametrize(("path", "systemd", "directories"), _CGROUPS)
 def test_cgroups_path(path: str, systemd: bool, directories: list[str]) -> None:
@@ -53,10 +58,10 @@ def test_cgroups_path(path: str, systemd: bool, directories: list[str]) -> None:
 @pytest.mark.parametrize(
     ("path", "systemd", "message"),
     [
-        ("/a/../../b", False, "linux.cgroupsPath is '/a/../../b'"),
-        ("/", False, "linux.cgroupsPath is '/'"),
+        ("/a/../../b", False, f"linux.cgroupsPath is '/a/../../b'; {_BELOW}"),
+        ("/", False, f"linux.cgroupsPath is '/'; {_BELOW}"),
         ("/a/b", True, "linux.cgroupsPath is '/a/b'; with --systemd-cgroup it is slice:prefix:name"),
-        ("a.slice:../x:b", True, "linux.cgroupsPath is 'a.slice:../x:b'"),
+        ("a.slice:../x:b", True, f"linux.cgroupsPath is 'a.slice:../x:b'; {_BELOW}"),
     ],
 )
 def test_cgroups_path_that_leads_elsewhere(path: str, systemd: bool, message: str) -> None:
@@ -100,6 +105,55 @@ def test_hook_that_fails(tmp_path: Path) -> None:
     with pytest.raises(HostError) as hanging:
         run_hooks([_hook(tmp_path, "exec cat /dev/zero > /dev/null", timeout=1)], {}, str(tmp_path))
     assert str(hanging.value) == f"the hook {hook.path} has not ended within 1 s"
+
+
+def test_late_hooks_that_fail(tmp_path: Path) -> None:
+    """A hook after start or delete that fails is a warning, and the hooks behind it are run."""
+    warnings: list[str] = []
+    failing, last = Hook("/bin/false", (), (), 0), _hook(tmp_path, "echo ran > out")
+    run_late_hooks([failing, last], {}, str(tmp_path), warnings.append)
+    assert warnings == ["the hook /bin/false ended with status 1: without a message"]
+    assert (tmp_path / "out").read_text() == "ran\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"args": []}, "the process: args is missing; it must begin with the program to run"),
+        ({"args": ["a", 1]}, "the process: args[1] is '1'; it must be a string"),
+        ({"env": "A=b"}, "the process: env is 'A=b'; it must be a list"),
+        ({"user": {"uid": 1 << 32}}, f"the process: user.uid is {1 << 32}; it must be from 0 to {(1 << 32) - 2}"),
+        ({"user": {"gid": -1}}, f"the process: user.gid is -1; it must be from 0 to {(1 << 32) - 2}"),
+        (
+            {"user": {"additionalGids": [5, (1 << 32) - 1]}},
+            f"the process: user.additionalGids[1] is {(1 << 32) - 1}; it must be from 0 to {(1 << 32) - 2}",
+        ),
+    ],
+)
+def test_process_that_is_refused(changes: dict[str, object], message: str) -> None:
+    """A process without a program, or with users that cannot exist, is refused by its field."""
+    with pytest.raises(InputError) as raised:
+        check_process(JsonObject("the process: ", {"args": ["a"], **changes}))
+    assert str(raised.value) == message
+
+
+def test_process_that_is_accepted() -> None:
+    """Users at both ends of their range are accepted, and a process without a user."""
+    check_process(JsonObject("the process: ", {"args": ["a"]}))
+    user = {"uid": 0, "gid": (1 << 32) - 2, "additionalGids": [7]}
+    check_process(JsonObject("the process: ", {"args": ["a"], "env": ["A=b"], "user": user}))
+
+
+def test_network_log(tmp_path: Path) -> None:
+    """Lines are added to a sandbox's network log, and dropped where it cannot grow, which must not end a container."""
+    path = tmp_path / "network.log"
+    for note in ("one", "two"):
+        add_to_log(str(tmp_path), note)
+    assert path.read_text() == "one\ntwo\n"
+    path.unlink()
+    path.symlink_to("/dev/full")
+    add_to_log(str(tmp_path), "three")
+    add_to_log(str(tmp_path / "nosuch"), "four")
 
 
 def test_statistics() -> None:
