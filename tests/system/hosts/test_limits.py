@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,7 @@ from tests.system.killing.world import look
 from kata_runtime.sandbox.record import load_record
 
 if TYPE_CHECKING:
-    from tests.system.conftest import Namespace, Sandbox
+    from tests.system.conftest import Completed, Namespace, Sandbox
 
 # With fewer descriptors, or less memory, Python itself does not start.
 _DESCRIPTORS = range(4, 12)
@@ -50,20 +51,34 @@ def test_limits_of_a_process(sandbox: Sandbox, namespace: Namespace, option: str
     assert {0, 1} <= set(ended)
 
 
-def test_qemu_that_stands_still(sandbox: Sandbox, namespace: Namespace) -> None:
+def test_qemu_that_stands_still(sandbox: Sandbox, fresh_sandbox: Sandbox, namespace: Namespace) -> None:
     """Commands on a stopped QEMU end at their deadline with a line; when it goes on nothing has changed."""
     namespace.tap("tap0", "10.0.0.1/24")
-    before = look(sandbox)
-    pid = load_record(str(sandbox.directory)).pid
-    os.kill(pid, signal.SIGSTOP)
+    # Each on a sandbox of its own: on one they would wait for each other.
+    sandboxes = (sandbox, fresh_sandbox)
+    before = [look(each) for each in sandboxes]
+    pids = [load_record(str(each.directory)).pid for each in sandboxes]
+
+    def timed(stopped: Sandbox, verb: str, document: object) -> tuple[Completed, float]:
+        start = time.monotonic()
+        return stopped.network(verb, document), time.monotonic() - start
+
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
-        for verb, document in (("list-routes", None), ("add-iface", nic("tap0", "eth0"))):
-            start = time.monotonic()
-            done = sandbox.network(verb, document)
-            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "null\n", 1), done
-            assert done.stderr.startswith(_STARTED), done
-            assert time.monotonic() - start < 30
+        with ThreadPoolExecutor(2) as pool:
+            ended = list(pool.map(timed, sandboxes, ("list-routes", "add-iface"), (None, nic("tap0", "eth0"))))
     finally:
-        os.kill(pid, signal.SIGCONT)
-    assert sandbox.network("list-ifaces").stdout == "null\n"
-    assert look(sandbox, {before.descriptors}) == before
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    for done, seconds in ended:
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "null\n", 1), done
+        assert done.stderr.startswith(_STARTED), done
+        assert seconds < 30, done
+    for each, its in zip(sandboxes, before, strict=True):
+        assert _outcome(each.network("list-ifaces")) == (0, "null\n", "")
+        assert look(each, {its.descriptors}) == its
+
+
+def _outcome(done: Completed) -> tuple[int, str, str]:
+    return done.returncode, done.stdout, done.stderr
