@@ -195,7 +195,7 @@ def test_closing_with_an_answer_missing(tmp_path: Path) -> None:
         began = time.monotonic()
         monitor.close()
         monitor.close()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
 
 
 def test_an_event_that_does_not_come(tmp_path: Path) -> None:
