@@ -236,4 +236,6 @@ def _digest(file: int) -> str:
     for place, data in occupied_pages(file):
         digest.update(f" {place} {len(data)} ".encode())
         digest.update(data)
+    # QEMU reads the devices from the offset, which SEEK_DATA and SEEK_HOLE have moved.
+    os.lseek(file, 0, os.SEEK_SET)
     return digest.hexdigest()

@@ -62,7 +62,8 @@ def _loads(store: TemplateStore, key: str = "key") -> tuple[bytes, bytes] | None
         fresh = create_memory(4 * _MIB)
         try:
             load_memory(template.memory, fresh)
-            return os.pread(template.devices, 100, 0), os.pread(fresh, 6, _MIB)
+            # As QEMU reads it: from where the descriptor stands.
+            return os.read(template.devices, 100), os.pread(fresh, 6, _MIB)
         finally:
             os.close(fresh)
 
