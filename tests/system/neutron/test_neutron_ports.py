@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lab.endpoint import endpoint
 from lab.logical_switch import LogicalPort
 from tests.system.neutron.conftest import add, address_of, attached
-from tests.system.ovn.transfers import ask, serving, transfer
+from tests.system.ovn.transfers import SILENCE_SECONDS, ask, serving, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,12 +106,15 @@ def test_security_group(sides: list[Side], tenant: Tenant) -> None:
         serving(second.guest, "allowed", 8080),
         serving(second.guest, "other", 8081),
     ):
-        before = [ask(first.guest, address_of(there), port, seconds=2) for port in (8080, 8081)]
+        before = [ask(first.guest, address_of(there), port, seconds=SILENCE_SECONDS) for port in (8080, 8081)]
         tenant.neutron.create(
             "security_group_rule", security_group_id=group["id"], direction="ingress", ethertype="IPv4",
             protocol="tcp", port_range_min=8080, port_range_max=8080,
         )  # fmt: skip
-        after = [ask(first.guest, address_of(there), port, seconds=3) for port in (8080, 8081)]
+        after = [
+            ask(first.guest, address_of(there), 8080),
+            ask(first.guest, address_of(there), 8081, seconds=SILENCE_SECONDS),
+        ]
     tenant.neutron.request("PUT", f"ports/{there['id']}", {"port": {"security_groups": []}})
     tenant.neutron.delete("security_group", group["id"])
     assert (before, after) == (["", ""], ["allowed", ""])

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SECONDS = 120
+# Until somebody answers, and until it is certain that nobody does.
+ANSWER_SECONDS, SILENCE_SECONDS = 30, 2
 # Both print size and checksum of what they sent or received.
 _RECEIVER = """
 import socket, sys, zlib
@@ -93,7 +95,7 @@ def serving(place: Sequence[str], name: str, port: int = 8080) -> Iterator[None]
             process.wait(SECONDS)
 
 
-def ask(place: Sequence[str], address: str, port: int = 8080, *, seconds: float = 5) -> str:
-    """Who answers; nobody: an empty string."""
+def ask(place: Sequence[str], address: str, port: int = 8080, *, seconds: float = ANSWER_SECONDS) -> str:
+    """Who answers; nobody within these seconds: an empty string."""
     argv = [*place, "python3", "-c", _CLIENT, address, str(port), str(seconds)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=SECONDS).stdout.strip()
