@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.system.conftest import Completed, Sandbox
 
@@ -54,6 +54,24 @@ class Balancer:
         """ipvsadm in the guest."""
         return self.sandbox.guest("ipvsadm", *words, stdin=stdin)
 
+    def real_listings(self, all_words: Sequence[str]) -> dict[str, str]:
+        """What ipvsadm in the guest prints for each of these words, from one start of a shell."""
+        script = "".join(f"ipvsadm {words} || echo failed\necho end\n" for words in all_words)
+        done = self.sandbox.guest("sh", "-s", stdin=script)
+        assert (done.returncode, done.stderr) == (0, "")
+        *printed, rest = done.stdout.split("end\n")
+        assert rest == ""
+        return dict(zip(all_words, printed, strict=True))
+
+    def our_listings(self, all_words: Sequence[str]) -> dict[str, str]:
+        """What ours prints for each of these words."""
+        listings = {}
+        for words in all_words:
+            done = self.ours(words)
+            assert (done.returncode, done.stderr) == (0, ""), words
+            listings[words] = done.stdout
+        return listings
+
     def renew(self) -> None:
         """A table as in a new container.
 
@@ -76,4 +94,5 @@ def balancer(sandbox: Sandbox) -> Iterator[Balancer]:
     made = Balancer(sandbox)
     made.do("-C")
     yield made
-    made.do("-C", "--set 900 120 300")
+    done = sandbox.guest("sh", "-c", "ipvsadm -C && ipvsadm --set 900 120 300")
+    assert (done.returncode, done.stderr) == (0, "")

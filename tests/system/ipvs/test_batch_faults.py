@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from tests.system.ipvs.conftest import PREVIOUS, rule_lines
@@ -53,16 +53,26 @@ from kata_runtime.cli.main import main
 sys.exit(main())
 """
 _KILL = "kill -9 $1"
-# As many rules as the previous table leaves of 20,000: 2.8 MB of netlink, in blocks of 192 KiB.
-_MOST = [f"-A -u 10.3.0.{n}:53 -s rr" for n in range(1, 18)] + rule_lines(999, 19)
-_BLOCKS = 15
+
+
+class _Batch(NamedTuple):
+    """Rules, and how many blocks of 192 KiB of netlink they make."""
+
+    lines: list[str]
+    blocks: int
+
+
+# As many rules as the previous table leaves of 20,000: 2.8 MB.
+_MOST = _Batch([f"-A -u 10.3.0.{n}:53 -s rr" for n in range(1, 18)] + rule_lines(999, 19), 15)
+# The first block, which is short, two that are full like all of those between, and the last.
+_FEW = _Batch(rule_lines(180, 19), 4)
 
 
 @pytest.fixture
 def before(balancer: Balancer) -> str:
     """A table with something in it, in a kernel that remembers no others."""
     balancer.renew()
-    assert balancer.restore(PREVIOUS).returncode == 0
+    assert _outcome(balancer.restore(PREVIOUS)) == (0, "", "")
     return balancer.table()
 
 
@@ -80,6 +90,10 @@ def _in_guest(balancer: Balancer, script: str) -> str:
     return f"{' '.join(argv)} '{script}'"
 
 
+def _outcome(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
+    return done.returncode, done.stdout, done.stderr
+
+
 def _write(path: Path, lines: Sequence[str]) -> Path:
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -88,23 +102,26 @@ def _write(path: Path, lines: Sequence[str]) -> Path:
 @pytest.mark.parametrize("options", [(), ("--replace",)])
 def test_killed_at_every_block(balancer: Balancer, before: str, tmp_path: Path, options: tuple[str, ...]) -> None:
     """Killed before any of its blocks, or behind the last, a batch is undone by the next command on the container."""
-    path = _write(tmp_path / "rules", _MOST)
-    for at in range(1, _BLOCKS + 2):
-        assert _restore(balancer, path, at, _KILL, *options).returncode == -9
-        # Deleted servers, which the kernel searches for two minutes, are not the subject here.
-        assert balancer.ours("-S").stdout == before
-        assert balancer.table() == before
+    for batch, points in ((_FEW, range(1, _FEW.blocks + 2)), (_MOST, (_MOST.blocks, _MOST.blocks + 1))):
+        path = _write(tmp_path / "rules", batch.lines)
+        for at in points:
+            assert _outcome(_restore(balancer, path, at, _KILL, *options)) == (-9, "", "")
+            # Deleted servers, which the kernel searches for two minutes, are not the subject here.
+            assert _outcome(balancer.ours("-S")) == (0, before, "")
+            assert balancer.table() == before
+            balancer.renew()
+            assert _outcome(balancer.restore(PREVIOUS)) == (0, "", "")
+        assert _outcome(_restore(balancer, path, batch.blocks + 2, _KILL, *options)) == (0, "", "")
+        assert len(balancer.table().splitlines()) == len(batch.lines) + (0 if options else 3)
         balancer.renew()
-        assert balancer.restore(PREVIOUS).returncode == 0
-    assert _restore(balancer, path, _BLOCKS + 2, _KILL, *options).returncode == 0
-    assert len(balancer.table().splitlines()) == len(_MOST) + (0 if options else 3)
+        assert _outcome(balancer.restore(PREVIOUS)) == (0, "", "")
     balancer.renew()
 
 
 def test_ended_by_a_signal(balancer: Balancer, before: str, tmp_path: Path) -> None:
     """Asked to end half-way, a batch undoes itself, says so, and leaves nothing for the next command."""
-    path = _write(tmp_path / "rules", _MOST)
-    done = _restore(balancer, path, _BLOCKS // 2, "kill -TERM $1")
+    path = _write(tmp_path / "rules", _MOST.lines)
+    done = _restore(balancer, path, _MOST.blocks // 2, "kill -TERM $1")
     told = "kata-runtime: ended by SIGTERM; its change is made whole or not at all\n"
     assert (done.returncode, done.stdout, done.stderr) == (143, "", told)
     assert balancer.table() == before
@@ -113,21 +130,22 @@ def test_ended_by_a_signal(balancer: Balancer, before: str, tmp_path: Path) -> N
 
 def test_agent_killed_at_every_block(balancer: Balancer, before: str, tmp_path: Path) -> None:
     """The agent dies before any block: the command says so, and the table is the previous one at once."""
-    path = _write(tmp_path / "rules", _MOST)
     # The agent cannot say how a command ended that ended the agent.
     kill = _in_guest(balancer, "kill -9 $(pgrep -f [k]ata_runtime.guest)") + " >/dev/null 2>&1 || true"
-    for at in range(1, _BLOCKS + 1):
-        done = _restore(balancer, path, at, kill)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.endswith("kata-runtime: the guest's agent ended and was restarted; try again\n")
-        assert balancer.table() == before
-        balancer.renew()
-        assert balancer.restore(PREVIOUS).returncode == 0
+    for batch, points in ((_FEW, range(1, _FEW.blocks + 1)), (_MOST, (_MOST.blocks,))):
+        path = _write(tmp_path / "rules", batch.lines)
+        for at in points:
+            done = _restore(balancer, path, at, kill)
+            assert (done.returncode, done.stdout) == (1, ""), done.stderr
+            assert done.stderr.endswith("kata-runtime: the guest's agent ended and was restarted; try again\n")
+            assert balancer.table() == before
+            balancer.renew()
+            assert _outcome(balancer.restore(PREVIOUS)) == (0, "", "")
 
 
 def _with_line(number: int, line: str) -> list[str]:
     """20,000 lines of which one, which is unrelated to the others, is at the given position."""
-    lines = ["# previous", "# table's", "# share", *_MOST[1:]]
+    lines = ["# previous", "# table's", "# share", *_MOST.lines[1:]]
     return [*lines[: number - 1], line, *lines[number - 1 :]]
 
 

@@ -35,7 +35,8 @@ def roomy(runtime: Runtime, unique: Callable[[str], str]) -> Iterator[Sandbox]:
     """A sandbox with memory and limit for 200,000 rules."""
     config = runtime.root / ".roomy.toml"
     text = runtime.config.read_text().replace("default_memory = 384", "default_memory = 1024")
-    config.write_text(f"{text}[runtime]\nipvs_rule_limit = {_RULES}\n")
+    # No other machine starts from a template of this one.
+    config.write_text(f'{text}template = "off"\n[runtime]\nipvs_rule_limit = {_RULES}\n')
     try:
         with booted(Runtime(runtime.root, config), unique("roomy")) as made:
             yield made
