@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,8 +107,8 @@ class Fake:
 NOTHING: tuple[list[str], list[int], list[str]] = ([], [], [])
 
 
-@pytest.fixture
-def fake() -> Iterator[Fake]:
+@contextmanager
+def _fresh() -> Iterator[Fake]:
     """Everything fresh; whatever a test leaves is removed and fails it."""
     directory = Path(tempfile.mkdtemp(prefix="kf"))
     directory.chmod(0o755)
@@ -120,3 +121,17 @@ def fake() -> Iterator[Fake]:
         assert left == []
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    """The program with a fake QEMU, in a directory of the test's own."""
+    with _fresh() as made:
+        yield made
+
+
+@pytest.fixture
+def other_fake() -> Iterator[Fake]:
+    """Another one, to be used at the same time."""
+    with _fresh() as made:
+        yield made

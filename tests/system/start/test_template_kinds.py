@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.system.conftest import Sandbox, booted
+from tests.system.conftest import Sandbox, booted, nic
 from tests.system.vmm.conftest import runtime_with
 
 from kata_runtime.sandbox.record import load_record
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.system.conftest import Runtime
 
-_STARTS = 8
+_STARTS = 5
 
 
 def _is_from_template(sandbox: Sandbox) -> bool:
@@ -42,9 +42,20 @@ def test_starts_in_a_row(runtime: Runtime, unique: Callable[[str], str]) -> None
 
 
 def test_private_memory(runtime: Runtime, unique: Callable[[str], str]) -> None:
-    """A machine whose memory QEMU does not share boots, makes no template, and works."""
+    """A machine whose memory QEMU does not share boots, makes no template, works, and refuses a vhost-user NIC."""
     private = runtime_with(runtime, "private", "shared_memory = false")
     kept = sorted(path.name for path in (runtime.root / ".templates").glob("[!.]*"))
     with booted(private, unique("private")) as sandbox:
         assert (_is_from_template(sandbox), sandbox.guest("echo", "here").stdout) == (False, "here\n")
+        before = sandbox.snapshot()
+        refused = sandbox.network("add-iface", nic("vhost0", "eth0", vhostUserSocket="/run/back.sock"))
+        assert (refused.returncode, refused.stdout, refused.stderr) == (
+            1,
+            "null\n",
+            (
+                f"kata-runtime: container {sandbox.id} cannot have a vhost-user NIC: its memory is not shared; "
+                "start it with shared_memory = true in the configuration\n"
+            ),
+        )
+        assert sandbox.snapshot() == before
     assert sorted(path.name for path in (runtime.root / ".templates").glob("[!.]*")) == kept

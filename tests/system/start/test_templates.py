@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -20,15 +21,48 @@ _IDENTITY = "cat /proc/sys/kernel/random/boot_id /etc/machine-id; hostname; head
 _FALLBACK = "kata-runtime: the sandbox is booted, since its template could not be loaded: "
 
 
-@pytest.fixture
-def own_templates(runtime: Runtime, tmp_path: Path) -> Iterator[tuple[Runtime, Path]]:
-    """The program with a directory of templates of its own, empty at first."""
-    templates = tmp_path / "templates"
-    config = tmp_path / "configuration.toml"
+def _with_templates(runtime: Runtime, config: Path, templates: Path) -> Runtime:
+    """The program with another directory of templates, by a configuration to be written."""
     lines = [line for line in runtime.config.read_text().splitlines() if not line.startswith("template_path")]
     config.write_text("\n".join([*lines, f'template_path = "{templates}"', ""]))
-    yield Runtime(runtime.root, config), templates
-    runtime.cli("--kata-config", str(config), "image", "clean")
+    return Runtime(runtime.root, config)
+
+
+@pytest.fixture(scope="module")
+def first(
+    runtime: Runtime, unique: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Sandbox, Path]]:
+    """A machine that became a template, and a directory of templates with that one only."""
+    directory = tmp_path_factory.mktemp("first")
+    own = _with_templates(runtime, directory / "configuration.toml", directory / "templates")
+    try:
+        with booted(own, unique("a")) as made:
+            yield made, directory / "templates"
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def siblings(first: tuple[Sandbox, Path], runtime: Runtime, tmp_path: Path) -> Runtime:
+    """The program that starts from the template of the first machine."""
+    return _with_templates(runtime, tmp_path / "configuration.toml", first[1])
+
+
+@pytest.fixture
+def copied_templates(first: tuple[Sandbox, Path], runtime: Runtime, tmp_path: Path) -> Iterator[tuple[Runtime, Path]]:
+    """The program with a directory of templates of its own, in which there is one."""
+    templates = tmp_path / "templates"
+    shutil.copytree(first[1], templates)
+    yield _with_templates(runtime, tmp_path / "configuration.toml", templates), templates
+    shutil.rmtree(templates)
+
+
+@pytest.fixture
+def own_templates(runtime: Runtime, tmp_path: Path) -> Iterator[tuple[Runtime, Path]]:
+    """The program with a directory of templates of its own, which does not exist yet."""
+    templates = tmp_path / "templates"
+    yield _with_templates(runtime, tmp_path / "configuration.toml", templates), templates
+    shutil.rmtree(templates)
 
 
 def _kept(templates: Path) -> list[str]:
@@ -40,37 +74,34 @@ def _started_at(sandbox: Sandbox) -> float:
     return float(sandbox.guest("cat", "/proc/uptime").stdout.split()[0])
 
 
-def test_siblings_differ(own_templates: tuple[Runtime, Path], unique: Callable[[str], str]) -> None:
+def test_siblings_differ(first: tuple[Sandbox, Path], siblings: Runtime, unique: Callable[[str], str]) -> None:
     """The machine that became a template and two that started from it share no ID, name or random byte."""
-    runtime, templates = own_templates
-    with booted(runtime, unique("a")) as first:
-        (key,) = _kept(templates)
-        with booted(runtime, unique("b")) as second, booted(runtime, unique("c")) as third:
-            seen = [sandbox.guest("sh", "-c", _IDENTITY).stdout.split() for sandbox in (first, second, third)]
-            assert [names[2] for names in seen] == [sandbox.id[:12] for sandbox in (first, second, third)]
-            for values in zip(*seen, strict=True):
-                assert len(set(values)) == 3, values
-            assert _kept(templates) == [key]
-            clocks = [int(sandbox.guest("date", "+%s").stdout) for sandbox in (first, second, third)]
-            assert all(abs(clock - time.time()) < 30 for clock in clocks), clocks
+    made, templates = first
+    (key,) = _kept(templates)
+    with booted(siblings, unique("b")) as second, booted(siblings, unique("c")) as third:
+        sandboxes = (made, second, third)
+        seen = [sandbox.guest("sh", "-c", _IDENTITY).stdout.split() for sandbox in sandboxes]
+        assert [names[2] for names in seen] == [sandbox.id[:12] for sandbox in sandboxes]
+        for values in zip(*seen, strict=True):
+            assert len(set(values)) == 3, values
+        assert _kept(templates) == [key]
+        clocks = [int(sandbox.guest("date", "+%s").stdout) for sandbox in sandboxes]
+        assert all(abs(clock - time.time()) < 30 for clock in clocks), clocks
 
 
-def test_secrets_of_the_network_differ(
-    own_templates: tuple[Runtime, Path], unique: Callable[[str], str], namespace: Namespace
-) -> None:
+def test_secrets_of_the_network_differ(siblings: Runtime, unique: Callable[[str], str], namespace: Namespace) -> None:
     """Two siblings with the same addresses choose sequence numbers for the same connections by keys of their own."""
-    runtime, _ = own_templates
-    runtime.namespace = namespace
+    siblings.namespace = namespace
     offsets = []
-    for name in ("a", "b", "c"):
-        with booted(runtime, unique(name)) as sandbox:
+    for name in ("b", "c"):
+        with booted(siblings, unique(name)) as sandbox:
             namespace.tap("tap0", "10.9.0.1/24")
             assert sandbox.network("add-iface", nic("tap0", "eth0", "10.9.0.3/24")).returncode == 0
             offsets.append(_sequence_offsets(sandbox, namespace))
             assert sandbox.network("del-iface", {"name": "eth0"}).stdout == "null\n"
             namespace.run("ip", "link", "delete", "tap0")
     # A common key would give the same offsets up to what the clocks are apart: a second is 15.6 million (RFC 6528).
-    apart = [min((x - y) % 2**32, (y - x) % 2**32) for x, y in zip(offsets[1], offsets[2], strict=True)]
+    apart = [min((x - y) % 2**32, (y - x) % 2**32) for x, y in zip(*offsets, strict=True)]
     assert max(apart) > 600_000_000, offsets
 
 
@@ -107,17 +138,13 @@ def _sequence_offsets(sandbox: Sandbox, namespace: Namespace) -> list[int]:
 
 
 def test_a_sibling_does_all_that_a_booted_one_does(
-    own_templates: tuple[Runtime, Path], unique: Callable[[str], str], namespace: Namespace
+    siblings: Runtime, unique: Callable[[str], str], namespace: Namespace
 ) -> None:
     """After a start from a template NICs come and go, virtual servers are kept, commands run, the guest powers off."""
-    runtime, templates = own_templates
-    with booted(runtime, unique("a")):
-        pass
     began = time.monotonic()
-    with booted(runtime, unique("b")) as sandbox:
+    with booted(siblings, unique("b")) as sandbox:
         # It went on where the other was: it is up longer than it exists.
         assert _started_at(sandbox) > 1.0
-        assert len(_kept(templates)) == 1
         sandbox.runtime.namespace = namespace
         namespace.tap("tap0", "10.0.0.1/24")
         assert sandbox.network("add-iface", nic("tap0", "eth0", "10.0.0.3/24")).stderr == ""
@@ -131,11 +158,9 @@ def test_a_sibling_does_all_that_a_booted_one_does(
     assert time.monotonic() - began < 120
 
 
-def test_a_damaged_template(own_templates: tuple[Runtime, Path], unique: Callable[[str], str]) -> None:
+def test_a_damaged_template(copied_templates: tuple[Runtime, Path], unique: Callable[[str], str]) -> None:
     """A template that QEMU does not load is reported once, the sandbox is booted, and a new template is made."""
-    runtime, templates = own_templates
-    with booted(runtime, unique("a")):
-        pass
+    runtime, templates = copied_templates
     (key,) = _kept(templates)
     devices = templates / key / "devices"
     whole = devices.read_bytes()
@@ -183,9 +208,9 @@ def test_many_at_once(own_templates: tuple[Runtime, Path], unique: Callable[[str
             runtime.cli("delete", "--force", name)
 
 
-def test_switched_off(own_templates: tuple[Runtime, Path], unique: Callable[[str], str]) -> None:
+def test_switched_off(copied_templates: tuple[Runtime, Path], unique: Callable[[str], str]) -> None:
     """With template = "off" none is made, and image clean removes those that there are."""
-    runtime, templates = own_templates
+    runtime, templates = copied_templates
     with booted(runtime, unique("a")) as sandbox:
         assert len(_kept(templates)) == 1
         assert load_record(str(sandbox.directory)).ready

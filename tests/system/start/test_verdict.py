@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,9 +76,7 @@ def test_renewal(fake: Fake) -> None:
     assert fake.run("web", "kvm", "auto")[0] == 0
     assert fake.cli("delete", "-f", "web") == (0, "", "")
     shown = fake.cli("kata-check", mode="kvm", accelerator="auto")[1]
-    assert "/dev/kvm opens, but a sandbox did not boot with it 0 seconds ago\n" in shown.replace(
-        "1 seconds", "0 seconds"
-    )
+    assert re.search(r"/dev/kvm opens, but a sandbox did not boot with it \d+ seconds ago\n", shown), shown
     renewed = fake.cli("kata-check", "--renew", mode="kvm", accelerator="auto")[1]
     assert "/dev/kvm opens; the first sandbox proves it by booting\n" in renewed
     assert _verdicts(fake) == []

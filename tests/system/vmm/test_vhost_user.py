@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.system.conftest import booted, nic
-from tests.system.vmm.conftest import qemu_state, runtime_with, settled_state
+from tests.system.conftest import nic
+from tests.system.vmm.conftest import qemu_state, settled_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.system.conftest import Namespace, Runtime, Sandbox
+    from tests.system.conftest import Namespace, Sandbox
 
 _START_SECONDS = 30.0
 _PAUSE_SECONDS = 0.05
@@ -230,14 +230,3 @@ _PARTS = "parts are letters, digits, '-', '_' and '.', but neither '.' nor '..'"
 def test_paths_that_cannot_be(path: str, reason: str, wide_sandbox: Sandbox) -> None:
     """Each wrong path is refused by one line that says what would be right."""
     _refused(wide_sandbox, _document(path), reason)
-
-
-def test_memory_that_is_not_shared(runtime: Runtime, unique: Callable[[str], str]) -> None:
-    """A sandbox started without shared memory refuses with the remedy."""
-    private = runtime_with(runtime, "private", "shared_memory = false")
-    with booted(private, unique("private")) as sandbox:
-        reason = (
-            f"container {sandbox.id} cannot have a vhost-user NIC: its memory is not shared; "
-            "start it with shared_memory = true in the configuration"
-        )
-        _refused(sandbox, _document("/run/back.sock"), reason)
