@@ -57,7 +57,7 @@ def restore(
     if replace and not batch.rules:
         # Far more often a truncated file than an intention.
         raise InputError(f"{name} holds no rules, and --replace would empty the table", hint="use -C for that")
-    named = touched(batch.rules)
+    named = batch.services()
     sysctls = take_sysctls()
     heads = take_heads()
     before = engine.table(None if replace else named, heads)

@@ -68,7 +68,8 @@ def enable(channel: AgentChannel, before: Sequence[str | KernelError]) -> None:
         previous.append((name, found))
     if (_CONNTRACK, "1") in previous:
         return
-    wanted = [(name, value) for name, value in _SYSCTLS if name in dict(previous)]
+    there = dict(previous)
+    wanted = [(name, value) for name, value in _SYSCTLS if there.get(name, value) != value]
     try:
         for some in (wanted[:-1], wanted[-1:]):
             for answer in channel.sysctls(some):

@@ -33,6 +33,8 @@ _LINE_MAX = 4096  # characters
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SHOWN_CHARACTERS = 80
 _STRETCH = 64 * 1024  # characters
+_NEW_SERVICE = "\n-A "
+_new = tuple.__new__
 PROBLEMS_SHOWN = 20
 
 # A table as specs: what a batch is checked against and compared with.
@@ -41,19 +43,32 @@ Table = dict[ServiceKey, tuple[ServiceSpec, Servers]]
 
 
 class Batch(NamedTuple):
-    """The rules of a file called ``name``, and the line of each, counted from 1."""
+    """The rules of a file called ``name``, one on each line that is neither empty nor a comment.
+
+    ``added`` is the table that they make of an empty one if they only add services, and servers to these, and nothing
+    twice; else None.
+    """
 
     name: str
     data: bytes
     rules: list[Rule]
-    lines: list[int]
+    added: Table | None = None
+
+    def lines(self) -> list[int]:
+        """The line of each rule, counted from 1."""
+        return [number for number, line in _numbered(self.data) if not _is_blank(line)]
+
+    def services(self) -> set[ServiceKey]:
+        """The services that the rules name."""
+        return touched(self.rules) if self.added is None else set(self.added)
 
     def refuse(self, reasons: Sequence[tuple[int, str]]) -> NoReturn:
         """Refuse the batch for the rules of these places, in their order.
 
         :raise RulesError: in any case.
         """
-        numbers = [self.lines[place] for place, _ in reasons]
+        lines = self.lines()
+        numbers = [lines[place] for place, _ in reasons]
         shown = set(numbers[:PROBLEMS_SHOWN])
         texts = {number: text for number, text in _numbered(self.data) if number in shown}
         problems = _Problems(self.name)
@@ -83,48 +98,96 @@ def parse_rules(data: bytes, name: str) -> Batch:
 
     :raise RulesError: with the lines that cannot be parsed.
     """
-    batch = Batch(name, data, [], [])
-    problems = _Problems(name)
-    read, add_rule, add_line = fast_rule_parser.read, batch.rules.append, batch.lines.append
-    for number, line in _numbered(data):
-        rule = read(line)
-        if rule is None:
+    parser = _Parser(name)
+    for number, text in _stretches(data):
+        parser.parse(number, text)
+    if parser.problems.count:
+        raise parser.problems.error()
+    return Batch(name, data, parser.rules, parser.added)
+
+
+class _Parser:
+    """Collects the rules of a file, stretch by stretch."""
+
+    def __init__(self, name: str) -> None:
+        self.rules: list[Rule] = []
+        self.added: Table | None = {}
+        self.problems = _Problems(name)
+
+    def parse(self, number: int, text: str) -> None:
+        """Parse whole lines, the first of which has this number."""
+        first, *services = f"\n{text}".split(_NEW_SERVICE)
+        if first:
+            self._parse_lines(number, first[1:])
+            number += first.count("\n")
+        for service in services:
+            found = fast_rule_parser.read_service(service)
+            if found is None:
+                self._parse_lines(number, _NEW_SERVICE[1:] + service)
+            else:
+                self._add(*found)
+            number += service.count("\n") + 1
+
+    def _add(self, spec: ServiceSpec, servers: list[ServerSpec]) -> None:
+        key = spec.key
+        self.rules.append(AddService(spec))
+        self.rules += [_new(AddServer, (key, server)) for server in servers]
+        if self.added is not None:
+            by_key = {server.key: server for server in servers}
+            is_new = key not in self.added and len(by_key) == len(servers)
+            self.added[key] = (spec, by_key)
+            if not is_new:
+                self.added = None
+
+    def _parse_lines(self, number: int, text: str) -> None:
+        for place, line in enumerate(text.split("\n"), number):
             try:
-                rule = _rule(line)
+                rule = fast_rule_parser.read(line) or _rule(line)
             except InputError as error:
-                problems.add(number, line[:_LINE_MAX].strip(), str(error))
+                self.problems.add(place, line[:_LINE_MAX].strip(), str(error))
                 continue
-            if rule is None:
-                continue
-        add_rule(rule)
-        add_line(number)
-    if problems.count:
-        raise problems.error()
-    return batch
+            if rule is not None:
+                self.rules.append(rule)
+                if self.added is not None and not _is_added(self.added, rule):
+                    self.added = None
+
+
+def _is_added(table: Table, rule: Rule) -> bool:
+    """Add what a rule adds to a table; False if it is another rule, or the kernel would refuse it."""
+    match rule:
+        case AddService(spec) if spec.key not in table:
+            table[spec.key] = (spec, {})
+        case AddServer(service, server) if service in table and server.key not in table[service][1]:
+            table[service][1][server.key] = server
+        case _:
+            return False
+    return True
 
 
 def _numbered(data: bytes) -> Iterator[tuple[int, str]]:
     """The lines of a file from 1 on."""
+    return chain.from_iterable(enumerate(text.split("\n"), number) for number, text in _stretches(data))
+
+
+def _stretches(data: bytes) -> Iterator[tuple[int, str]]:
+    """Some lines at a time, and the number of their first: a list of 64 MiB of empty ones would take 512 MiB."""
     # Where bytes are no UTF-8, surrogates mark the line.
-    return chain.from_iterable(_stretches(data.removeprefix(_BYTE_ORDER_MARK).decode(errors="surrogateescape")))
-
-
-def _stretches(text: str) -> Iterator[Iterable[tuple[int, str]]]:
-    """Some lines at a time: a list of 64 MiB of empty ones would take 512 MiB."""
+    text = data.removeprefix(_BYTE_ORDER_MARK).decode(errors="surrogateescape")
     start, number = 0, 1
     while (end := text.find("\n", start + _STRETCH)) >= 0:
-        lines = text[start:end].split("\n")
-        yield enumerate(lines, number)
-        start, number = end + 1, number + len(lines)
-    yield enumerate(text[start:].split("\n"), number)
+        yield number, text[start:end]
+        number += text.count("\n", start, end) + 1
+        start = end + 1
+    # The end of the last line begins no other one.
+    yield number, text[start:].removesuffix("\n")
 
 
 def _rule(line: str) -> Rule | None:
     if len(line) > _LINE_MAX:
         raise InputError(f"it has {len(line)} characters, a rule at most {_LINE_MAX}")
-    text = line.strip()
-    if not text or text.startswith("#"):
+    if _is_blank(line):
         return None
+    text = line.strip()
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -134,6 +197,12 @@ def _rule(line: str) -> Rule | None:
     if isinstance(rule, Rule):
         return rule
     raise InputError("only services and servers can be added, edited and deleted by a file")
+
+
+def _is_blank(line: str) -> bool:
+    """Whether a line is empty or a comment."""
+    text = line.strip()
+    return not text or text.startswith("#")
 
 
 def count(table: Table) -> int:
@@ -170,6 +239,8 @@ def outcome(before: Table, batch: Batch) -> Table:
 
     :raise RulesError: rules that the kernel would refuse: something exists already, or does not exist.
     """
+    if batch.added is not None and before.keys().isdisjoint(batch.added):
+        return before | batch.added
     table = dict(before)
     own: set[ServiceKey] = set()  # services whose servers are our own copy
     refused: list[tuple[int, str]] = []
@@ -187,9 +258,11 @@ def outcome(before: Table, batch: Batch) -> Table:
         last = None
         reason = _apply(table, own, rule)
         if reason:
-            refused.append((place, reason + _since(batch, place) if len(refused) < PROBLEMS_SHOWN else reason))
+            refused.append((place, reason))
     if refused:
-        batch.refuse(refused)
+        lines = batch.lines()
+        shown = [(place, reason + _since(batch.rules, lines, place)) for place, reason in refused[:PROBLEMS_SHOWN]]
+        batch.refuse(shown + refused[PROBLEMS_SHOWN:])
     return table
 
 
@@ -241,15 +314,15 @@ def _own_servers(table: Table, own: set[ServiceKey], service: ServiceKey) -> Ser
     return servers
 
 
-def _since(batch: Batch, place: int) -> str:
+def _since(rules: Sequence[Rule], lines: Sequence[int], place: int) -> str:
     """For an error message: the line before ``place`` that added the same service or server."""
-    rule = batch.rules[place]
+    rule = rules[place]
     if not isinstance(rule, AddService | AddServer):
         return ""
     for earlier in range(place - 1, -1, -1):
-        other = batch.rules[earlier]
+        other = rules[earlier]
         if type(other) is type(rule) and service_of(other) == service_of(rule) and other.spec.key == rule.spec.key:
-            return f" since line {batch.lines[earlier]}"
+            return f" since line {lines[earlier]}"
     return ""
 
 

@@ -59,6 +59,13 @@ def test_set_before() -> None:
     assert channel.values == values
 
 
+def test_some_set() -> None:
+    """One that has its value already is not written: writing IPv6's would change all interfaces."""
+    channel: Any = _Channel({_FORWARD4: "1", _FORWARD6: "1", _CONNTRACK: "0"}, broken=_FORWARD6)
+    enable(channel, ask_sysctls(channel)())
+    assert channel.values == {_FORWARD4: "1", _FORWARD6: "1", _CONNTRACK: "1"}
+
+
 def test_half_set() -> None:
     """When one cannot be set, those before it are what they were."""
     values = {_FORWARD4: "0", _FORWARD6: "2", _CONNTRACK: "0"}

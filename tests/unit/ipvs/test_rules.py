@@ -99,7 +99,7 @@ def test_a_hundred_bad_lines() -> None:
 def test_marks_and_ends() -> None:
     """A byte order mark, CRLF, comments, empty lines and a missing last newline say nothing; lines count on."""
     batch = parse_rules(b"\xef\xbb\xbf# x\r\n\r\n-A -f 1\r\n  -A -f 2 -s rr  \n\n-D -f 1", "f")
-    assert batch.lines == [3, 4, 6]
+    assert batch.lines() == [3, 4, 6]
     assert batch.rules == _rules("-A -f 1", "-A -f 2 -s rr", "-D -f 1")
 
 

@@ -117,7 +117,7 @@ def test_difference_leads_there(first: list[Service], second: list[Service]) -> 
     """The rules between two tables make the one into the other, and none are needed between equals."""
     before, after = _table(first), _table(second)
     rules = difference(before, after)
-    batch = Batch("rules", b"x\n" * len(rules), rules, list(range(1, len(rules) + 1)))
+    batch = Batch("rules", b"x\n" * len(rules), rules)
     assert outcome(before, batch) == after
     assert difference(after, after) == []
 
