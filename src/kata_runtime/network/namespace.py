@@ -63,7 +63,7 @@ class Namespace:
 
         def work() -> None:
             try:
-                self._enter()
+                self.enter()
                 results.append(function())
             except (KataError, OSError, RuntimeError, MemoryError) as error:
                 failures.append(error)
@@ -90,12 +90,13 @@ class Namespace:
 
         return LocalTransport(self.run)
 
-    def _enter(self) -> None:
-        import ctypes  # Python has os.setns from 3.12 on
+    def enter(self) -> None:
+        """Move this thread into the namespace.
 
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(self._fd, _CLONE_NEWNET) != 0:
-            refusal = OSError(ctypes.get_errno(), "")
+        :raise HostError: the kernel refused: no root, or no network namespace.
+        """
+        refusal = _refusal("setns", self._fd, _CLONE_NEWNET)
+        if refusal is not None:
             hint = "root is needed" if refusal.errno == errno.EPERM else "give the file of a network namespace"
             raise HostError.of(f"cannot enter the network namespace {self.path!a}", refusal, hint=hint)
 
@@ -113,3 +114,21 @@ class OwnNamespace(Namespace):
     def run(self, function: Callable[[], T], /) -> T:
         """Call ``function`` and return its result; the thread is in the namespace already."""
         return function()
+
+
+def enter_new_namespace() -> None:
+    """Move this thread into a new network namespace.
+
+    :raise HostError: the kernel refused.
+    """
+    refusal = _refusal("unshare", _CLONE_NEWNET)
+    if refusal is not None:
+        raise HostError.of("cannot make a network namespace", refusal)
+
+
+def _refusal(function: str, *arguments: int) -> OSError | None:
+    """Call a function of libc that Python has from 3.12 on; its error."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    return OSError(ctypes.get_errno(), "") if getattr(libc, function)(*arguments) else None

@@ -17,7 +17,7 @@ from kata_runtime import fast_signal as signal
 from kata_runtime.errors import DeadlineError, GuestError, HostError, KataError
 from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.oci import network_namespace
+from kata_runtime.network.namespace import Namespace, enter_new_namespace
 from kata_runtime.oci.network_following import follow
 from kata_runtime.oci.shim_mounts import View, show_container_files
 from kata_runtime.oci.terminal import hand_over_terminal, terminal_size
@@ -159,9 +159,10 @@ def _leave_caller(channel: socket) -> None:
 
 def _serve(channel: socket, namespace: str | None) -> int:
     if namespace:
-        network_namespace.enter_network_namespace(namespace)
+        with Namespace(namespace) as opened:
+            opened.enter()
     elif namespace is not None:
-        network_namespace.new_network_namespace()
+        enter_new_namespace()
     _notify(channel, "pid", os.getpid())
     channel.setsockopt(SOL_SOCKET, SO_RCVBUF, 2 * _MESSAGE_BYTES)
     data, processes = unix_socket.receive_descriptors(channel, _MESSAGE_BYTES, 2)
