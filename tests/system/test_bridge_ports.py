@@ -145,14 +145,6 @@ _REFUSED: list[tuple[dict[str, object], str, tuple[str, str]]] = [
         ("the interface 'lo' is no Linux bridge, but a device", "a bridge of Open vSwitch is named with --ovs"),
     ),
     ({"device": "tap0"}, "br0", ("the NIC has 'device'", "leave it out: add-port makes the device")),
-    (
-        {"dhcp": True},
-        "br0",
-        (
-            "no DHCP server gave NIC 'eth0' an address within 10 s",
-            "give IPAddresses, or see whether a server answers in the network of the device",
-        ),
-    ),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from tests.system.conftest import nic
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.system.conftest import Namespace, Sandbox
+    from tests.system.conftest import Completed, Namespace, Sandbox
 
 _SERVER_MAC = "02:42:20:6e:04:01"
 _ASKED = nic("tapc", "eth0", dhcp=True)
@@ -86,18 +87,29 @@ def test_address_by_dhcp(sandbox: Sandbox, namespace: Namespace) -> None:
         assert _clients(sandbox) == ""
 
 
-def test_no_server(sandbox: Sandbox, namespace: Namespace) -> None:
-    """Without a lease the NIC is removed again, and everything is as it was."""
+def test_no_server(sandbox: Sandbox, fresh_sandbox: Sandbox, namespace: Namespace) -> None:
+    """Without a lease the NIC, or port with its TAP, is removed again, and everything is as it was."""
+    port = {key: value for key, value in _ASKED.items() if key != "device"}
+    commands: tuple[tuple[Sandbox, str, tuple[str, ...], object], ...] = (
+        (sandbox, "add-iface", (), _ASKED),
+        (fresh_sandbox, "add-port", ("--bridge", "br0"), port),
+    )
+    told = (
+        "kata-runtime: no DHCP server gave NIC 'eth0' an address within 10 s; "
+        "give IPAddresses, or see whether a server answers in the network of the device\n"
+    )
+
+    def run(asked: Sandbox, verb: str, options: tuple[str, ...], document: object) -> Completed:
+        return asked.cli("kata-network", verb, asked.id, "-", *options, stdin=json.dumps(document))
+
+    def look() -> list[object]:
+        links = namespace.run("ip", "-j", "link", "show").stdout
+        return [sorted(link["ifname"] for link in json.loads(links)), sandbox.snapshot(), fresh_sandbox.snapshot()]
+
     with _bridge(namespace):
-        before = sandbox.snapshot()
-        done = sandbox.network("add-iface", _ASKED)
-        assert (done.returncode, done.stdout, done.stderr) == (
-            1,
-            "null\n",
-            (
-                "kata-runtime: no DHCP server gave NIC 'eth0' an address within 10 s; "
-                "give IPAddresses, or see whether a server answers in the network of the device\n"
-            ),
-        )
-        assert sandbox.snapshot() == before
-        assert _clients(sandbox) == ""
+        before = look()
+        with ThreadPoolExecutor(2) as pool:
+            ended = [running.result() for running in [pool.submit(run, *command) for command in commands]]
+        assert [(done.returncode, done.stdout, done.stderr) for done in ended] == [(1, "null\n", told)] * 2
+        assert look() == before
+        assert (_clients(sandbox), _clients(fresh_sandbox)) == ("", "")
