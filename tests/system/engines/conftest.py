@@ -218,9 +218,9 @@ class Podman:
         try:
             yield
         finally:
-            for name in names:
-                self.attempt("pod", "rm", "--force", "--time", "0", name)
-                self.attempt("rm", "--force", "--time", "0", name)
+            kinds: tuple[tuple[str, ...], ...] = (("pod",), ())
+            ended = [self.attempt(*kind, "rm", "--force", "--time", "0", name) for name in names for kind in kinds]
+            assert [done for done in ended if done.returncode] == []
 
 
 @pytest.fixture(scope="module")
