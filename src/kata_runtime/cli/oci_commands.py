@@ -122,7 +122,7 @@ def _update(call: Call) -> int:
     path = call.value("--resources")
     if path is None:
         raise UsageError("update needs --resources", hint="a file with linux.resources, or - for standard input")
-    resources = parse_json_object(read_input(path), "the resources").fields
+    resources = parse_json_object(read_input(path), "--resources")
     operations.update(root_of(call), _container(call), resources)
     return 0
 

@@ -201,7 +201,8 @@ class Crun:
     def _run(self, words: Sequence[str], stdin: bytes = b"") -> bytes:
         done = self._runner.run(["crun", *words], stdin, seconds=_SECONDS, fixed_addresses=True)
         if done.exit_status:
-            raise CrunError(_reason(done, words[0]))
+            reason = _reason(done, words[0])
+            raise CrunError(reason, hint=hint_of(reason))
         return done.stdout
 
 
@@ -211,6 +212,13 @@ def _reason(done: Completed, verb: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     line = lines[-1] if lines else f"crun {verb} ended with status {done.exit_status}"
     return _printable(line)
+
+
+def hint_of(reason: str) -> str | None:
+    """What a user can do about a reason of crun's that only the guest explains."""
+    if "cpuset.cpus" in reason:
+        return "the VM has only the processors of default_vcpus in the configuration, from 0 on"
+    return None
 
 
 def _printable(text: str) -> str:

@@ -8,7 +8,7 @@ import time
 from _socket import MSG_NOSIGNAL
 
 from kata_runtime import operation_log, unix_socket
-from kata_runtime.errors import ContainerError, DeadlineError, GuestError, ProtocolError
+from kata_runtime.errors import ContainerError, DeadlineError, GuestError, LimitError, ProtocolError
 from kata_runtime.guest import wire
 
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ else:
 _READ_BYTES = 64 * 1024
 _HELLO_SECONDS = 1.0
 _VERSION_BYTES = 2
+_PAYLOAD_BYTES = wire.MAX_BODY_BYTES - 1024  # beside kind and request number
 _HUNG = "the guest may be hung: see its console.log, or delete the container"
 Frame = tuple[int, int, bytes]
 
@@ -140,7 +141,16 @@ class GuestPort:
                 return int.from_bytes(version, "big")
 
     def send(self, kind: int, request: int, payload: bytes = b"") -> None:
-        """Queue a frame and send what the port takes now."""
+        """Queue a frame and send what the port takes now.
+
+        :raise LimitError: the agent would discard it as too large.
+        """
+        if len(payload) > _PAYLOAD_BYTES:
+            raise LimitError(
+                f"a request of {len(payload) >> 10} KiB to the guest",
+                limit=_PAYLOAD_BYTES,
+                hint=f"{_PAYLOAD_BYTES >> 10} KiB are possible: shorten the command's arguments and environment",
+            )
         self.agree()
         self._queue(wire.pack_frame(kind, request, payload))
 

@@ -24,6 +24,7 @@ from kata_runtime.oci.operations import container_state
 from kata_runtime.oci.pid_file import write_pid_file
 from kata_runtime.oci.pods import known_containers, sandbox_for
 from kata_runtime.oci.process_check import check_process
+from kata_runtime.oci.resource_update import check_resources
 from kata_runtime.oci.shared_directory import share, shared_mounts, shared_path, unshare
 from kata_runtime.oci.shim import Shim, ShimRequest
 from kata_runtime.oci.shim_mounts import View
@@ -91,7 +92,9 @@ def _create(request: CreateRequest, context: CreateContext) -> Container:
     given = read_bundle(request.bundle)
     bundle = with_guest_devices(given, lambda: context.config().privileged_without_host_devices)
     _check_terminal(bundle, request)
-    check_process(JsonObject(f"{CONFIG}: ", given.document).child("process"))
+    document = JsonObject(f"{CONFIG}: ", given.document)
+    check_process(document.child("process"))
+    check_resources(document.child("linux").child("resources"))
     known = known_containers(context.root)
     sandbox_id = sandbox_for(bundle, known) or request.container_id
     directories = host_cgroup.cgroup_directories(

@@ -14,7 +14,7 @@ from kata_runtime.oci.container import Container, load_container, save_container
 from kata_runtime.oci.guest_command import FreePort
 from kata_runtime.oci.guest_config import guest_cgroup
 from kata_runtime.oci.hooks import run_late_hooks
-from kata_runtime.oci.resource_update import changed_resources
+from kata_runtime.oci.resource_update import changed_resources, check_resources
 from kata_runtime.sandbox.identity import resolve, sandbox_of
 from kata_runtime.sandbox.lifecycle import OCI_VERSION, list_sandboxes
 from kata_runtime.sandbox.lifecycle import state as sandbox_state
@@ -25,6 +25,8 @@ from kata_runtime.sandbox.session import locked
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from kata_runtime.oci.json_object import JsonObject
 
 
 def find_container(root: str, text: str) -> Container | None:
@@ -147,13 +149,15 @@ def resume(root: str, container: Container) -> None:
         save_container(root, current._replace(status=status_of.RUNNING))
 
 
-def update(root: str, container: Container, resources: dict[str, object]) -> None:
+def update(root: str, container: Container, resources: JsonObject) -> None:
     """Change the limits of a container (the specification's ``linux.resources``).
 
     :raise ContainerError: it does not run. :raise GuestError: crun refused, with crun's message.
+    :raise InputError: a limit has a wrong type.
     """
+    check_resources(resources)
     require_alive(container)
-    _crun(root, container).update(container.container_id, changed_resources(resources))
+    _crun(root, container).update(container.container_id, changed_resources(resources.fields))
 
 
 def guest_processes(root: str, container: Container) -> list[Process]:

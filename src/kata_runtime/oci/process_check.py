@@ -17,6 +17,8 @@ def check_process(process: JsonObject) -> None:
         where = process.where if process.where.endswith(": ") else f"{process.where}."
         raise InputError(f"{where}args is missing", hint="it must begin with the program to run")
     process.texts("env")
+    for kind in process.child("capabilities").fields:
+        process.child("capabilities").texts(kind)
     user = process.child("user")
     for key in ("uid", "gid"):
         _check_id(f"{user.where}.{key}", user.number(key))

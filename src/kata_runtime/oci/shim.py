@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing, suppress
 from kata_runtime import fast_json, operation_log, unix_socket
 from kata_runtime import fast_signal as signal
 from kata_runtime.errors import DeadlineError, GuestError, HostError, KataError
+from kata_runtime.guest.crun import hint_of
 from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.network.namespace import Namespace, enter_new_namespace
@@ -123,7 +124,8 @@ class Shim:
             raise HostError("the shim was killed")
         message: dict[str, object] = fast_json.loads(data.decode())
         if "refused" in message:
-            raise GuestError(str(message["refused"]))
+            reason = str(message["refused"])
+            raise GuestError(reason, hint=hint_of(reason))
         if "failed" in message:
             raise HostError(str(message["failed"]))
         return message

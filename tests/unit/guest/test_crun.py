@@ -87,6 +87,13 @@ def test_refusals() -> None:
     for stderr, reason in (
         (b"warning\nno \x1b[31msuch container\n\n", "no  [31msuch container"),
         (b"", "crun start ended with status 1"),
+        (
+            b"writing file `cpuset.cpus`: Numerical result out of range\n",
+            (
+                "writing file `cpuset.cpus`: Numerical result out of range; "
+                "the VM has only the processors of default_vcpus in the configuration, from 0 on"
+            ),
+        ),
         (b"\xff" * 10_000, "\ufffd" * 4096),
     ):
         with pytest.raises(CrunError) as refused:

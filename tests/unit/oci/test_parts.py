@@ -21,7 +21,7 @@ from kata_runtime.oci.json_object import JsonObject
 from kata_runtime.oci.network_following import add_to_log
 from kata_runtime.oci.pid_file import write_pid_file
 from kata_runtime.oci.process_check import check_process
-from kata_runtime.oci.resource_update import changed_resources
+from kata_runtime.oci.resource_update import changed_resources, check_resources
 from kata_runtime.oci.sources import inspect_source
 from kata_runtime.oci.statistics import statistics
 
@@ -122,6 +122,7 @@ def test_late_hooks_that_fail(tmp_path: Path) -> None:
         ({"args": []}, "the process: args is missing; it must begin with the program to run"),
         ({"args": ["a", 1]}, "the process: args[1] is '1'; it must be a string"),
         ({"env": "A=b"}, "the process: env is 'A=b'; it must be a list"),
+        ({"capabilities": "CAP_KILL"}, "the process: capabilities is 'CAP_KILL'; it must be an object"),
         ({"user": {"uid": 1 << 32}}, f"the process: user.uid is {1 << 32}; it must be from 0 to {(1 << 32) - 2}"),
         ({"user": {"gid": -1}}, f"the process: user.gid is -1; it must be from 0 to {(1 << 32) - 2}"),
         (
@@ -208,6 +209,22 @@ def test_spec_is_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(ConflictError) as raised:
         write_spec(str(tmp_path))
     assert str(raised.value) == f"{tmp_path}/config.json exists already; remove it, or give another --bundle"
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({"memory": {"limit": "1g"}}, "--resources: memory.limit is '1g'; it must be a whole number"),
+        ({"cpu": {"cpus": 1}}, "--resources: cpu.cpus is '1'; it must be a string"),
+        ({"pids": 5}, "--resources: pids is '5'; it must be an object"),
+    ],
+)
+def test_limits_of_a_wrong_type(resources: dict[str, object], message: str) -> None:
+    """A limit that crun would ignore for its type is refused."""
+    check_resources(JsonObject("--resources: ", {"memory": {"limit": 5}, "cpu": {"cpus": "0"}}))
+    with pytest.raises(InputError) as raised:
+        check_resources(JsonObject("--resources: ", resources))
+    assert str(raised.value) == message
 
 
 def test_update_leaves_what_is_zero() -> None:

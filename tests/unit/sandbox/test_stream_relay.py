@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kata_runtime import unix_socket
-from kata_runtime.errors import KataError, ProtocolError
+from kata_runtime.errors import KataError, LimitError, ProtocolError
 from kata_runtime.guest import wire
 from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.sandbox.stream_relay import RefusedError, Relay, Streams
@@ -124,6 +124,17 @@ def test_refusal(tmp_path: Path, payload: bytes, number: int, text: str) -> None
     error = _Outcome(tmp_path / "port", [(wire.DONE, payload)]).status
     assert isinstance(error, RefusedError)
     assert (error.errno, str(error)) == (number, text)
+
+
+def test_request_that_is_too_large(tmp_path: Path) -> None:
+    """A request that the agent would discard is refused at once, and nothing of it is sent."""
+    with _agent(tmp_path / "port", []) as got:
+        port = GuestPort(str(tmp_path / "port"))
+        with pytest.raises(LimitError) as raised:
+            port.send(wire.CONTAINER_EXEC, 1, b"x" * 1_540_000)
+        port.close()
+    hint = "255 KiB are possible: shorten the command's arguments and environment"
+    assert (str(raised.value), got) == (f"a request of 1503 KiB to the guest; {hint}", [])
 
 
 def test_owned_streams_end_once(tmp_path: Path) -> None:
