@@ -120,6 +120,8 @@ class Shim:
             data = self._channel.recv(_MESSAGE_BYTES)
         except TimeoutError:
             raise DeadlineError(awaited, seconds) from None
+        except ConnectionResetError:
+            data = b""  # it ended before it read the request (net/unix/af_unix.c, unix_release_sock())
         if not data:
             raise HostError("the shim was killed")
         message: dict[str, object] = fast_json.loads(data.decode())

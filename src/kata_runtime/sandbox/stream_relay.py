@@ -104,9 +104,14 @@ class Relay:
                     self._watched[fd]()
             if self._reads_stdin() and ready.get(self._streams.stdin, 0) & ~select.POLLOUT:
                 self._read_stdin()
+            written = False
             for stream, output in self._output.items():
-                if output.waiting and ready.get(output.fd, 0) & ~select.POLLIN and not output.write():
-                    self._lost(stream, output)
+                if output.waiting and ready.get(output.fd, 0) & ~select.POLLIN:
+                    if written and not _is_writable(output.fd):
+                        continue  # both outputs are one pipe, and the first one has taken its last room
+                    written = True
+                    if not output.write():
+                        self._lost(stream, output)
             if self._status is None and self._port.fileno() in ready:
                 self._port.flush()
                 self._port.fill()
@@ -187,6 +192,13 @@ class Relay:
                 raise RefusedError(min(number, _ERRNO_MAX), text)
             case _:
                 raise ProtocolError(f"the guest's agent sent frame {kind} to a command")
+
+
+def _is_writable(fd: int) -> bool:
+    """Whether a write would not block now."""
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    return bool(poller.poll(0))
 
 
 def _status(payload: bytes) -> int:

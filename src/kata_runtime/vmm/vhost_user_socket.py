@@ -97,10 +97,11 @@ def _acting_as(user: int) -> Iterator[None]:
         yield
         return
     groups, group = os.getgroups(), os.getegid()
-    os.setgroups([])
-    os.setegid(user)
-    os.seteuid(user)
     try:
+        # A signal may end any of these calls: what follows then must not run as the user.
+        os.setgroups([])
+        os.setegid(user)
+        os.seteuid(user)
         yield
     finally:
         os.seteuid(0)

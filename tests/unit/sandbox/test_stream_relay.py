@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import threading
@@ -124,6 +125,32 @@ def test_refusal(tmp_path: Path, payload: bytes, number: int, text: str) -> None
     error = _Outcome(tmp_path / "port", [(wire.DONE, payload)]).status
     assert isinstance(error, RefusedError)
     assert (error.errno, str(error)) == (number, text)
+
+
+def test_both_outputs_are_one_pipe(tmp_path: Path) -> None:
+    """When one output takes the last room of a pipe that both write to, the relay serves its other descriptors."""
+    frames = [_STARTED, (wire.STDOUT, b"o" * 4096), (wire.STDERR, b"e" * 4096), _exit(0)]
+    readable, writable = os.pipe()
+    fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, 4096)
+    nothing, other = os.open(os.devnull, os.O_RDONLY), os.dup(writable)
+    got: list[bytes] = []
+    with _agent(tmp_path / "port", frames):
+        port = GuestPort(str(tmp_path / "port"))
+        relay = Relay(port, Streams(nothing, writable, other), owned=False)
+        relay.watch(readable, lambda: got.append(os.read(readable, 4096)))
+        running = threading.Thread(target=relay.run, args=(wire.EXEC, b""))
+        running.start()
+        running.join(10)
+        blocked = running.is_alive()
+        while running.is_alive():
+            os.read(readable, 4096)
+            running.join(1)
+        port.close()
+    for fd in (writable, other, nothing):
+        os.close(fd)
+    got.append(os.read(readable, 4096))
+    os.close(readable)
+    assert (blocked, b"".join(got)) == (False, b"o" * 4096 + b"e" * 4096)
 
 
 def test_request_that_is_too_large(tmp_path: Path) -> None:

@@ -186,3 +186,23 @@ def test_permissions_of_qemus_user(closed: str, path: Path) -> None:
         "let others write to the socket and search its directories, for example by the back end's umask"
     )
     assert (os.getresuid(), os.getresgid(), os.getgroups()) == before
+
+
+def test_signal_while_the_user_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal right after the change to QEMU's user leaves the command as the user that it was."""
+    real, before = os.seteuid, (os.geteuid(), os.getegid(), os.getgroups())
+
+    def interrupted(user: int) -> None:
+        real(user)
+        if user != before[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "seteuid", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt), vhost_user_socket._acting_as(65534):
+            raise AssertionError
+        assert (os.geteuid(), os.getegid(), os.getgroups()) == before
+    finally:
+        real(before[0])
+        os.setegid(before[1])
+        os.setgroups(before[2])
