@@ -16,13 +16,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata_runtime.sandbox.stream_relay import Relay
 
+_LOG_BYTES = 64 * 1024
+
 
 def add_to_log(directory: str, note: str) -> None:
-    """Add a line to a sandbox's network log, unless the disk is full or the sandbox is being deleted."""
+    """Add a line to a sandbox's network log, unless the disk is full or the sandbox is being deleted.
+
+    The log begins anew when it is large, since it is in the host's memory and a container can run for years.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     with suppress(OSError):
         log = os.open(SandboxPaths(directory).network_log, flags, 0o600)
         with os.fdopen(log, "w", encoding="utf-8", errors="backslashreplace") as file:
+            if os.fstat(log).st_size > _LOG_BYTES:
+                os.ftruncate(log, 0)
             file.write(f"{note}\n")
 
 

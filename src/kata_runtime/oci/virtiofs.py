@@ -100,7 +100,7 @@ def serve_files(session: Session, program: str, undo: ExitStack) -> Discovery:
     undo.callback(mounts.remove_mounts, directory)
     served = make_shared_directory(directory)
     with ExitStack() as passing, ExitStack() as subscribed:
-        connection = _start_virtiofsd(path, directory, served, undo, passing, started)
+        connection = _start_virtiofsd(path, directory, session.record.pid, served, undo, passing, started)
         channel = session.channel()
         events = subscribed.enter_context(channel.subscribe(Family.UEVENT, _UEVENT_GROUP))
         plug_filesystem(session.monitor(), connection.fileno())
@@ -108,9 +108,12 @@ def serve_files(session: Session, program: str, undo: ExitStack) -> Discovery:
 
 
 def _start_virtiofsd(
-    program: str, sandbox: str, served: str, undo: ExitStack, passing: ExitStack, started: Callable[[int, int], None]
-) -> socket:
-    """Start virtiofsd for the directory ``served``; ``undo`` ends it. Returns QEMU's connection; ``passing`` closes it.
+    program: str, sandbox: str, machine: int, served: str, undo: ExitStack, passing: ExitStack,
+    started: Callable[[int, int], None],
+) -> socket:  # fmt: skip
+    """Start virtiofsd for ``served`` and QEMU's process ``machine``; ``undo`` ends it.
+
+    Returns QEMU's connection; ``passing`` closes it.
 
     It enters its own namespaces and keeps eight capabilities (virtiofsd(1), ``sandbox=namespace``), since containers
     can give files any owner. ``started`` is called with pid and start time before the program is executed.
@@ -122,14 +125,15 @@ def _start_virtiofsd(
         try:
             listening = unix_socket.listen(path)
             inherited.callback(listening.close)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            log = os.open(SandboxPaths(sandbox).virtiofsd_log, flags, 0o600)
+            # The pipe of QEMU's messages, whose reader keeps the latest of both in qemu.log: a guest can make virtiofsd
+            # write without end, and a file would fill the host's memory. What the pipe has no room for is lost.
+            log = os.open(f"/proc/{machine}/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             inherited.callback(os.close, log)
             # The connection is queued until virtiofsd accepts it: so it needs no retries, and no path that stays.
             connection = passing.enter_context(closing(unix_socket.connect(path, _CONNECT_SECONDS)))
             os.unlink(path)
         except OSError as error:
-            raise HostError.of(f"cannot make {path}", error) from error
+            raise HostError.of(f"cannot prepare {error.filename or path} for virtiofsd", error) from error
         argv = [
             program, f"--fd={listening.fileno()}", "-f", "-o", f"source={served}", "-o", "sandbox=namespace",
             "-o", "announce_submounts", "-o", "xattr", f"--rlimit-nofile={_OPEN_FILES}",

@@ -73,11 +73,6 @@ class SandboxPaths(NamedTuple):
         return f"{self.directory}/virtiofsd.sock"
 
     @property
-    def virtiofsd_log(self) -> str:
-        """The output of virtiofsd."""
-        return f"{self.directory}/virtiofsd.log"
-
-    @property
     def network_log(self) -> str:
         """Errors of mirroring the network namespace."""
         return f"{self.directory}/network.log"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from tests.system.engines.conftest import SECONDS, Bundle, quiet
+from tests.system.engines.conftest import SECONDS, Bundle, quiet, record_of
 
 from kata_runtime.oci.guest_command import FreePort
 
@@ -25,6 +26,10 @@ def test_end_during_start(bundle: Bundle, engine_runtime: Runtime, unique: Calla
     bundle.write("/bin/sleep", "1000")
     try:
         assert quiet(engine_runtime.argv("create", "--bundle", str(bundle.directory), name)) == (0, "")
+        record = record_of(engine_runtime.root, name)
+        # Its messages are bounded as QEMU's are, by the reader of the same pipe.
+        outputs = {os.readlink(f"/proc/{record[program]}/fd/2") for program in ("pid", "virtiofsd")}
+        assert (len(outputs), outputs.pop()[:6]) == (1, "pipe:[")
         guest = FreePort(str(engine_runtime.root / name), name)
         # A FIFO that the process does not read, as if it were killed after crun has looked whether it runs.
         fifo = f"/run/crun/{name}/exec.fifo"

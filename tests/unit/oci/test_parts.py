@@ -146,11 +146,14 @@ def test_process_that_is_accepted() -> None:
 
 
 def test_network_log(tmp_path: Path) -> None:
-    """Lines are added to a sandbox's network log, and dropped where it cannot grow, which must not end a container."""
+    """Lines are added to the network log, which begins anew when it is large; where it cannot grow, nothing fails."""
     path = tmp_path / "network.log"
     for note in ("one", "two"):
         add_to_log(str(tmp_path), note)
     assert path.read_text() == "one\ntwo\n"
+    path.write_text("x" * 65_537)
+    add_to_log(str(tmp_path), "anew")
+    assert path.read_text() == "anew\n"
     path.unlink()
     path.symlink_to("/dev/full")
     add_to_log(str(tmp_path), "three")
