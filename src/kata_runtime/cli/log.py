@@ -113,6 +113,8 @@ def _level(call: Call) -> int:
 
 def log_end(status: int, failed: BaseException | None) -> None:
     """Log how the command ended, with --debug including the traceback of a failure."""
+    if not LOGGER.handlers:
+        return  # the log could not be opened: logging itself would write to standard error
     if failed is None:
         LOGGER.info("exit status %d", status)
         return

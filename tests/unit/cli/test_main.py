@@ -51,6 +51,12 @@ def test_missing_file() -> None:
     )
 
 
+def test_log_that_cannot_be_opened() -> None:
+    """A log that cannot be opened is one line, and nothing is logged to standard error instead."""
+    reason = "kata-runtime: cannot open the log '/nonexistent/log': No such file or directory\n"
+    assert kata_runtime("--log", "/nonexistent/log", "list") == (1, "", reason)
+
+
 def test_directory_as_file() -> None:
     """A directory is no input."""
     assert kata_runtime("kata-network", "add-iface", "nosuch", "/") == (
