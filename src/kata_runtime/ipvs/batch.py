@@ -7,6 +7,7 @@ command that finds the work pending compares the table with the snapshot and res
 from __future__ import annotations
 
 import errno
+from itertools import chain
 
 from kata_runtime.errors import GuestError, InputError, KataError, OnlyPlannedError
 from kata_runtime.fast_contextlib import suppress
@@ -173,8 +174,11 @@ def _put_back(session: Session, engine: Engine, previous: Snapshot) -> None:
 
 
 def _counted(changes: Sequence[Rule], progress: Callable[[int, int], None]) -> Iterator[Rule]:
+    return chain.from_iterable(_parts(changes, progress))
+
+
+def _parts(changes: Sequence[Rule], progress: Callable[[int, int], None]) -> Iterator[Sequence[Rule]]:
     total = len(changes)
-    for number, change in enumerate(changes):
-        if not number % _PROGRESS_RULES:
-            progress(number, total)
-        yield change
+    for number in range(0, total, _PROGRESS_RULES):
+        progress(number, total)
+        yield changes[number : number + _PROGRESS_RULES]

@@ -143,6 +143,8 @@ def pack_server_key(key: ServerKey) -> bytes:
     )
 
 
+# The same servers stand behind many services.
+@lru_cache(maxsize=1 << 13)
 def pack_server(spec: ServerSpec) -> bytes:
     """All attributes of a server."""
     # Unpacked at once, since looking each field up takes longer than packing them all.
