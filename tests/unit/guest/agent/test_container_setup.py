@@ -37,14 +37,15 @@ def _outcome(prepare: Callable[[], None], *argv: str) -> tuple[int, bytes, bytes
 
 
 def _inherited_ignored_signals() -> int:
-    """Mask of the signals that whoever started the tests ignores, without those that the interpreter ignores.
+    """Mask of the signals that whoever started the tests ignores, without those that a program gets back.
 
-    The agent's parent is init, which ignores none. A shell lets its programs in the background ignore SIGQUIT, and
-    posix_spawn(3) can leave glibc's own two signals, 32 and 33, ignored, which Python cannot name.
+    Those are the ones that the interpreter changes. The agent's parent is init, which ignores none. A shell lets its
+    programs in the background ignore SIGINT and SIGQUIT, nohup(1) SIGHUP, and posix_spawn(3) can leave glibc's own two
+    signals, 32 and 33, ignored, which Python cannot name.
     """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     (ignored,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn:"))
-    return ignored & ~(1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
+    return ignored & ~sum(1 << number - 1 for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ))
 
 
 def _refuse() -> None:
