@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from tests.full_queue import fill_queue
 from tests.system.conftest import booted, nic
 
 from kata_runtime.sandbox.paths import SandboxPaths
@@ -207,13 +207,7 @@ def test_abandoned_connections(sandbox: Sandbox) -> None:
     before = sandbox.network("list-routes").stdout
     os.kill(pid, signal.SIGSTOP)
     try:
-        while True:
-            with socket.socket(socket.AF_UNIX) as abandoned:
-                abandoned.setblocking(False)
-                try:
-                    abandoned.connect(control)
-                except BlockingIOError:
-                    break
+        fill_queue(control)
         argv = sandbox.runtime.argv("kata-network", "list-routes", sandbox.id)
         listing = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + _CONNECTING_SECONDS

@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.full_queue import fill_queue
 
 from kata_runtime.unix_socket import connect, listen, receive_descriptors, send_descriptors
 
@@ -27,13 +28,7 @@ def full(tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
     path = str(tmp_path / "socket")
     with ExitStack() as ends:
         listening = ends.enter_context(socket.socket(fileno=listen(path).detach()))
-        while True:
-            with socket.socket(socket.AF_UNIX) as filling:
-                filling.setblocking(False)
-                try:
-                    filling.connect(path)
-                except BlockingIOError:
-                    break
+        fill_queue(path)
         yield path, listening
 
 
