@@ -113,6 +113,7 @@ class _Parser:
         self.rules: list[Rule] = []
         self.added: Table | None = {}
         self.problems = _Problems(name)
+        self._own: set[ServiceKey] = set()  # as in ``outcome``
 
     def parse(self, number: int, text: str) -> None:
         """Parse whole lines, the first of which has this number."""
@@ -148,20 +149,9 @@ class _Parser:
                 continue
             if rule is not None:
                 self.rules.append(rule)
-                if self.added is not None and not _is_added(self.added, rule):
+                is_addition = isinstance(rule, AddService | AddServer)
+                if self.added is not None and (not is_addition or _apply(self.added, self._own, rule)):
                     self.added = None
-
-
-def _is_added(table: Table, rule: Rule) -> bool:
-    """Add what a rule adds to a table; False if it is another rule, or the kernel would refuse it."""
-    match rule:
-        case AddService(spec) if spec.key not in table:
-            table[spec.key] = (spec, {})
-        case AddServer(service, server) if service in table and server.key not in table[service][1]:
-            table[service][1][server.key] = server
-        case _:
-            return False
-    return True
 
 
 def _numbered(data: bytes) -> Iterator[tuple[int, str]]:
