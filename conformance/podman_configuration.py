@@ -23,21 +23,31 @@ events_logger = "file"
 runtime = "kata"
 runtime_supports_json = ["kata"]
 runtime_supports_nocgroup = ["kata"]
-[engine.runtimes]
+{engine}[engine.runtimes]
 kata = ["{program}"]
 """
 
 
-def write_configuration(
-    directory: Path, command: Sequence[str], more: str = "", limits: Sequence[str] = _LIMITS
-) -> Path:
-    """Write containers.conf, with ``more`` at its end, and the runtime's program, which runs ``command``; returns that.
+def own_state(directory: Path) -> str:
+    """Lines of ``[engine]`` for a Podman that shares a host with others.
 
-    A program of its own, since Podman does not pass options of the runtime to every command.
+    Which containers run, and the locks of all, are otherwise in /run/libpod and /dev/shm, whatever --root and --runroot
+    say. ``system reset`` removes that directory, and the next command of any Podman frees all locks.
+    """
+    return f'tmp_dir = "{directory}/libpod"\nlock_type = "file"\n'
+
+
+def write_configuration(
+    directory: Path, command: Sequence[str], more: str = "", limits: Sequence[str] = _LIMITS, engine: str = ""
+) -> Path:
+    """Write containers.conf, and the runtime's program, which runs ``command``; returns that.
+
+    ``engine`` are further lines of ``[engine]``, ``more`` further sections. A program of its own, since Podman does not
+    pass options of the runtime to every command.
     """
     program = write_program(directory, command)
     quoted = ", ".join(f'"{limit}"' for limit in limits)
-    (directory / FILE_NAME).write_text(_TEXT.format(program=program, limits=quoted) + more)
+    (directory / FILE_NAME).write_text(_TEXT.format(program=program, limits=quoted, engine=engine) + more)
     return program
 
 

@@ -25,7 +25,8 @@ PROGRAM = REPOSITORY / ".venv/bin/kata-runtime"
 _JOIN = 'for group in $GROUPS_OF_SUITE; do echo $$ >"$group/cgroup.procs"; done; exec "$@"'
 # Killed without a chance to clean up, this command still takes with it what it runs.
 _UNSHARE = "setpriv --pdeathsig KILL unshare --cgroup --net --mount --pid --fork --kill-child --mount-proc".split()
-# The first process of a pid namespace: all others end with it. /run holds network namespaces, locks and sockets.
+# The first process of a pid namespace: all others end with it. /run holds network namespaces, locks and sockets;
+# /dev/shm holds Podman's locks, all of which it frees when its /run is new.
 _BEGIN = """\
 mount -t tmpfs -o mode=755 run /run
 for directory in {covered}; do mkdir -p "$directory"; mount -t tmpfs covered "$directory"; done
@@ -38,7 +39,7 @@ ip link set lo up
 {more}
 "$@"
 """
-_COVERED = ("/var/lib/containers", "/var/lib/cni", "/etc/cni/net.d")
+_COVERED = ("/dev/shm", "/var/lib/containers", "/var/lib/cni", "/etc/cni/net.d")
 
 
 class Ran(NamedTuple):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from conformance.podman_configuration import own_state
 from tests.system.conftest import PROGRAM
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _podman_environment(directory: Path, program: Path) -> dict[str, str]:
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime_supports_json = ["kata"]
-[engine.runtimes]
+{own_state(directory)}[engine.runtimes]
 kata = ["{program}"]
 [network]
 network_config_dir = "{directory}"

@@ -14,7 +14,7 @@ from select import select
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conformance.podman_configuration import write_configuration, write_program
+from conformance.podman_configuration import own_state, write_configuration, write_program
 from tests.system.conftest import PROGRAM, Completed, Namespace, Runtime, network_namespace
 
 from kata_runtime.oci.bundle import CONFIG
@@ -173,7 +173,8 @@ class Podman:
         self.image = image
         (directory / "networks").mkdir()
         networks = f'[network]\nnetwork_config_dir = "{directory}/networks"\n'
-        write_configuration(directory, _command(runtime, "--root", str(runtime.root)), networks)
+        command = _command(runtime, "--root", str(runtime.root))
+        write_configuration(directory, command, networks, engine=own_state(directory))
         self._options = ["--root", f"{directory}/root", "--runroot", f"{directory}/run", "--storage-driver", "vfs"]
 
     def argv(self, *words: str) -> list[str]:
