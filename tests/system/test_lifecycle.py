@@ -147,3 +147,18 @@ def test_dead_agent_comes_back(fresh_sandbox: Sandbox) -> None:
             1, "", "kata-runtime: the guest's agent ended and was restarted; try again\n",
         )  # fmt: skip
         assert _outcome(fresh_sandbox.network("list-routes")) == (0, "null\n", "")
+
+
+def test_command_in_a_deleted_container(fresh_sandbox: Sandbox) -> None:
+    """A command under way when its container is deleted says that the VM ended, and does not promise a removed log."""
+    with subprocess.Popen(
+        fresh_sandbox.runtime.argv("exec", fresh_sandbox.id, "sh", "-c", "echo ready; sleep 1000"),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        assert _outcome(fresh_sandbox.cli("delete", "--force", fresh_sandbox.id)) == (0, "", "")
+        _, errors = running.communicate(timeout=60)
+    said = "the guest's VM ended; the end of its console.log says why, unless the container was deleted"
+    assert (running.returncode, errors) == (1, f"kata-runtime: {said}\n")
+    assert not fresh_sandbox.directory.exists()

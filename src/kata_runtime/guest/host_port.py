@@ -23,6 +23,8 @@ _HELLO_SECONDS = 1.0
 _VERSION_BYTES = 2
 _PAYLOAD_BYTES = wire.MAX_BODY_BYTES - 1024  # beside kind and request number
 _HUNG = "the guest may be hung: see its console.log, or delete the container"
+# A forced deletion ends the VM first: whether its files are there is not known when the connection ends.
+_ENDED = "the end of its console.log says why, unless the container was deleted"
 Frame = tuple[int, int, bytes]
 
 
@@ -235,7 +237,7 @@ class GuestPort:
         except OSError as error:
             raise GuestError(f"the connection to the guest broke: {error.strerror}", hint="did its VM end?") from None
         if not data:
-            raise GuestError("the guest's VM ended", hint="see the container's console.log")
+            raise GuestError("the guest's VM ended", hint=_ENDED)
         try:
             self._received += self._decoder.feed(data)
         except wire.FrameError as error:

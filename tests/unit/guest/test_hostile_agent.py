@@ -188,7 +188,7 @@ _LATE = f"an answer of the guest's agent did not happen within {_SECONDS} s; "
 _LATE += "the guest may be hung: see its console.log, or delete the container"
 _OLD = f"the agent speaks version 1, this runtime {wire.VERSION}; build the guest image again "
 _OLD += "(kata-runtime image build) and restart the container"
-_ENDED = "the guest's VM ended; see the container's console.log"
+_ENDED = "the guest's VM ended; the end of its console.log says why, unless the container was deleted"
 
 
 @pytest.mark.parametrize(
