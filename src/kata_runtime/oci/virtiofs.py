@@ -139,7 +139,10 @@ def _start_virtiofsd(
             "-o", "announce_submounts", "-o", "xattr", f"--rlimit-nofile={_OPEN_FILES}",
             "--thread-pool-size=0",  # requests are served in order: guest_mounts relies on it
         ]  # fmt: skip
-        child = Child(Program(argv, None, log, [listening.fileno()]), undo)
+        # It makes a file as the user who makes it in the guest, of whom FUSE sends a user and a group. Without its own
+        # capabilities it would refuse what the guest's kernel, which does the checks (default_permissions), permits by
+        # other groups or by the process's capabilities. Its successor in Rust keeps CAP_DAC_OVERRIDE for that reason.
+        child = Child(Program(argv, None, log, [listening.fileno()], keeps_capabilities=True), undo)
         started(child.pid, child.start_time)
         child.release()
         undo.callback(child.forget)

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from ctypes import CDLL
 
-# include/uapi/linux/prctl.h, sched.h and capability.h
+# include/uapi/linux/prctl.h, securebits.h, sched.h and capability.h
 _PR_CAPBSET_DROP = 24
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWNET = 0x40000000
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -75,6 +77,14 @@ def confine(confinement: Confinement, libc: CDLL) -> None:
     os.setresuid(confinement.user, confinement.user, confinement.user)
     _drop_capabilities(libc)
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "forbidding new privileges")
+
+
+def keep_capabilities(libc: CDLL) -> None:
+    """Let the calling process, and what it executes, keep its capabilities when it changes its user (capabilities(7)).
+
+    :raise OSError: the kernel refused; its third argument names the step.
+    """
+    _check(libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "keeping capabilities")
 
 
 def _drop_capabilities(libc: CDLL) -> None:

@@ -139,13 +139,14 @@ def held_signals() -> Iterator[None]:
 class Program(NamedTuple):
     """A program to execute: ``output`` becomes its standard output and error, the descriptors ``keep`` stay open.
 
-    A program without ``confinement`` confines itself.
+    A program without ``confinement`` confines itself; ``keeps_capabilities`` when it changes its user.
     """
 
     argv: Sequence[str]
     confinement: Confinement | None
     output: int
     keep: Sequence[int] = ()
+    keeps_capabilities: bool = False
 
 
 class Child:
@@ -273,6 +274,10 @@ def _become(program: Program, libc: CDLL, gate: int, failure: int) -> NoReturn:
             from kata_runtime.sandbox.confinement import confine  # loaded before the fork
 
             confine(program.confinement, libc)
+        if program.keeps_capabilities:
+            from kata_runtime.sandbox.confinement import keep_capabilities
+
+            keep_capabilities(libc)
         os.execv(program.argv[0], list(program.argv))
     except OSError as error:
         reason = os.strerror(error.errno or errno.EIO)
