@@ -57,7 +57,7 @@ class ListedRoute(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A snapshot, read in one round trip; ``routes`` are the visible ones, IPv4 before IPv6."""
+    """A snapshot, read in one round trip; ``routes`` are the changeable ones, IPv4 before IPv6."""
 
     links: dict[str, Link]
     addresses: frozenset[IpAddress]
@@ -75,7 +75,7 @@ class Table(NamedTuple):
     def all_entries(self) -> list[ListedRoute]:
         """All visible routes in the form that users see."""
         names = {link.index: link.name for link in self.links.values()}
-        return [entry for route in self.routes for entry in _entries(route, names)]
+        return [entry for route in self.routes if is_visible(route) for entry in _entries(route, names)]
 
 
 class Step(NamedTuple):
@@ -96,29 +96,38 @@ def read_table(transport: Transport) -> Table:
     return Table(
         {link.name: link for link in links_of(links)},
         frozenset(address.value.address for address in addresses_of(addresses)),
-        [route for route in routes if is_visible(route)],
+        [route for route in routes if _is_changeable(route)],
     )
 
 
 def read_routes(transport: Transport) -> list[Route]:
-    """Read only the visible routes.
+    """Read only the changeable routes.
 
     :raise KernelError, ProtocolError: as ``call_each``.
     """
     four, six = call_each(transport, Family.ROUTE, [dump_routes(AF_INET), dump_routes(AF_INET6)])
     routes = [*routes_of(four, AF_INET), *routes_of(six, AF_INET6)]
-    return [route for route in routes if is_visible(route)]
+    return [route for route in routes if _is_changeable(route)]
 
 
 def is_visible(route: Route) -> bool:
     """Whether a route is shown to users: in the main table, neither link-local nor multicast."""
-    network = route.key.network
-    return (
-        route.table == RT_TABLE_MAIN
-        and route.type not in _HIDDEN_TYPES
-        and network != _LINK_LOCAL
-        and not (network.family == AF_INET6 and network.prefix_length >= 8 and network.address.is_multicast)
-    )
+    return _is_changeable(route) and not _is_link_local_or_multicast(route.key.network)
+
+
+def _is_changeable(route: Route) -> bool:
+    """Whether commands may delete or replace a route: every visible one, and others that the kernel did not make.
+
+    Without the latter, a route to fe80::/64 or ff05::/16 could be added, but never again deleted.
+    """
+    if route.table != RT_TABLE_MAIN or route.type in _HIDDEN_TYPES:
+        return False
+    return not (_is_link_local_or_multicast(route.key.network) and is_kernel_made(route))
+
+
+def _is_link_local_or_multicast(network: Network) -> bool:
+    is_multicast = network.family == AF_INET6 and network.prefix_length >= 8 and network.address.is_multicast
+    return is_multicast or network == _LINK_LOCAL
 
 
 def is_kernel_made(route: Route) -> bool:

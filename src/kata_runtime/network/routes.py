@@ -18,6 +18,7 @@ from kata_runtime.network.route_table import (
     Table,
     group,
     is_kernel_made,
+    is_visible,
     plan,
     read_table,
 )
@@ -73,11 +74,7 @@ def add_routes(session: Session, requests: Sequence[RouteRequest]) -> None:
         if route.key in groups:
             raise _exists(table.entries(groups[route.key][0])[0])
         if route.key in added:
-            raise InputError(
-                f"a route {describe(request)} is in the list twice",
-                field="dest",
-                hint="one route a destination",
-            )
+            raise _second(request)
         added[route.key] = asked
         steps.append(Step(add_route(route, NLM_F_CREATE | NLM_F_EXCL), route))
     _carry_out(session, steps, {key: [] for key in added}, {key: asked.request for key, asked in added.items()})
@@ -144,8 +141,10 @@ def update_routes(session: Session, requests: Sequence[RouteRequest]) -> list[Li
         if id(asked) in met:
             continue
         route = _make(asked, table)
-        if wanted.get(route.key):
-            raise _exists(table.entries(wanted[route.key][0])[0])
+        there = wanted.get(route.key)
+        if there:
+            # What the kernel made stays without being in the list.
+            raise _exists(table.entries(there[0])[0]) if is_kernel_made(there[0]) else _second(asked.request)
         wanted[route.key] = [route]
         origin[route.key] = asked.request
     changed = {key: target for key, target in wanted.items() if target != groups.get(key, [])}
@@ -296,7 +295,8 @@ def _resulting(table: Table, asked: Sequence[_ResolvedRoute]) -> list[ListedRout
         entry
         for key, routes in group(table.routes).items()
         for route in routes
-        if not is_kernel_made(route) or _matching(route, by_network.get(key.network, [])) is not None
+        if is_visible(route)
+        and (not is_kernel_made(route) or _matching(route, by_network.get(key.network, [])) is not None)
         for entry in table.entries(route)
     ]
 
@@ -304,6 +304,10 @@ def _resulting(table: Table, asked: Sequence[_ResolvedRoute]) -> list[ListedRout
 def _require_some(requests: Sequence[RouteRequest]) -> None:
     if not requests:
         raise InputError("the list of routes is empty", hint="give at least one")
+
+
+def _second(request: RouteRequest) -> InputError:
+    return InputError(f"a route {describe(request)} is in the list twice", field="dest", hint="one route a destination")
 
 
 def _exists(present: ListedRoute) -> ConflictError:

@@ -319,6 +319,44 @@ def test_update_with_nothing_leaves_the_kernels_own(rich: Any) -> None:
     assert list_routes(rich) == CONNECTED
 
 
+def test_update_refuses_two_routes_to_one_destination(session: Any) -> None:
+    """Both are in the list, new or already in the table, so the message speaks of the list and not of the table."""
+    sentence = "a route to '12.0.0.0/8' via '172.17.0.1' on 'eth1' is in the list twice; one route a destination"
+    rows = table("12.0.0.0/8 172.16.0.1 eth0", "12.0.0.0/8 172.17.0.1 eth1")
+    with pytest.raises(InputError) as caught:
+        update_routes(session, rows)
+    assert str(caught.value) == sentence
+    update_routes(session, rows[:1])
+    with pytest.raises(InputError) as caught:
+        update_routes(session, rows)
+    assert str(caught.value) == sentence
+    assert list_routes(session)[0] == listed_route("12.0.0.0/8", "172.16.0.1", "eth0")
+
+
+HIDDEN = ("fe80::/64 - eth0", "ff05::/16 - eth0")
+
+
+def test_unlisted_routes_can_be_deleted_and_replaced(session: Any) -> None:
+    """Link-local and multicast routes that a command added are not listed, but deleted; the kernel's own stay."""
+    session.ip("-6", "route", "add", "fe80::/64", "dev", "eth0", "proto", "kernel", "metric", "256")
+    before = session.state()
+    add_routes(session, wanted(*HIDDEN))
+    assert list_routes(session) == CONNECTED
+    with pytest.raises(ConflictError):
+        add_routes(session, wanted(HIDDEN[1]))
+    delete_routes(session, filters(*HIDDEN))
+    assert session.state() == before
+    for _ in range(2):
+        # kata-netmon sends the same list again, and with it fe80::/64.
+        assert update_routes(session, table(*HIDDEN, "12.0.0.0/8 172.16.0.1 eth0")) == [
+            listed_route("12.0.0.0/8", "172.16.0.1", "eth0")
+        ]
+    assert update_routes(session, table()) == []
+    assert session.state() == before
+    with pytest.raises(InputError):
+        delete_routes(session, filters(HIDDEN[0]))
+
+
 def test_two_thousand_routes(session: Any) -> None:
     """2,000 routes in one list are added, listed and deleted whole."""
     rows = tuple(f"10.{number >> 8}.{number & 255}.0/24 172.16.0.1 eth0" for number in range(2000))
