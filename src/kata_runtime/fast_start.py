@@ -35,6 +35,10 @@ def start() -> NoReturn:
     """Run this process's command line, importing the package from the directory that contains this module."""
     gc.set_threshold(_GARBAGE_OBJECTS)
     sys.meta_path.insert(0, Finder(__file__.rsplit("/", 2)[0]))
+    from kata_runtime import fast_signal
+
+    # Until ``main`` handles it, SIGINT ends the process, as other signals do: Python's handler would print a traceback.
+    fast_signal.signal(fast_signal.SIGINT, fast_signal.SIG_DFL)
     from kata_runtime.cli.main import program
 
     program()

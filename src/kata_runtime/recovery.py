@@ -50,6 +50,7 @@ def recover_for(session: Session, subject: str, notify: Callable[[str], None], *
 
 
 def _end(session: Session, work: Work, *, own: bool) -> None:
+    deleted = next((nic for nic in session.record.nics if nic.name == work.name), work.nic)
     match work.kind:
         case WorkKind.ADD_NIC | WorkKind.DELETE_NIC:
             from kata_runtime.network import pending_nics
@@ -68,4 +69,5 @@ def _end(session: Session, work: Work, *, own: bool) -> None:
 
             commands.recover(session)
     if not is_pending(session.record, work):
-        session.recovered.append(work)
+        # With the whole record of a deleted NIC, by which del-port knows it: a port has other names than its NIC.
+        session.recovered.append(work._replace(nic=deleted))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import py_compile
+import shutil
+import signal
 import subprocess
 import sys
 from importlib.util import cache_from_source
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kata_runtime import fast_start
+from kata_runtime import fast_signal, fast_start
 
 _SOURCE = Path(fast_start.__file__).parents[1]
 _SCRIPT = """
@@ -34,6 +36,19 @@ def test_start_finds_its_modules() -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1:] == [str(["kata_runtime", "kata_runtime.fast_start"])]
+
+
+def test_an_early_sigint_ends_the_process_silently(tmp_path: Path) -> None:
+    """SIGINT that arrives while the first modules are imported ends the process without a traceback."""
+    package = tmp_path / "kata_runtime"
+    (package / "cli").mkdir(parents=True)
+    for name in ("__init__.py", "cli/__init__.py"):
+        (package / name).touch()
+    for module in (fast_start, fast_signal):
+        shutil.copy(str(module.__file__), package)
+    (package / "cli/main.py").write_text("import _signal\n_signal.raise_signal(_signal.SIGINT)\n")
+    done = subprocess.run([sys.executable, "-ISc", _SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 @pytest.fixture

@@ -57,6 +57,16 @@ def test_recoverer_of_each_kind(kind: WorkKind, monkeypatch: pytest.MonkeyPatch)
     assert (session.record.pending, session.recovered) == ((), [work])
 
 
+def test_recovered_deletion_names_the_nic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an interrupted deletion was finished, the command can see all of the NIC that is gone."""
+    work = _WORK[WorkKind.DELETE_NIC]
+    session = _session(work)
+    session.record = session.record._replace(nics=(_NIC._replace(name="eth1"), _NIC))
+    monkeypatch.setattr(f"{_RECOVERERS[work.kind]}.recover", _recoverer(session, work))
+    recover(session)
+    assert session.recovered == [work._replace(nic=_NIC)]
+
+
 def test_nothing_to_recover() -> None:
     """A sandbox without pending work is left alone."""
     session = _session()

@@ -24,12 +24,15 @@ def config_path_of(call: Call) -> str | None:
 def ovsdb_of(call: Call) -> str:
     """The address of Open vSwitch's database: of --ovsdb, or else of the configuration.
 
+    The path of a socket is made absolute: the command that deletes a port may have another working directory.
+
     :raise HostError, InputError: the configuration cannot be read, or is invalid.
     """
     given = call.value("--ovsdb")
-    if given is not None:
-        return given
-    from kata_runtime.cli.streams import note
-    from kata_runtime.sandbox.config import load_config
+    if given is None:
+        from kata_runtime.cli.streams import note
+        from kata_runtime.sandbox.config import load_config
 
-    return load_config(config_path_of(call), note).ovsdb
+        given = load_config(config_path_of(call), note).ovsdb
+    scheme, _, path = given.partition(":")
+    return f"{scheme}:{os.path.abspath(path)}" if scheme == "unix" and path else given

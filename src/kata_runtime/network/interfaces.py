@@ -304,13 +304,14 @@ def _refuse_conflicts(
                 hint="del-iface waits until the container releases it",
             )
     for nic in added:
+        # First the name, since the device of a port is named after it, and its user does not know that.
+        if nic.name == request.name:
+            raise ConflictError(f"the container has a NIC {nic.name!a} already", hint="choose another name")
         if (nic.namespace, nic.device) == (namespace, request.device):
             raise ConflictError(
                 f"device {request.device!a} serves NIC {nic.name!a} of this container already",
                 hint="a device serves one NIC",
             )
-        if nic.name == request.name:
-            raise ConflictError(f"the container has a NIC {nic.name!a} already", hint="choose another name")
         if nic.mac == request.mac:
             raise ConflictError(f"hwAddr {request.mac} is that of NIC {nic.name!a} already")
 
@@ -339,13 +340,22 @@ def _begin_addition(session: Session, nic: NicRecord) -> Work:
 
 
 def _refuse_foreign(session: Session, nic: NicRecord) -> None:
-    """Refuse a device of another sandbox, and name that; the kernel would refuse a TAP without saying who has it."""
-    from kata_runtime.sandbox.neighbours import user_of_device
+    """Refuse a device of another sandbox, and name that; the kernel would refuse a TAP without saying who has it.
+
+    Also refuse a port of another sandbox: a switch would send the port's packets to one of its two TAPs, at random.
+    """
+    from kata_runtime.sandbox.neighbours import user_of_device, user_of_port
 
     other = user_of_device(session.root, session.container_id, nic.namespace, nic.device)
     if other is not None:
         raise ConflictError(
             f"device {nic.device!a} serves container {other} already", hint="a device serves one container"
+        )
+    other = None if nic.port is None else user_of_port(session.root, session.container_id, nic.port)
+    if nic.port is not None and other is not None:
+        raise ConflictError(
+            f"port {nic.port.port!a} serves container {other} already",
+            hint=f"'kata-runtime kata-network del-port {other} {nic.port.port}' deletes it there",
         )
 
 

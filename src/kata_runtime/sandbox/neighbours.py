@@ -1,4 +1,4 @@
-"""The use of host devices by other sandboxes of the same root."""
+"""The use of host devices and ports by other sandboxes of the same root."""
 
 from __future__ import annotations
 
@@ -11,11 +11,23 @@ from kata_runtime.sandbox.record import load_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kata_runtime.sandbox.record import Record
+    from collections.abc import Callable
+
+    from kata_runtime.sandbox.record import NicRecord, PortRecord
 
 
 def user_of_device(root: str, container_id: str, namespace: str, device: str) -> str | None:
     """The other running container with a NIC on ``device`` of ``namespace``; NICs that are being added count."""
+    return _user(root, container_id, lambda nic: (nic.namespace, nic.device) == (namespace, device))
+
+
+def user_of_port(root: str, container_id: str, port: PortRecord) -> str | None:
+    """The other running container with a NIC that is this port of Open vSwitch or Neutron, as ``user_of_device``."""
+    identity = (port.ovsdb, port.port)
+    return _user(root, container_id, lambda nic: nic.port is not None and (nic.port.ovsdb, nic.port.port) == identity)
+
+
+def _user(root: str, container_id: str, is_used: Callable[[NicRecord], bool]) -> str | None:
     for other in sandbox_ids(root):
         if other == container_id:
             continue
@@ -24,11 +36,7 @@ def user_of_device(root: str, container_id: str, namespace: str, device: str) ->
         except (FileNotFoundError, HostError):
             # It is being created or deleted, or is damaged: commands on that sandbox report it, others need not fail.
             continue
-        if (namespace, device) in _devices(record) and is_alive(record.pid, record.start_time):
+        begun = [work.nic for work in record.pending if work.nic is not None]
+        if any(map(is_used, (*record.nics, *begun))) and is_alive(record.pid, record.start_time):
             return other
     return None
-
-
-def _devices(record: Record) -> set[tuple[str, str]]:
-    begun = [work.nic for work in record.pending if work.nic is not None]
-    return {(nic.namespace, nic.device) for nic in (*record.nics, *begun)}

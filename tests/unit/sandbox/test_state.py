@@ -13,9 +13,18 @@ from kata_runtime.errors import ContainerError, HostError, InputError
 from kata_runtime.sandbox.config import Config, load_config
 from kata_runtime.sandbox.identity import check_id, new_id, resolve
 from kata_runtime.sandbox.lock import LockFile, LockWait
-from kata_runtime.sandbox.neighbours import user_of_device
+from kata_runtime.sandbox.neighbours import user_of_device, user_of_port
 from kata_runtime.sandbox.process import start_time_of
-from kata_runtime.sandbox.record import EndpointKind, NicRecord, Record, Work, WorkKind, load_record, save_record
+from kata_runtime.sandbox.record import (
+    EndpointKind,
+    NicRecord,
+    PortRecord,
+    Record,
+    Work,
+    WorkKind,
+    load_record,
+    save_record,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -195,3 +204,17 @@ def test_devices_are_named_by_their_namespace(tmp_path: Path) -> None:
     asked.append(("web", "4:26", "tap0"))
     found = [user_of_device(str(tmp_path), *each) for each in asked]
     assert found == ["web", "web", None, None, None]
+
+
+def test_ports_are_named_by_their_database(tmp_path: Path) -> None:
+    """A port serves another container only if it is of the same Open vSwitch; begun NICs count."""
+    pid = os.getpid()
+    begun = Work(WorkKind.ADD_NIC, _NIC._replace(device="tap1", port=PortRecord("db-1", "br-int", "unix:/a")))
+    nics = (_NIC._replace(port=PortRecord("web-1", "br-int", "unix:/a")),)
+    record = Record("web", pid=pid, start_time=start_time_of(pid) or 0, nics=nics, pending=(begun,))
+    (tmp_path / "web").mkdir()
+    save_record(str(tmp_path / "web"), record)
+    asked = [("db", "web-1", "unix:/a"), ("db", "db-1", "unix:/a"), ("db", "web-1", "unix:/b")]
+    asked.append(("web", "web-1", "unix:/a"))
+    found = [user_of_port(str(tmp_path), own, PortRecord(port, "br0", ovsdb)) for own, port, ovsdb in asked]
+    assert found == ["web", "web", None, None]

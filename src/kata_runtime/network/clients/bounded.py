@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ def call_within(seconds: float, peer: str, function: Callable[[], T]) -> T:
     """Call ``function`` in a thread with all signals blocked, and return its result.
 
     At the deadline the thread is abandoned. ``peer`` names the service that is called: if it has just failed to answer,
-    the call fails at once.
+    the call fails at once. After a signal the exception of its handler is raised when the call has ended: a request
+    that is still on its way would otherwise be carried out after the caller has undone it.
 
     :raise TimeoutError: it took longer. Exceptions of ``function`` are passed on.
     """
@@ -33,17 +34,21 @@ def call_within(seconds: float, peer: str, function: Callable[[], T]) -> T:
         raise TimeoutError
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     thread = ThreadPoolExecutor(1)
+    called = []
     try:
-        future = thread.submit(function)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
-        return future.result(seconds)
+        try:
+            called.append(thread.submit(function))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return called[0].result(seconds)
     except Exception:  # of any library; it is raised again below
         # Only how long it took decides whether this peer is asked again.
-        now = time.monotonic()
-        if now - begun > min(seconds, _UNANSWERED_SECONDS):
-            _silent_until[peer] = now + _SILENCE_SECONDS
+        if time.monotonic() - begun > min(seconds, _UNANSWERED_SECONDS):
+            _silent_until[peer] = time.monotonic() + _SILENCE_SECONDS
+        raise
+    except BaseException:
+        if wait(called, max(0.0, begun + seconds - time.monotonic())).not_done:
+            _silent_until[peer] = time.monotonic() + _SILENCE_SECONDS
         raise
     finally:
         thread.shutdown(wait=False)

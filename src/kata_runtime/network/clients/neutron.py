@@ -67,8 +67,9 @@ class Port(NamedTuple):
 
 
 def chosen_cloud(name: str) -> Cloud:
-    """The cloud called ``name``, or else the one that the environment selects."""
-    return Cloud(name or os.environ.get("OS_CLOUD", ""), os.environ.get("OS_CLIENT_CONFIG_FILE", ""))
+    """The cloud called ``name``, or else the one that the environment selects; for any working directory."""
+    file = os.environ.get("OS_CLIENT_CONFIG_FILE", "")
+    return Cloud(name or os.environ.get("OS_CLOUD", ""), file and os.path.abspath(file))
 
 
 class Neutron:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from kata_runtime.errors import InputError, OnlyPlannedError
+from kata_runtime.errors import ConflictError, InputError, OnlyPlannedError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.network.guest_nic import NicState
 from kata_runtime.network.interfaces import AddedNic, find_record, new_nic, plug_nic, read_interfaces, remove_nic
@@ -66,18 +66,22 @@ def tap_name(root: str, container_id: str, name: str) -> str:
 def delete_port(session: Session, text: str) -> None:
     """Unplug the NIC of the port that ``text`` names, and delete what was created for it.
 
-    :raise InputError: there is no such port. :raise DeadlineError, QemuError, HostError: as ``delete_interface``.
+    :raise InputError: there is no such port. :raise ConflictError: there are several.
+    :raise DeadlineError, QemuError, HostError: as ``delete_interface``.
     """
-    for nic in session.record.nics:
-        if _is_named(nic, text):
-            remove_nic(session, nic)
-            return
-    for work, nic in begun_nics(session.record):
-        if _is_named(nic, text):
+    nic = _find(session, text)
+    if nic is not None and nic in session.record.nics:
+        remove_nic(session, nic)
+        return
+    for work, begun_nic in begun_nics(session.record):
+        if begun_nic is nic:
             if session.dry_run:
                 raise OnlyPlannedError([f"qemu: remove NIC {nic.name}, whose addition was interrupted"])
             finish(session, work)
             return
+    if any(work.nic is not None and _is_named(work.nic, text) for work in session.recovered):
+        # As in delete_interface: the recovery that preceded this command has unplugged it.
+        return
     if find_record(session, text) is not None:
         raise InputError(
             f"NIC {text!a} of container {session.container_id} was added with add-iface", hint="del-iface deletes it"
@@ -102,6 +106,21 @@ def _listed(session: Session) -> Iterator[ListedPort]:
             yield ListedPort(
                 nic.port.port, now.name, nic.device, nic.kind, nic.port.bridge, now.mac, now.addresses, now.mtu
             )
+
+
+def _find(session: Session, text: str) -> NicRecord | None:
+    """The port, perhaps half-added, that ``text`` names.
+
+    :raise ConflictError: it names several.
+    """
+    nics = (*session.record.nics, *(nic for _, nic in begun_nics(session.record)))
+    named = [nic for nic in nics if _is_named(nic, text)]
+    # Devices differ, but one's iface-id or name in Neutron can be another's name in the container.
+    named = [nic for nic in named if nic.device == text] or named
+    if len(named) > 1:
+        ports = " and of ".join(f"NIC {nic.name!a} on device {nic.device!a}" for nic in named)
+        raise ConflictError(f"port {text!a} is that of {ports}", hint="name it by its device")
+    return named[0] if named else None
 
 
 def _is_named(nic: NicRecord, text: str) -> bool:

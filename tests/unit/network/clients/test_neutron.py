@@ -233,11 +233,16 @@ def test_no_cloud(tmp_path: Path) -> None:
         assert str(raised.value) == f"Neutron of cloud {name!r} failed: {reason}; {hint}"
 
 
-def test_cloud_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """--cloud goes before OS_CLOUD, and the file that the environment names is remembered for commands without it."""
+def test_cloud_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """--cloud goes before OS_CLOUD, and the environment's file is remembered for commands without it, elsewhere."""
     monkeypatch.setenv("OS_CLOUD", "mine")
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", "/etc/clouds.yaml")
     assert [chosen_cloud(""), chosen_cloud("other")] == [
         Cloud("mine", "/etc/clouds.yaml"),
         Cloud("other", "/etc/clouds.yaml"),
     ]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", "clouds.yaml")
+    assert chosen_cloud("") == Cloud("mine", f"{tmp_path}/clouds.yaml")
+    monkeypatch.delenv("OS_CLIENT_CONFIG_FILE")
+    assert chosen_cloud("") == Cloud("mine", "")
