@@ -7,9 +7,13 @@ double the time.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from kata_runtime.fast_contextlib import suppress
+
+# Commands that find a directory while it is removed last milliseconds, and later ones do not find it.
+_REMOVALS = 100
 
 
 def replace_whole(path: str, content: bytes) -> None:
@@ -28,19 +32,29 @@ def replace_whole(path: str, content: bytes) -> None:
         raise
 
 
-def remove_tree(directory: str) -> None:
-    """Remove a directory and everything in it, in which nobody else may write; links are removed, not followed.
+def remove_tree(directory: str, last: str = "") -> None:
+    """Remove a directory and everything in it, in which only this program writes; links are removed, not followed.
+
+    The file ``last`` is removed last. Commands that still find the directory may make files anew, such as its lock:
+    these are removed, too.
 
     Unlike ``shutil``, whose import takes longer than most commands.
 
     :raise OSError: it does not exist, or something in it cannot be removed.
     """
-    for entry in os.scandir(directory):
-        if entry.is_dir(follow_symlinks=False):
-            remove_tree(entry.path)
+    for tried in range(1, _REMOVALS + 1):
+        for entry in sorted(os.scandir(directory), key=lambda entry: entry.name == last):
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(entry.path)
+            else:
+                os.unlink(entry.path)
+        try:
+            os.rmdir(directory)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or tried == _REMOVALS:
+                raise
         else:
-            os.unlink(entry.path)
-    os.rmdir(directory)
+            return
 
 
 def _write(path: str, content: bytes) -> None:

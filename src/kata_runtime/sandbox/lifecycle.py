@@ -25,7 +25,7 @@ from kata_runtime.sandbox.identity import check_id, check_root, new_id, resolve,
 from kata_runtime.sandbox.lock import LockFile, LockWait
 from kata_runtime.sandbox.mounts import remove_mounts
 from kata_runtime.sandbox.operation_counters import BOOT, count
-from kata_runtime.sandbox.paths import SandboxPaths
+from kata_runtime.sandbox.paths import LOCK_NAME, SandboxPaths
 from kata_runtime.sandbox.process import await_end, held_signals, is_alive, kill_process
 from kata_runtime.sandbox.record import Record, boot_id, load_record, save_record
 from kata_runtime.sandbox.remains import end_processes, sandbox_processes
@@ -184,7 +184,7 @@ def _undo_run(directory: str, container_id: str) -> None:
         cgroup.remove(_believable(directory, container_id).cgroups)
     remove_mounts(directory)
     with suppress(OSError):
-        remove_tree(directory)
+        remove_tree(directory, last=LOCK_NAME)
 
 
 def _make_directory(root: str, directory: str) -> None:
@@ -361,7 +361,7 @@ def remove(root: str, container_id: str, release: Callable[[Record], None]) -> N
     # Unmount first: rmtree would delete a container's files behind a mount.
     remove_mounts(directory)
     try:
-        remove_tree(directory)
+        remove_tree(directory, last=LOCK_NAME)
     except OSError as error:
         raise HostError.of(f"cannot remove {directory}", error) from error
 

@@ -12,6 +12,7 @@ from kata_runtime.named_tuple import NamedTuple
 # finds none (7.2, hw/char/virtio-serial-bus.c: send_control_msg): with 31 the agent waited for a port's name for ever.
 EXEC_PORTS = 24
 RUNTIME_EXEC_PORT = EXEC_PORTS - 1
+LOCK_NAME = "lock"
 
 
 class SandboxPaths(NamedTuple):
@@ -30,7 +31,7 @@ class SandboxPaths(NamedTuple):
     @property
     def lock(self) -> str:
         """The lock of the command that works on the sandbox."""
-        return f"{self.directory}/lock"
+        return f"{self.directory}/{LOCK_NAME}"
 
     @property
     def operations(self) -> str:

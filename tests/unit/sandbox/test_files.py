@@ -75,3 +75,27 @@ def test_a_tree_is_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "outside"]
     with pytest.raises(FileNotFoundError):
         remove_tree(str(tree))
+
+
+def test_files_that_appear_meanwhile_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock goes last, and one that a waiting command has made anew before the directory went goes, too."""
+    tree = tmp_path / "web"
+    tree.mkdir()
+    for name in ("lock", "a", "z"):
+        (tree / name).touch()
+    removed: list[str] = []
+    unlink, rmdir = os.unlink, os.rmdir
+
+    def unlinked(path: str) -> None:
+        removed.append(os.path.basename(path))
+        unlink(path)
+
+    def appears(path: str) -> None:
+        if len(removed) < 5:
+            (tree / "lock").touch()
+        rmdir(path)
+
+    monkeypatch.setattr(os, "unlink", unlinked)
+    monkeypatch.setattr(os, "rmdir", appears)
+    remove_tree(str(tree), last="lock")
+    assert (sorted(removed[:2]), removed[2:], list(tmp_path.iterdir())) == (["a", "z"], ["lock"] * 3, [])
