@@ -66,11 +66,16 @@ def _side(interfaces: int = 2) -> Iterator[Side]:
 _ADDRESSES = ["10.0.0.3/24", "10.0.0.4/24", "10.0.0.4/16", "10.1.0.3/32", "fd00::3/64", "fd00::4/64", "fe80::77/64"]
 _NETWORKS = ["10.50.0.0/16", "10.51.0.1", "default", "fd50::/32"]
 _GATEWAYS = {"1": ["10.0.0.1", "10.0.0.2", "10.9.9.9"], "f": ["fd00::1", "fd00::2"]}
+# In the network of no interface: such a gateway is refused through another interface (ip6_route_check_nh_onlink), so a
+# namespace that had the route before the address is none that can be made again.
+_ONLINK_GATEWAY = "fd02::1"
 
 
 def _route(network: str, verb: str, gateway: int, device: str, more: str) -> str:
     if network == "default" and gateway > 2:
         return "-6 route flush fd99::/64"
+    if network.startswith("fd") and more == "onlink":
+        return f"route {verb} {network} via {_ONLINK_GATEWAY} dev {device} {more}"
     choice = _GATEWAYS["f" if network.startswith("fd") else "1"]
     return f"route {verb} {network} via {choice[gateway % len(choice)]} dev {device} {more}"
 
