@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kata_runtime.network.open_vswitch import SwitchPort
     from kata_runtime.sandbox.record import NicRecord
 
+_OPEN_VSWITCH = "openvswitch"  # also its IFLA_INFO_KIND in the kernel
 _NAMED_NAMESPACES = "/run/netns"  # ip-netns(8)
 
 
@@ -37,6 +38,9 @@ class HostLink(NamedTuple):
 
 class Bridge(NamedTuple):
     """The master of a device; ``kind`` is "bridge", "openvswitch", "bond" or another kind of master.
+
+    ``is_up`` is whether it forwards packets. Open vSwitch does so whatever the state of the interfaces ``br-int`` and
+    ``ovs-system``, which are usually down.
 
     ``datapath``, ``tag`` and ``error`` (why the port does not work) come from Open vSwitch.
     """
@@ -131,7 +135,7 @@ def host_sides(nics: Iterable[NicRecord], ports: Iterable[SwitchPort]) -> Mappin
 def _side(nic: NicRecord, links: _Links, ports: Sequence[SwitchPort]) -> HostSide:
     if nic.kind == EndpointKind.VHOST_USER:
         port = next((port for port in ports if port.socket == nic.vhost_user_socket), None)
-        return HostSide(None, bridge=None if port is None else _switch(port, ports, is_up=True))
+        return HostSide(None, bridge=None if port is None else _switch(port, ports))
     path = links.path_of(nic.namespace, nic.carried_from)
     if path is None:
         return HostSide(None, missing="its network namespace has no name on this host")
@@ -177,8 +181,7 @@ def _bridge(found: DetailedLink, there: Sequence[DetailedLink], ports: Sequence[
     """The bridge or other master that an interface is a port of, with its other ports."""
     for port in ports:
         if port.name == found.link.name:
-            up = next((each.link.is_up for each in there if each.link.name == port.bridge), False)
-            return _switch(port, ports, is_up=up)
+            return _switch(port, ports)
     master = next((each for each in there if each.link.index == found.link.master), None)
     if master is None:
         return None
@@ -187,13 +190,14 @@ def _bridge(found: DetailedLink, there: Sequence[DetailedLink], ports: Sequence[
         for each in there
         if each.link.master == master.link.index and each.link.index != found.link.index
     ]
-    return Bridge(master.link.name, master.link.kind, master.link.is_up, tuple(sorted(others)))
+    is_up = master.link.is_up or master.link.kind == _OPEN_VSWITCH
+    return Bridge(master.link.name, master.link.kind, is_up, tuple(sorted(others)))
 
 
-def _switch(port: SwitchPort, ports: Sequence[SwitchPort], *, is_up: bool) -> Bridge:
+def _switch(port: SwitchPort, ports: Sequence[SwitchPort]) -> Bridge:
     others = sorted(
         HostLink(other.name, other.kind, 0, not other.error, other.link == "up")
         for other in ports
         if other.bridge == port.bridge and other.name not in (port.name, port.bridge)
     )
-    return Bridge(port.bridge, "openvswitch", is_up, tuple(others), port.datapath, port.tag, port.error)
+    return Bridge(port.bridge, _OPEN_VSWITCH, True, tuple(others), port.datapath, port.tag, port.error)

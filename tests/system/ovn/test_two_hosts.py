@@ -29,7 +29,7 @@ def _pings(side: Side, address: str, *options: str) -> bool:
 
 
 def test_containers_talk(sides: list[Side], network: LogicalSwitch) -> None:
-    """Hot-added ports on two hosts exchange full packets and 40 MiB over TCP, and show finds their bridge."""
+    """Hot-added ports on two hosts exchange full packets and 40 MiB over TCP; show and check find their bridge."""
     first, second = sides
     here, there = network.add_ports("talk-1", "talk-2")
     with first.attached(here, network.mtu), second.attached(there, network.mtu):
@@ -41,6 +41,10 @@ def test_containers_talk(sides: list[Side], network: LogicalSwitch) -> None:
         shown = first.sandbox.cli("kata-network", "show", "--interval", "0", "--format", "json", first.sandbox.id)
         bridge = json.loads(shown.stdout)[0]["nics"][0]["host"]["bridge"]
         assert (bridge["name"], bridge["kind"], bridge["error"]) == (INTEGRATION_BRIDGE, "openvswitch", "")
+        # The bridge's own interface is down, as everywhere, which concerns only this host itself.
+        checked = first.sandbox.cli("kata-check", "--network", first.sandbox.id)
+        assert (checked.returncode, checked.stderr) == (0, "")
+        assert f"bridge    port of {INTEGRATION_BRIDGE}\n" in checked.stdout
 
 
 def test_offloads_end_at_a_switch_in_user_space(sides: list[Side], network: LogicalSwitch) -> None:

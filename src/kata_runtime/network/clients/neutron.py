@@ -35,6 +35,8 @@ _ANSWER_SECONDS = 20.0
 _ACTIVE_SECONDS = 60.0
 _PAUSE_SECONDS = (0.05, 0.1, 0.2, 0.5)
 _SHOWN_CHARACTERS = 300
+_UUID_CHARACTERS = 36
+_UUID_ALPHABET = frozenset("0123456789abcdefABCDEF-")
 _ACTIVE = "ACTIVE"
 _BINDING_FAILED = "binding_failed"
 
@@ -94,7 +96,8 @@ class Neutron:
     def find_port(self, text: str) -> Port:
         """The port whose UUID or name is ``text``.
 
-        :raise InputError: there is none, or several. :raise ConflictError: it is Neutron's own, such as a router's.
+        :raise InputError: there is none, or several.
+        :raise ConflictError: it is Neutron's own, such as a router's, or administratively down.
         :raise HostError, DeadlineError: Neutron does not answer, or does not show the binding.
         """
         with operation_log.measured("Neutron: read port", port=text):
@@ -145,12 +148,19 @@ class Neutron:
                 select([], [], [], pauses.pop(0) if len(pauses) > 1 else pauses[0])
 
     def _find(self, text: str) -> Port:
-        found = self._api.find_port(text, ignore_missing=True)
+        found = self._named(text)
         if found is None:
-            raise InputError(f"{self._name} has no port {text!a}", hint="give the UUID or the name of one")
+            raise InputError(
+                f"{self._name} has no port {text[:_SHOWN_CHARACTERS]!a}", hint="give the UUID or the name of one"
+            )
         if str(found.device_owner or "").startswith("network:"):
             raise ConflictError(
                 f"port {text!a} is a port of Neutron's own: {found.device_owner}", hint="create one for the container"
+            )
+        if found.is_admin_state_up is False:
+            raise ConflictError(
+                f"port {text!a} is administratively down in {self._name}, and would never become {_ACTIVE}",
+                hint=f"'openstack port set --enable {found.id}' changes that",
             )
         host = found.binding_host_id
         if host is None:
@@ -162,6 +172,18 @@ class Neutron:
         subnets = {subnet.id: _subnet(subnet) for subnet in self._api.subnets(network_id=found.network_id)}
         fixed_ips = tuple((_text(fixed["ip_address"]), subnets[fixed["subnet_id"]]) for fixed in found.fixed_ips or ())
         return Port(_text(found.id), found.name or "", _text(found.mac_address), network.mtu, host, fixed_ips)
+
+    def _named(self, text: str) -> Any:
+        """The port of this UUID or else of this name, or None."""
+        if len(text) == _UUID_CHARACTERS and _UUID_ALPHABET.issuperset(text):
+            return self._api.find_port(text, ignore_missing=True)
+        # Not by find_port, which would use any text as part of a URL first: "" names all ports, "../networks/" others.
+        if not text or not text.isprintable():
+            return None
+        ports = list(self._api.ports(name=text))
+        if len(ports) > 1:
+            raise exceptions.DuplicateResource
+        return ports[0] if ports else None
 
     def _bounded(self, function: Callable[[], T]) -> T:
         def quietly() -> T:

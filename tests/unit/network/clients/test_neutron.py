@@ -150,6 +150,14 @@ def test_port_by_name(connect: Callable[[], Neutron], server: _Server) -> None:
             (f"port '{_PORT}' is a port of Neutron's own: network:router_interface; create one for the container"),
         ),
         (
+            {"admin_state_up": False},
+            ConflictError,
+            (
+                f"port '{_PORT}' is administratively down in Neutron of cloud 'lab', and would never become ACTIVE; "
+                f"'openstack port set --enable {_PORT}' changes that"
+            ),
+        ),
+        (
             {"fixed_ips": [{"ip_address": "10.0.0.7"}]},
             HostError,
             "Neutron of cloud 'lab' describes the port in a way that is not understood: KeyError('subnet_id')",
@@ -173,6 +181,17 @@ def test_no_such_port(connect: Callable[[], Neutron], server: _Server) -> None:
         connect().find_port("nosuch")
     assert str(raised.value) == "Neutron of cloud 'lab' has no port 'nosuch'; give the UUID or the name of one"
     assert connect().host_of("nosuch") is None
+
+
+@pytest.mark.parametrize("text", ["", "#", "?name=web", "../networks/n", "\udcff", "\n"])
+def test_names_are_no_part_of_a_path(connect: Callable[[], Neutron], server: _Server, text: str) -> None:
+    """A name is only ever compared with names, and one that no port can have with nothing."""
+    port = server.answers[f"/v2.0/ports/{_PORT}"]["port"]
+    server.answers["/v2.0/ports/"] = {"ports": [port]}
+    server.answers["/v2.0/ports"] = {"ports": [port] if not text.isprintable() or not text else []}
+    with pytest.raises(InputError) as raised:
+        connect().find_port(text)
+    assert str(raised.value) == f"Neutron of cloud 'lab' has no port {text!a}; give the UUID or the name of one"
 
 
 @pytest.mark.parametrize("status", [401, 403, 409, 500, 503])
