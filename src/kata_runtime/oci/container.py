@@ -26,6 +26,7 @@ class Container(NamedTuple):
 
     ``shim`` and ``shim_start_time`` identify its shim process in the host's boot ``boot_id``; ``cgroups`` are the
     directories where it is counted. ``poststop`` hooks are stored since engines may remove the bundle before they run.
+    ``files`` are the sources of volumes that are files.
     """
 
     container_id: str
@@ -40,6 +41,7 @@ class Container(NamedTuple):
     cgroups: tuple[str, ...] = ()
     poststop: tuple[Hook, ...] = ()
     boot_id: str = ""
+    files: tuple[str, ...] = ()
 
     @property
     def owns_pod(self) -> bool:
@@ -87,6 +89,7 @@ def _container_of(document: dict[str, Any]) -> Container:
     if document.pop("version") != VERSION:
         raise ValueError("it has an unknown version")
     document["cgroups"] = tuple(str(path) for path in document["cgroups"])
+    document["files"] = tuple(str(path) for path in document.get("files", ()))
     document["poststop"] = tuple(
         Hook(hook["path"], tuple(hook["argv"]), tuple(hook["environment"]), hook["timeout"])
         for hook in document["poststop"]

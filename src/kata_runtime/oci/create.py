@@ -235,7 +235,8 @@ class _Creation:
             self._discovery.wait()
         self._undo.callback(self._forget_in_guest)
         guest_pid = self._start(shim, self._network(shim) if follows else "")
-        self._save(self._container._replace(status=status_of.CREATED, guest_pid=guest_pid))
+        files = tuple(item.source for item in config.shares if not (item.is_directory or item.is_overlay))
+        self._save(self._container._replace(status=status_of.CREATED, guest_pid=guest_pid, files=files))
         return self._container
 
     def _save(self, container: Container) -> None:

@@ -10,6 +10,7 @@ from kata_runtime.errors import ContainerError, DeadlineError, GuestError, HostE
 from kata_runtime.guest.crun import Crun, Process, Usage
 from kata_runtime.oci import container as status_of
 from kata_runtime.oci.bundle import CONFIG, read_bundle
+from kata_runtime.oci.changed_files import await_changed_files
 from kata_runtime.oci.container import Container, load_container, save_container
 from kata_runtime.oci.guest_command import FreePort
 from kata_runtime.oci.guest_config import guest_cgroup
@@ -83,6 +84,7 @@ def start(root: str, container: Container, warn: Callable[[str], None]) -> None:
 
     :raise ContainerError: its status is not created. :raise GuestError: crun refused, with crun's message.
     """
+    await_changed_files(root, container)
     with _held(root, container) as current:
         if current.current_status() != status_of.CREATED:
             raise ContainerError(

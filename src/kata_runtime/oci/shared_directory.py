@@ -71,6 +71,11 @@ def shared_path(sandbox: str, container_id: str, name: str) -> str:
     return os.path.join(SandboxPaths(sandbox).mounts, container_id, name)
 
 
+def shared_since(sandbox: str, container_id: str) -> float:
+    """When a container's bundle was shared, as ``os.stat`` gives times. :raise OSError: it is not."""
+    return os.stat(os.path.join(SandboxPaths(sandbox).mounts, container_id)).st_mtime
+
+
 def shared_mounts(sandbox: str, container_id: str) -> list[str]:
     """The mount points in a container's shared directory, including nested volumes, as relative paths."""
     bundle = os.path.join(SandboxPaths(os.path.realpath(sandbox)).mounts, container_id)
