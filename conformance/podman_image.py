@@ -20,7 +20,7 @@ CHANGES = (
     "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 )
 _PAUSE = '#!/bin/sh\necho "Confirmed: testimage pause invoked as $0"\nwhile :; do sleep 0.1; done\n'
-# Debian's nc has no -n and -v, which change nothing that the tests look at.
+# Debian's nc has no -n and -v, which change nothing that the tests look at, but for one that reads its messages.
 _NC = """\
 #!/bin/sh
 for word; do

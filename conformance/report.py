@@ -27,7 +27,8 @@ with it. A test that ends otherwise than listed here (`conformance/expected.toml
 crun's tests call the runtime as they would call crun. Options that only crun has are translated
 (`conformance/crun_options.py`), and a container without a network namespace, which would have the host's, gets one.
 Podman's tests run with an image made of Debian's busybox, with a journal of their own, and with
-`privileged_without_host_devices = true`. Where a test fails "so with every runtime",
+`privileged_without_host_devices = true`. On a host with cgroups of version 1 those that are skipped run again where
+they find version 2 alone, which has no controllers there. Where a test fails "so with every runtime",
 `make conformance SUITE=podman TESTS=FILE RUNTIME=/usr/sbin/runc` shows that. Where it "passes with DELAY=2",
 `make conformance SUITE=podman TESTS=FILE DELAY=2` shows that: `start` and `exec` of the runtime then return two seconds
 later, when the program in the container has got on, and each of these tests must pass.
