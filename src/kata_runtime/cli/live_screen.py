@@ -90,10 +90,19 @@ def _keys(data: bytes) -> Iterator[str]:
             yield _ARROWS[sequence]
             data = data[len(sequence) :]
         elif data[:1] == b"\x1b":
-            return  # another key of several bytes
+            data = data[_sequence_length(data) :]
         else:
             yield chr(data[0])
             data = data[1:]
+
+
+def _sequence_length(data: bytes) -> int:
+    """The bytes of the first key of ``data``, an escape sequence of ECMA-48 or the Escape key itself."""
+    if data[1:2] == b"O":
+        return 3  # SS3, as of F1
+    if data[1:2] != b"[":
+        return 1
+    return next((place + 1 for place in range(2, len(data)) if 0x40 <= data[place] <= 0x7E), len(data))
 
 
 @contextmanager

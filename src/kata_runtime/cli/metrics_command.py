@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from kata_runtime.cli.settings import root_of
 from kata_runtime.cli.streams import notify, write_bytes
-from kata_runtime.errors import HostError, UsageError
+from kata_runtime.errors import HostError, InputError, UsageError
 from kata_runtime.optional_packages import PROMETHEUS_CLIENT, require
+from kata_runtime.sandbox.files import replace_whole
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -41,11 +42,18 @@ def run(call: Call) -> int:
 
 
 def _write(registry: CollectorRegistry, path: str) -> None:
-    """Replace the file atomically, as node_exporter's textfile collector requires."""
-    from prometheus_client import write_to_textfile
+    """Replace the file atomically, as node_exporter's textfile collector requires, which may run as another user.
 
+    prometheus_client's write_to_textfile would also replace a link, or /dev/stdout, by a file.
+    """
+    from prometheus_client import generate_latest
+
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise InputError(f"--textfile {path!a} is no regular file", hint="without --textfile metrics are printed")
     try:
-        write_to_textfile(os.path.abspath(path), registry)
+        # Commands of several timers may write at the same time.
+        replace_whole(target, generate_latest(registry), mode=0o644, suffix=f".{os.getpid()}")
     except OSError as error:
         raise HostError.of(f"cannot write {path}", error) from error
 

@@ -16,14 +16,14 @@ from kata_runtime.fast_contextlib import suppress
 _REMOVALS = 100
 
 
-def replace_whole(path: str, content: bytes) -> None:
-    """Replace the content of the file ``path`` (mode 0600) atomically.
+def replace_whole(path: str, content: bytes, *, mode: int = 0o600, suffix: str = ".new") -> None:
+    """Replace the content of the file ``path`` atomically, by a file with ``suffix`` that is renamed.
 
     :raise OSError: the file system refused; the file is unchanged.
     """
-    temporary = f"{path}.new"
+    temporary = f"{path}{suffix}"
     try:
-        _write(temporary, content)
+        _write(temporary, content, mode)
         os.replace(temporary, path)
     except BaseException:
         # Otherwise the partial file would occupy space on a full disk.
@@ -57,8 +57,8 @@ def remove_tree(directory: str, last: str = "") -> None:
             return
 
 
-def _write(path: str, content: bytes) -> None:
-    written = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def _write(path: str, content: bytes, mode: int) -> None:
+    written = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         data = memoryview(content)
         while data:

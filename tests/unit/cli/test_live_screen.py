@@ -149,7 +149,10 @@ def test_quit() -> None:
         assert terminal.attributes() != before
         os.write(terminal.master, b"a\x1b[A")
         terminal.wait_for(b"keys ['a', 'up']")
-        os.write(terminal.master, b"q")
+        # Other keys of several bytes, and Escape, are ignored, but not what was typed after them.
+        os.write(terminal.master, b"\x1b[15;5~\x1bOP\x1bb\x1b")
+        terminal.wait_for(b"keys ['a', 'up', 'b']")
+        os.write(terminal.master, b"\x1b[Hq")
         assert _left(terminal, before) == 0
 
 

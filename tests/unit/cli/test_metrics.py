@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -16,11 +17,12 @@ from tests.unit.cli.test_ipvs_top import _SERVICES
 from tests.unit.cli.topologies import TOPOLOGY
 
 from kata_runtime import __version__
-from kata_runtime.cli import metrics_server
+from kata_runtime.cli import metrics_command, metrics_server
+from kata_runtime.cli.argument_parser import Call, parse
 from kata_runtime.cli.container_sample import BUSY, RUNNING, STOPPED, UNREADABLE, Sample
 from kata_runtime.cli.metrics_collector import SERVICES_MAX, ContainerCollector, families
 from kata_runtime.cli.metrics_server import MetricsServer, parsed_address
-from kata_runtime.errors import HostError, UsageError
+from kata_runtime.errors import HostError, InputError, UsageError
 from kata_runtime.ipvs.model import Statistics
 from kata_runtime.sandbox.operation_counters import BOUNDS, Counts
 from kata_runtime.sandbox.record import Record, Work, WorkKind
@@ -229,3 +231,33 @@ def test_address_in_use() -> None:
         with pytest.raises(HostError) as caught:
             MetricsServer(("127.0.0.1", port), CollectorRegistry())
     assert str(caught.value) == f"cannot listen at 127.0.0.1 port {port}: Address already in use"
+
+
+def test_only_a_regular_file_is_replaced(tmp_path: Path) -> None:
+    """--textfile replaces what a link leads to, readable for all, and neither link, pipe nor directory."""
+
+    def write(path: Path) -> str:
+        call = parse(["--root", str(tmp_path / "root"), "metrics", "--textfile", str(path)])
+        assert isinstance(call, Call)
+        try:
+            metrics_command.run(call)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    there, link, fifo = tmp_path / "kata.prom", tmp_path / "link", tmp_path / "fifo"
+    link.symlink_to(there)
+    os.mkfifo(fifo)
+    before = os.umask(0o022)
+    try:
+        assert [write(path) for path in (link, link, fifo, tmp_path)] == [
+            "",
+            "",
+            f"--textfile '{fifo}' is no regular file; without --textfile metrics are printed",
+            f"--textfile '{tmp_path}' is no regular file; without --textfile metrics are printed",
+        ]
+    finally:
+        os.umask(before)
+    assert "kata_build_info{" in there.read_text()
+    assert (link.is_symlink(), fifo.is_fifo(), there.stat().st_mode & 0o777) == (True, True, 0o644)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "kata.prom", "link"]
