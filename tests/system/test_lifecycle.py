@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.system.conftest import Completed, Runtime, Sandbox, booted
@@ -14,7 +15,6 @@ from kata_runtime.sandbox.record import load_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def _outcome(done: Completed) -> tuple[int, str, str]:
@@ -89,6 +89,20 @@ def test_exec_passes_everything(sandbox: Sandbox) -> None:
     assert _outcome(sandbox.guest("no-such-program")) == (
         1, "", "kata-runtime: cannot run 'no-such-program' in the container: No such file or directory\n",
     )  # fmt: skip
+
+
+def test_exec_whose_output_is_lost(sandbox: Sandbox) -> None:
+    """A command that succeeds although the disk took none of its output is no success; without a reader it is one."""
+    argv = sandbox.runtime.argv("exec", sandbox.id, "echo", "hello")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "kata-runtime: cannot write the command's output to standard output: No space left on device\n",
+    )
+    for shell in ('exec "$@" >&-', '"$@" | true'):
+        done = subprocess.run(["sh", "-c", shell, "sh", *argv], stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_exec_passes_signals_and_blocks_nobody(sandbox: Sandbox) -> None:

@@ -171,9 +171,12 @@ def _attached(
         if terminal:
             stack.enter_context(raw_terminal(0))
         try:
-            return relay.run(kind, payload)
+            status = relay.run(kind, payload)
         except RefusedError as error:
             raise _refusal(container, error.message) from None
+        if not status:
+            relay.require_stdout()
+        return status
     raise AssertionError  # unreachable: no callback of the ExitStack suppresses exceptions
 
 

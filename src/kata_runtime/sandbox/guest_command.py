@@ -28,6 +28,7 @@ def execute(directory: str, container_id: str, argv: Sequence[str]) -> int:
     """Run ``argv``; its exit status, 128 + N when signal N ended it.
 
     :raise LimitError: every port is in use. :raise GuestError: it cannot be started, or the VM ended.
+    :raise HostError: it succeeded, but its output could not be written.
     """
     with ExitStack() as stack:
         number = stack.enter_context(free_port(directory, container_id))
@@ -37,9 +38,12 @@ def execute(directory: str, container_id: str, argv: Sequence[str]) -> int:
         relay = Relay(port, Streams(0, 1, 2), owned=False)
         relay.watch(wakeup, lambda: _forward(relay, wakeup))
         try:
-            return relay.run(wire.EXEC, fast_json.dumps({"argv": list(argv)}).encode())
+            status = relay.run(wire.EXEC, fast_json.dumps({"argv": list(argv)}).encode())
         except RefusedError as error:
             raise GuestError(f"cannot run {argv[0]!a} in the container: {error.message}") from None
+        if not status:
+            relay.require_stdout()
+        return status
 
 
 def _forward(relay: Relay, wakeup: int) -> None:

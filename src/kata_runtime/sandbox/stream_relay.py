@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import select
 import time
+from errno import EBADF, EPIPE
 
-from kata_runtime.errors import DeadlineError, GuestError, ProtocolError
+from kata_runtime.errors import DeadlineError, GuestError, HostError, ProtocolError
 from kata_runtime.guest import wire
 from kata_runtime.named_tuple import NamedTuple
 
@@ -73,6 +74,18 @@ class Relay:
     def forget(self, fd: int) -> None:
         """Stop watching ``fd``."""
         self._watched.pop(fd, None)
+
+    def require_stdout(self) -> None:
+        """Refuse to call a process successful whose output did not reach standard output, as on a full disk.
+
+        The process knows of it only if it writes again. No reader, or a descriptor that was closed, is the caller's
+        choice.
+
+        :raise HostError: some output could not be written.
+        """
+        error = self._output[wire.STDOUT].error
+        if error is not None and error.errno not in (EPIPE, EBADF):
+            raise HostError.of("cannot write the command's output to standard output", error)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, if it is running."""
@@ -214,6 +227,7 @@ class _Output:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.waiting = bytearray()
+        self.error: OSError | None = None
         self._is_lost = False
         self._has_ended = False
         self._is_closing = False
@@ -229,7 +243,8 @@ class _Output:
             del self.waiting[: os.write(self.fd, self.waiting[:_WRITE_BYTES])]
         except BlockingIOError:
             return True
-        except OSError:
+        except OSError as error:
+            self.error = error
             return False
         self._close_if_done()
         return True
