@@ -25,7 +25,7 @@ from kata_runtime.oci.pid_file import write_pid_file
 from kata_runtime.oci.pods import known_containers, sandbox_for
 from kata_runtime.oci.process_check import check_process
 from kata_runtime.oci.resource_update import check_resources
-from kata_runtime.oci.shared_directory import share, shared_mounts, shared_path, unshare
+from kata_runtime.oci.shared_directory import is_shared_here, share, shared_mounts, shared_path, unshare
 from kata_runtime.oci.shim import Shim, ShimRequest
 from kata_runtime.oci.shim_mounts import View
 from kata_runtime.oci.sources import inspect_source
@@ -165,6 +165,11 @@ def _begin_pod(
 
 def _join_pod(container: Container, context: CreateContext, locks: ExitStack, undo: ExitStack) -> Session:
     locks.enter_context(held(context.root, container.sandbox_id))
+    if not is_shared_here(os.path.join(context.root, container.sandbox_id)):
+        raise ConflictError(
+            f"container {container.sandbox_id} was created in a mount namespace of its own, which no other can join",
+            hint="Podman does so when a container has a user namespace",
+        )
     directory = os.path.join(context.root, container.container_id)
     with held_signals():
         _make_member_directory(directory, container)

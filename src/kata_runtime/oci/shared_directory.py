@@ -39,6 +39,12 @@ def make_shared_directory(sandbox: str) -> str:
     return served
 
 
+def is_shared_here(sandbox: str) -> bool:
+    """Whether what is mounted for another container in this mount namespace reaches the sandbox's virtiofsd."""
+    made = SandboxPaths(os.path.realpath(sandbox)).mounts
+    return made in mounts.mounts_below(made)
+
+
 def share(sandbox: str, container_id: str, shares: Sequence[Share], config: Mapping[str, object]) -> None:
     """Share a container's bundle with the guest: its root file system, its volumes, and ``config``.
 
