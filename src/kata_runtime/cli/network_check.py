@@ -17,13 +17,13 @@ from kata_runtime.network.nic_check import (
     QemuSide,
     Verdict,
     connected_backends,
-    held_taps,
     host_findings,
     probe_findings,
 )
 from kata_runtime.network.pending_nics import begun_nics
 from kata_runtime.network.topology import look_into_guest, topology
 from kata_runtime.oci.guest_command import FreePort
+from kata_runtime.vmm.tap_device import held_taps
 
 if TYPE_CHECKING:
     from kata_runtime.cli.argument_parser import Call

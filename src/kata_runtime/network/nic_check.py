@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from _socket import AF_INET
 from enum import StrEnum
 
@@ -62,24 +61,6 @@ class QemuSide(NamedTuple):
 
     taps: Collection[str] | None
     connected: Collection[str]
-
-
-def held_taps(pid: int) -> Collection[str] | None:
-    """The TAPs that a process has open (proc(5), fdinfo: ``iff`` of /dev/net/tun); None where that cannot be read."""
-    directory = f"/proc/{pid}/fdinfo"
-    try:
-        names = os.listdir(directory)
-    except OSError:
-        return None
-    found = set()
-    for name in names:
-        try:
-            with open(f"{directory}/{name}", encoding="utf-8", errors="replace") as file:
-                lines = file.read().splitlines()
-        except OSError:
-            continue  # closed meanwhile
-        found |= {line.partition(":")[2].strip() for line in lines if line.startswith("iff:")}
-    return found
 
 
 def connected_backends(chardevs: object) -> Collection[str]:

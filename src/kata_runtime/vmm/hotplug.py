@@ -121,6 +121,14 @@ def unplug(monitor: Monitor, identity: str, deadline: float = UNPLUG_SECONDS) ->
     _remove(monitor, "chardev-remove", identity)
 
 
+def remove_backend(monitor: Monitor, identity: str) -> None:
+    """Delete the network back end of a NIC that is still plugged; one that is missing is ignored.
+
+    :raise QemuError, DeadlineError: QEMU refused, ended or did not answer.
+    """
+    _remove(monitor, "netdev_del", identity)
+
+
 def forget_descriptors(monitor: Monitor, identity: str, queues: int) -> None:
     """Close what an interrupted ``plug_tap`` may have handed over for a NIC that never came to be.
 

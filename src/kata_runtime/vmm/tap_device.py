@@ -17,8 +17,13 @@ from kata_runtime.netlink.local import LocalTransport
 from kata_runtime.netlink.message import parse_attributes, unpack_u32
 from kata_runtime.netlink.transport import Family
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
 # include/uapi/linux/if_tun.h
 _TUNSETIFF = 0x400454CA
+_TUNGETIFF = 0x800454D2
 _IFF_TAP = 0x0002
 _IFF_MULTI_QUEUE = 0x0100
 _IFF_NO_PI = 0x1000
@@ -117,6 +122,38 @@ def open_vhost_net(queues: int) -> list[int]:
         close_all(opened)
         return []
     return opened
+
+
+def require_attached(name: str, descriptors: Iterable[int]) -> None:
+    """Refuse descriptors whose TAP or macvtap has been deleted.
+
+    :raise HostError: it has.
+    """
+    for descriptor in descriptors:
+        try:
+            fcntl.ioctl(descriptor, _TUNGETIFF, bytearray(_IFREQ.size))
+        except OSError as error:
+            raise HostError(
+                f"the interface {name!r} was deleted meanwhile", errno=error.errno or 0, hint="create it again"
+            ) from error
+
+
+def held_taps(pid: int) -> Collection[str] | None:
+    """The TAPs that a process has open (proc(5), fdinfo: ``iff`` of /dev/net/tun); None where that cannot be read."""
+    directory = f"/proc/{pid}/fdinfo"
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return None
+    found = set()
+    for name in names:
+        try:
+            with open(f"{directory}/{name}", encoding="utf-8", errors="replace") as file:
+                lines = file.read().splitlines()
+        except OSError:
+            continue  # closed meanwhile
+        found |= {line.partition(":")[2].strip() for line in lines if line.startswith("iff:")}
+    return found - {""}  # that of a TAP that was deleted
 
 
 def close_all(descriptors: list[int]) -> None:

@@ -123,3 +123,12 @@ def test_more_queues_than_memory(wide_sandbox: Sandbox, namespace: Namespace) ->
     for added in range(number):
         assert wide_sandbox.network("del-iface", {"name": f"eth{added}"}).stdout == "null\n"
     assert settled_state(wide_sandbox, before) == before
+
+
+def test_a_tap_that_is_deleted(wide_sandbox: Sandbox, namespace: Namespace) -> None:
+    """When the host has deleted the TAP of a NIC with several queues, the NIC goes, and QEMU does not end."""
+    before = qemu_state(wide_sandbox)
+    assert _add(wide_sandbox, namespace, 2) == ""
+    namespace.run("ip", "link", "delete", "tap0")
+    _delete(wide_sandbox)
+    assert settled_state(wide_sandbox, before) == before

@@ -17,12 +17,12 @@ from kata_runtime.network.nic_check import (
     QemuSide,
     Verdict,
     connected_backends,
-    held_taps,
     host_findings,
     probe_findings,
 )
 from kata_runtime.network.topology import GuestNic, NicView
 from kata_runtime.sandbox.record import EndpointKind, NicRecord
+from kata_runtime.vmm.tap_device import held_taps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kata_runtime.errors import ConflictError, InputError
-from kata_runtime.vmm.tap_device import check_tap, close_all, create_tap, open_tap
+from kata_runtime.errors import ConflictError, HostError, InputError
+from kata_runtime.vmm.tap_device import check_tap, close_all, create_tap, held_taps, open_tap, require_attached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,22 @@ def test_a_tap_with_many_queues(queues: int, network: Callable[..., str]) -> Non
         assert f"numqueues {queues} " in _links(network)
         close_all(opened)
     assert "numqueues 0 numdisabled 0" in _links(network)
+
+
+def test_a_tap_that_was_deleted(network: Callable[..., str]) -> None:
+    """Descriptors of a TAP with queues that is there are accepted, those of a deleted one are refused by its name."""
+    network("tuntap", "add", "tap0", "mode", "tap", "multi_queue")
+    opened = open_tap("tap0", 2)
+    try:
+        require_attached("tap0", opened)
+        assert held_taps(os.getpid()) == {"tap0"}
+        network("link", "delete", "tap0")
+        with pytest.raises(HostError) as refused:
+            require_attached("tap0", opened)
+        assert str(refused.value) == "the interface 'tap0' was deleted meanwhile; create it again"
+        assert held_taps(os.getpid()) == set()
+    finally:
+        close_all(opened)
 
 
 def _bridge(network: Callable[..., str]) -> None:
