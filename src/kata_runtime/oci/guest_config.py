@@ -26,6 +26,7 @@ _SHARED_MEMORY = "/dev/shm"
 _GUEST_TREES = ("/proc", "/sys", "/dev")
 # crun(1), "EXTENSIONS TO OCI"; podman run --group-add keep-groups
 _KEEP_GROUPS = "run.oci.keep_original_groups"
+_FIRST_FREE_PORT = "net.ipv4.ip_unprivileged_port_start"
 _UTS_SYSCTLS = ("kernel.hostname", "kernel.domainname")
 # Documentation/filesystems/overlayfs.rst: options without a value
 _OVERLAY_FLAGS = ("userxattr", "volatile")
@@ -130,7 +131,7 @@ def guest_config(
         # crun itself would keep the agent's groups.
         _set(document, "annotations", {key: value for key, value in bundle.annotations.items() if key != _KEEP_GROUPS})
     _set(document, "process", process)
-    kept, sysctls = _split_sysctls(bundle.sysctl, private)
+    kept, sysctls = _split_sysctls(_sysctls(bundle, owns_pod=owns_pod), private)
     document["linux"] = _linux(_object(bundle.document, "linux"), container_id, namespaces, kept)
     return GuestConfig(document, tuple(shares), tuple(points), tuple(memory_files), hostname, sysctls)
 
@@ -243,6 +244,17 @@ def _namespaces(bundle: Bundle, guest_pid: Callable[[int], int], *, owns_pod: bo
         # Engines on a host with cgroups of version 1 leave it out; the guest has version 2, where it is useful.
         found.append({"type": "cgroup"})
     return found
+
+
+def _sysctls(bundle: Bundle, *, owns_pod: bool) -> dict[str, str]:
+    """The container's sysctls, and one for the ports below 1024 that a user namespace would give it.
+
+    On a host its network namespace would belong to that, and CAP_NET_BIND_SERVICE count there; the VM's does not.
+    """
+    capabilities = _object(_object(bundle.document, "process"), "capabilities").get("effective")
+    binds = isinstance(capabilities, list) and "CAP_NET_BIND_SERVICE" in capabilities
+    is_own = owns_pod and "user" in bundle.namespaces and bundle.namespaces.get("network") == ""
+    return {_FIRST_FREE_PORT: "0", **bundle.sysctl} if is_own and binds else bundle.sysctl
 
 
 def _split_sysctls(sysctl: dict[str, str], private: set[str]) -> tuple[dict[str, str], dict[str, str]]:

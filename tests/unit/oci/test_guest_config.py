@@ -147,6 +147,34 @@ def test_names_of_a_member_with_namespaces_of_its_own() -> None:
     }
 
 
+_BINDS = {"args": ["sh"], "cwd": "/", "capabilities": {"effective": ["CAP_KILL", "CAP_NET_BIND_SERVICE"]}}
+_USER, _NETWORK = {"type": "user"}, {"type": "network"}
+_FREE = {"net/ipv4/ip_unprivileged_port_start": "0"}
+
+
+@pytest.mark.parametrize(
+    ("owns_pod", "namespaces", "process", "given", "expected"),
+    [
+        (True, [_USER, _NETWORK], _BINDS, {}, _FREE),
+        (True, [_USER, _NETWORK], _BINDS, {"net.ipv4.ip_unprivileged_port_start": "80"}, dict.fromkeys(_FREE, "80")),
+        (True, [_USER, _NETWORK], {"args": ["sh"], "cwd": "/"}, {}, {}),
+        (True, [_NETWORK], _BINDS, {}, {}),
+        (True, [_USER, {"type": "network", "path": "/run/netns/a"}], _BINDS, {}, {}),
+        (False, [_USER, _NETWORK], _BINDS, {}, {}),
+    ],
+)
+def test_low_ports_in_a_user_namespace(
+    owns_pod: bool,
+    namespaces: list[dict[str, str]],
+    process: dict[str, object],
+    given: dict[str, str],
+    expected: dict[str, str],
+) -> None:
+    """A container that would own its network namespace by its user namespace, and may bind low ports, can in the VM."""
+    source = bundle(process=process, linux=linux(namespaces=[{"type": "mount"}, *namespaces], sysctl=given))
+    assert _converted(source, owns_pod=owns_pod).sysctls == expected
+
+
 def test_personality() -> None:
     """One that the bundle names stays, such as that of programs for 32 bits."""
     document = _document(linux=linux(personality={"domain": "LINUX32"}))
