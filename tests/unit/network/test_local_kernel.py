@@ -108,5 +108,6 @@ def test_notifications_follow_a_subscription(session: Any) -> None:
     """A rename is announced to a socket that joined the link group before."""
     with session.transport.subscribe(Family.ROUTE, RTNLGRP_LINK) as notifications:
         session.ip("link", "set", "eth2", "name", "renamed")
-        names = [unpack_link(message.payload).name for message in iter_messages(next(notifications))]
-    assert names == ["renamed"]
+        names = (unpack_link(message.payload).name for data in notifications for message in iter_messages(data))
+        # The kernel announces the states of links later than they are set up (net/core/link_watch.c), maybe before it.
+        assert "renamed" in names
