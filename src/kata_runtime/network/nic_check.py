@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kata_runtime.network.host_devices import HostLink
     from kata_runtime.network.route_table import ListedRoute
     from kata_runtime.network.topology import GuestNic, NicView
+    from kata_runtime.sandbox.record import NicRecord
 
     class Runner(Protocol):
         """Runs short commands in the guest."""
@@ -85,7 +86,7 @@ def host_findings(nic: NicView, qemu: QemuSide) -> Iterator[NicFinding]:
 
 def _device_findings(nic: NicView, qemu: QemuSide) -> Iterator[NicFinding]:
     record = nic.record
-    again = f"delete and add the NIC again: del-iface, add-iface with the device {record.device}"
+    again = _again(record)
     if record.kind == EndpointKind.VHOST_USER:
         if record.identity in qemu.connected:
             yield NicFinding(record.name, "back end", Verdict.OK, f"connected at {record.vhost_user_socket}")
@@ -95,7 +96,9 @@ def _device_findings(nic: NicView, qemu: QemuSide) -> Iterator[NicFinding]:
         return
     device = nic.host.device
     if device is None:
-        remedy = f"create it with 'ip tuntap add {record.device} mode tap' and {again}"
+        remedy = again
+        if record.port is None:
+            remedy = f"create it with 'ip tuntap add {record.device} mode tap' and {again}"
         if not nic.host.missing.startswith("there is no"):
             remedy = "run the check in the network namespace of the device, with 'ip netns exec'"
         yield NicFinding(record.name, "device", Verdict.BROKEN, nic.host.missing, remedy)
@@ -114,6 +117,12 @@ def _device_findings(nic: NicView, qemu: QemuSide) -> Iterator[NicFinding]:
         yield NicFinding(record.name, "QEMU", Verdict.BROKEN, f"does not hold {held}", again)
 
 
+def _again(record: NicRecord) -> str:
+    if record.port is not None:
+        return "delete and add the port again: del-port, add-port"
+    return f"delete and add the NIC again: del-iface, add-iface with the device {record.device}"
+
+
 def _bridge_findings(nic: NicView) -> Iterator[NicFinding]:
     record, host = nic.record, nic.host
     bridge = host.bridge
@@ -130,7 +139,12 @@ def _bridge_findings(nic: NicView) -> Iterator[NicFinding]:
             yield NicFinding(record.name, "bridge", Verdict.WARNING, value, remedy)
         else:
             yield NicFinding(record.name, "bridge", Verdict.OK, value)
-    elif host.device is not None and record.kind in _TAPS and record.device not in host.addressed:
+    elif host.device is not None and record.port is not None:
+        value = f"{record.device} is no port of {record.port.bridge}"
+        if record.port.ovsdb:
+            value += ", or Open vSwitch does not answer: see ovs-vsctl show"
+        yield NicFinding(record.name, "bridge", Verdict.BROKEN, value, _again(record))
+    elif host.device is not None and record.kind == EndpointKind.TAP and record.device not in host.addressed:
         value = f"{record.device} is a port of no bridge, and has no address"
         remedy = f"ip link set {record.device} master BRIDGE, or give it an address to route from"
         yield NicFinding(record.name, "bridge", Verdict.BROKEN, value, remedy)

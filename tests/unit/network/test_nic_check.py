@@ -21,7 +21,7 @@ from kata_runtime.network.nic_check import (
     probe_findings,
 )
 from kata_runtime.network.topology import GuestNic, NicView
-from kata_runtime.sandbox.record import EndpointKind, NicRecord
+from kata_runtime.sandbox.record import EndpointKind, NicRecord, PortRecord
 from kata_runtime.vmm.tap_device import held_taps
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def test_all_is_well() -> None:
 
 
 _AGAIN = "delete and add the NIC again: del-iface, add-iface with the device tap0"
+_PORT_AGAIN = "delete and add the port again: del-port, add-port"
+_PORT_RECORD = _RECORD._replace(kind=EndpointKind.BRIDGE, port=PortRecord("tap0", "br0"))
 _CASES = {
     "device-gone": (
         _VIEW._replace(host=HostSide(None, missing="there is no interface 'tap0' any more")),
@@ -87,6 +89,26 @@ _CASES = {
             (
                 "bridge", "broken", "tap0 is a port of no bridge, and has no address",
                 "ip link set tap0 master BRIDGE, or give it an address to route from",
+            )
+        ],
+    ),
+    "port-device-gone": (
+        _VIEW._replace(record=_PORT_RECORD, host=HostSide(None, missing="there is no interface 'tap0' any more")),
+        [("device", "broken", "there is no interface 'tap0' any more", _PORT_AGAIN)],
+    ),
+    "no-port": (
+        _VIEW._replace(record=_PORT_RECORD, host=HostSide(_TAP, addressed=("tap0",))),
+        [("bridge", "broken", "tap0 is no port of br0", _PORT_AGAIN)],
+    ),
+    "no-port-of-open-vswitch": (
+        _VIEW._replace(
+            record=_PORT_RECORD._replace(kind=EndpointKind.OVS, port=PortRecord("web-1", "br-int", "unix:/a")),
+            host=HostSide(_TAP),
+        ),
+        [
+            (
+                "bridge", "broken", "tap0 is no port of br-int, or Open vSwitch does not answer: see ovs-vsctl show",
+                _PORT_AGAIN,
             )
         ],
     ),

@@ -5,6 +5,7 @@ Every call has a deadline of seconds, and errors name the database.
 
 from __future__ import annotations
 
+import os
 from logging import NullHandler, getLogger
 
 from ovs.db.idl import Idl
@@ -15,7 +16,7 @@ from ovsdbapp.backend.ovs_idl.transaction import Transaction
 from ovsdbapp.schema.open_vswitch.impl_idl import OvsdbIdl, OvsVsctlTransaction
 
 from kata_runtime import operation_log
-from kata_runtime.errors import DeadlineError, HostError
+from kata_runtime.errors import DeadlineError, HostError, InputError
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.network.clients.bounded import call_within
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+_SHOWN_CHARACTERS = 200
+_PATH_BYTES = 107  # sun_path of unix(7), without its terminating NUL
 _ANSWER_SECONDS = 5.0
 # Until a port is in use: ovs-vswitchd takes some 10 ms, ovn-controller 25, and longer with 10,000 ports in OVN.
 _TAKEN_UP_SECONDS = 10.0
@@ -104,8 +107,10 @@ class Database:
     def __init__(self, address: str) -> None:
         """Connect and read the tables.
 
+        :raise InputError: it is no such address.
         :raise HostError, DeadlineError: it cannot be reached, or does not answer.
         """
+        _check(address)
         self.address = address
         self._api: Any = self._bounded(lambda: _connect(address))
 
@@ -216,6 +221,22 @@ class Database:
 
 
 _HINT = "is ovsdb-server running there? [network] ovsdb in the configuration, or --ovsdb, says where it is"
+
+
+def _check(address: str) -> None:
+    """Refuse what the library would not explain; it would try a longer path until it has no stack left."""
+    scheme, _, place = address.partition(":")
+    if scheme not in ("unix", "tcp", "ssl") or not place:
+        raise InputError(
+            f"{address[:_SHOWN_CHARACTERS]!a} is no address of Open vSwitch's database",
+            hint="unix:PATH, tcp:HOST:PORT and ssl:HOST:PORT are",
+        )
+    if scheme == "unix" and len(os.fsencode(place)) > _PATH_BYTES:
+        raise InputError(
+            f"the socket of Open vSwitch's database {place[:_SHOWN_CHARACTERS]!a} has a path of more than"
+            f" {_PATH_BYTES} bytes",
+            hint="give a shorter one",
+        )
 
 
 def _connect(address: str) -> _Api:
