@@ -58,7 +58,10 @@ class Subnet(NamedTuple):
 
 
 class Port(NamedTuple):
-    """A port with its fixed IPs, each with its subnet; ``host`` is the host it is bound to, empty if it is unbound."""
+    """A port with its fixed IPs, each with its subnet; ``host`` is the host it is bound to, empty if it is unbound.
+
+    ``revision`` differs after each change of the port; None where Neutron does not count revisions.
+    """
 
     identity: str
     name: str
@@ -66,6 +69,7 @@ class Port(NamedTuple):
     mtu: int
     host: str
     fixed_ips: tuple[tuple[str, Subnet], ...]
+    revision: int | None = None
 
 
 def chosen_cloud(name: str) -> Cloud:
@@ -118,34 +122,55 @@ class Neutron:
         with operation_log.measured("Neutron: read binding", port=identity):
             return self._bounded(ask)
 
-    def bind(self, identity: str, host: str) -> None:
-        """Bind a port to ``host``, or unbind it where that is empty.
+    def bind(self, identity: str, host: str, revision: int | None = None) -> None:
+        """Bind a port to ``host``, or unbind it where that is empty; with ``revision`` only if that is still current.
 
+        :raise ConflictError: the port has been changed since that revision.
         :raise HostError, DeadlineError: Neutron does not answer, or cannot bind it.
         """
+
+        def update() -> Any:
+            try:
+                return self._api.update_port(identity, if_revision=revision, binding_host_id=host)
+            except exceptions.PreconditionFailedException as error:
+                raise ConflictError(
+                    f"port {identity!a} was changed in {self._name} meanwhile, perhaps bound to another host",
+                    hint="try again",
+                ) from error
+
         with operation_log.measured("Neutron: bind port", port=identity, host=host):
-            updated = self._bounded(lambda: self._api.update_port(identity, binding_host_id=host))
+            updated = self._bounded(update)
         if host and updated.binding_vif_type == _BINDING_FAILED:
             raise HostError(
                 f"{self._name} cannot bind port {identity!a} to host {host!a}",
                 hint="is that host's chassis or agent known to it? external_ids:hostname of Open vSwitch is its name",
             )
 
-    def await_active(self, identity: str) -> None:
+    def await_active(self, identity: str, host: str) -> None:
         """Wait until the port's status is ACTIVE, by polling: Neutron sends its clients no notifications.
 
+        :raise ConflictError: it is not bound to ``host`` any more; two hosts that bind it at once both succeed.
         :raise DeadlineError: it does not become ACTIVE. :raise HostError: Neutron does not answer.
         """
         end = time.monotonic() + _ACTIVE_SECONDS
         pauses = list(_PAUSE_SECONDS)
         with operation_log.measured("Neutron: await ACTIVE", port=identity):
-            while (status := self._bounded(lambda: self._api.get_port(identity).status)) != _ACTIVE:
+            while (status := self._bounded(lambda: self._status(identity, host))) != _ACTIVE:
                 if time.monotonic() > end:
                     raise DeadlineError(
-                        f"port {identity!a} becoming {_ACTIVE} in {self._name}, which calls it {str(status)[:20]!a},",
+                        f"port {identity!a} becoming {_ACTIVE} in {self._name}, which calls it {status[:20]!a},",
                         _ACTIVE_SECONDS,
                     )
                 select([], [], [], pauses.pop(0) if len(pauses) > 1 else pauses[0])
+
+    def _status(self, identity: str, host: str) -> str:
+        port = self._api.get_port(identity)
+        if port.binding_host_id != host:
+            raise ConflictError(
+                f"port {identity!a} was bound to host {port.binding_host_id!a} meanwhile, and this is {host!a}",
+                hint="--migrate takes it over",
+            )
+        return str(port.status)
 
     def _find(self, text: str) -> Port:
         found = self._named(text)
@@ -171,7 +196,8 @@ class Neutron:
         network = self._api.get_network(found.network_id)
         subnets = {subnet.id: _subnet(subnet) for subnet in self._api.subnets(network_id=found.network_id)}
         fixed_ips = tuple((_text(fixed["ip_address"]), subnets[fixed["subnet_id"]]) for fixed in found.fixed_ips or ())
-        return Port(_text(found.id), found.name or "", _text(found.mac_address), network.mtu, host, fixed_ips)
+        mac, revision = _text(found.mac_address), found.revision_number
+        return Port(_text(found.id), found.name or "", mac, network.mtu, host, fixed_ips, revision)
 
     def _named(self, text: str) -> Any:
         """The port of this UUID or else of this name, or None."""

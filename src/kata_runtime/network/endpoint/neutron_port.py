@@ -44,13 +44,14 @@ class NeutronEndpoint(OvsEndpoint):
         """See ``Endpoint``."""
         # Before the TAP is plugged: OVN installs a port only on the chassis that it is bound to.
         if self._port.host != self._host:
-            self._neutron.bind(self._port.identity, self._host)
+            # Only as it was when it was read: a command on another host may be binding it, too.
+            self._neutron.bind(self._port.identity, self._host, self._port.revision)
         super().plug()
 
     def complete(self) -> list[str]:
         """See ``Endpoint``."""
         notes = neutron_routes.add_routes(self._session.channel(), self._nic.name, self._routes)
-        self._neutron.await_active(self._port.identity)
+        self._neutron.await_active(self._port.identity, self._host)
         return [*notes, *neutron_routes.server_notes(self._port), *super().complete()]
 
     def plan(self) -> Plan:

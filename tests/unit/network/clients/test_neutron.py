@@ -26,6 +26,7 @@ _ANSWERS: dict[str, Any] = {
         "port": {
             "id": _PORT, "name": "web", "network_id": "n", "mac_address": "fa:16:3e:00:00:01", "status": "DOWN",
             "binding:host_id": "other", "binding:vif_type": "ovs", "device_owner": "", "device_id": "",
+            "revision_number": 4,
             "fixed_ips": [{"subnet_id": "s", "ip_address": "10.0.0.7"}],
         }
     },
@@ -54,6 +55,7 @@ class _Server(ThreadingHTTPServer):
         self.hanging: set[str] = set()
         self.released = threading.Event()
         self.updates: list[object] = []
+        self.conditions: list[str | None] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -79,6 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self.server.updates.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.server.conditions.append(self.headers["If-Match"])
         self.do_GET()
 
     def log_message(self, *_: object) -> None:
@@ -118,7 +121,7 @@ def connect(server: _Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_all_of_a_port(connect: Callable[[], Neutron]) -> None:
     """Address, MTU, routes, name servers and binding come from port, network and subnet."""
     subnet = Subnet("10.0.0.0/24", "10.0.0.1", (("10.9.0.0/16", "10.0.0.9"),), ("10.0.0.53",))
-    expected = Port(_PORT, "web", "fa:16:3e:00:00:01", 1442, "other", (("10.0.0.7", subnet),))
+    expected = Port(_PORT, "web", "fa:16:3e:00:00:01", 1442, "other", (("10.0.0.7", subnet),), 4)
     assert connect().find_port(_PORT) == expected
 
 
@@ -223,12 +226,37 @@ def test_binding_that_fails(connect: Callable[[], Neutron], server: _Server) -> 
     assert server.updates == [{"port": {"binding:host_id": ""}}, {"port": {"binding:host_id": "here"}}]
 
 
+def test_binding_of_a_port_that_was_changed(connect: Callable[[], Neutron], server: _Server) -> None:
+    """With a revision the port is bound only if it is still the same; Neutron's refusal is a conflict."""
+    api = connect()
+    api.bind(_PORT, "here", 4)
+    server.status[f"/v2.0/ports/{_PORT}"] = 412
+    with pytest.raises(ConflictError) as raised:
+        api.bind(_PORT, "here", 4)
+    assert str(raised.value) == (
+        f"port '{_PORT}' was changed in Neutron of cloud 'lab' meanwhile, perhaps bound to another host; try again"
+    )
+    assert server.conditions == ["revision_number=4"] * 2
+
+
+def test_port_that_another_host_has_bound_meanwhile(connect: Callable[[], Neutron], server: _Server) -> None:
+    """A port is awaited only while it is this host's; the status of another host's says nothing."""
+    api = connect()
+    server.answers[f"/v2.0/ports/{_PORT}"]["port"]["status"] = "ACTIVE"
+    api.await_active(_PORT, "other")
+    with pytest.raises(ConflictError) as raised:
+        api.await_active(_PORT, "here")
+    assert str(raised.value) == (
+        f"port '{_PORT}' was bound to host 'other' meanwhile, and this is 'here'; --migrate takes it over"
+    )
+
+
 def test_a_server_that_hangs(connect: Callable[[], Neutron], server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a server that accepts and says nothing nor one whose port never becomes ACTIVE is waited for for ever."""
     api = connect()
     monkeypatch.setattr(neutron, "_ACTIVE_SECONDS", 0.2)
     with pytest.raises(DeadlineError) as late:
-        api.await_active(_PORT)
+        api.await_active(_PORT, "other")
     assert str(late.value) == (
         f"port '{_PORT}' becoming ACTIVE in Neutron of cloud 'lab', which calls it 'DOWN', did not happen within 0.2 s"
     )
