@@ -85,7 +85,7 @@ class Rounds:
         """
         with self._sandbox.session() as session:
             answer = session.monitor().execute("human-monitor-command", {"command-line": "info jit"})
-        found = re.search(r"gen code size +(\d+).*TB count +(\d+)", str(answer), re.DOTALL)
+        found = re.search(r"gen code size +(\d+).*?TB count +(\d+)", str(answer), re.DOTALL)
         return (0, 0) if found is None else (int(found[1]) // 1024, int(found[2]))
 
     def _descriptors(self) -> int:
