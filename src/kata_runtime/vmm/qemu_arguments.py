@@ -108,7 +108,7 @@ def qemu_arguments(config: VmConfig) -> list[str]:
 
 def cpu_model(accelerator: str) -> str:
     """The processor that the guest sees."""
-    return "host" if accelerator == "kvm" else "max"
+    return "host" if accelerator == "kvm" else ARCHITECTURE.emulated_cpu
 
 
 def _accelerator(name: str) -> str:

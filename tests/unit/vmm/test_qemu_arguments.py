@@ -29,7 +29,7 @@ _ARGUMENTS = """
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 -machine q35,sata=off,smbus=off,vmport=off,usb=off
 -accel tcg,thread=multi
--cpu max
+-cpu max,erms=off
 -smp 2
 -m 512M
 -global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on
@@ -67,7 +67,7 @@ def test_a_small_machine() -> None:
     [
         (
             _CONFIG._replace(accelerator="kvm"),
-            _replaced(("tcg,thread=multi", ["kvm"]), ("max", ["host"])),
+            _replaced(("tcg,thread=multi", ["kvm"]), ("max,erms=off", ["host"])),
         ),
         (
             _CONFIG._replace(memory_fd=9),
