@@ -9,8 +9,8 @@ class Architecture(NamedTuple):
     """QEMU's program, its Debian package, and the names that its command line uses.
 
     ``hotplug_globals`` make the guest remove a PCI device as soon as it is asked to. ``console_device`` is the serial
-    port that the guest kernel's ``console=`` names (``guest.image.KERNEL_PARAMETERS``). ``emulated_cpu`` is the processor
-    without KVM.
+    port that the guest kernel's ``console=`` names (``guest.image.KERNEL_PARAMETERS``). ``emulated_cpu`` is the
+    processor without KVM.
     """
 
     qemu: str

@@ -27,7 +27,7 @@ _SOURCE = str(Path(__file__).parents[3] / "src")
 _LINE = "0123456789abcde\n"
 
 
-@pytest.mark.parametrize("size", [0, 1000, 5_000_000, 13_000_000])
+@pytest.mark.parametrize("size", [0, 1000, 5_000_000, 36_000_000])
 def test_spool(capfdbinary: pytest.CaptureFixture[bytes], size: int) -> None:
     """What was added comes out whole and in order, from memory or a file, and nothing before it is asked for."""
     lines = size // len(_LINE)
@@ -44,7 +44,7 @@ def test_file_without_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = len(os.listdir("/proc/self/fd"))
     with Spool() as spool:
-        spool.add("x" * 5_000_000)
+        spool.add("x" * 17_000_000)
         assert len(os.listdir("/proc/self/fd")) == before + 1
         assert list(tmp_path.iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == before

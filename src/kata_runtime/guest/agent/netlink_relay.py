@@ -24,6 +24,8 @@ _NLMSG_DONE = 3
 _DONE_START = struct.Struct("=HHI")  # type, flags, sequence inside nlmsghdr
 # NLM_F_MULTI, with and without NLM_F_DUMP_INTR and NLM_F_ACK_TLVS.
 _DONE_FLAGS = (0x002, 0x012, 0x202, 0x212)
+# It is the last message of its datagram; with what the kernel may add about an error it has some 200 bytes.
+_DONE_BYTES = 1024
 
 _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP = 1
@@ -236,14 +238,15 @@ def ends_exchange(data: bytes, last: int) -> bool:
     """Whether a datagram contains the NLMSG_ERROR or NLMSG_DONE of sequence ``last``.
 
     On an emulated processor, walking the headers of a large dump costs more than the dump itself. A datagram of a dump
-    (NLM_F_MULTI) is therefore first searched for the bytes with which every NLMSG_DONE begins.
+    (NLM_F_MULTI) is therefore first searched, near its end, for the bytes with which every NLMSG_DONE begins.
     """
     if len(data) < _HEADER.size:
         return False
     _, kind, flags, _, _ = _HEADER.unpack_from(data)
     if flags & 0x002 and kind not in (_NLMSG_ERROR, _NLMSG_DONE):
         starts = (_DONE_START.pack(_NLMSG_DONE, flag, last) for flag in _DONE_FLAGS)
-        if not any(start in data for start in starts):
+        tail = data[-_DONE_BYTES:]
+        if not any(start in tail for start in starts):
             return False
     offset = 0
     while offset + _HEADER.size <= len(data):

@@ -10,7 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-_PIECE_BYTES = 24 * 1024  # as in ``netlink_relay``
+# A piece is sent when it has this size: a frame of it is written in few large parts (``guest_port``).
+_PIECE_BYTES = 96 * 1024
 _FRAME_BYTES = 128 * 1024
 
 
@@ -27,13 +28,9 @@ def read_options(number: int, asked: Sequence[tuple[int, bytes]]) -> Generator[m
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as opened:
         for group, size in _groups(asked):
             buffer = bytearray(size)
+            read(opened.fileno(), number, group, buffer)
             view = memoryview(buffer)
-            filled = 0
-            for room, argument in group:
-                view[filled : filled + len(argument)] = argument
-                read(opened.fileno(), number, buffer, filled, room)
-                filled += room
-            for start in range(0, filled, _FRAME_BYTES):
+            for start in range(0, size, _FRAME_BYTES):
                 yield view[start : start + _FRAME_BYTES]
 
 
@@ -52,21 +49,25 @@ def _groups(asked: Sequence[tuple[int, bytes]]) -> Iterator[tuple[list[tuple[int
 
 
 @cache
-def _getsockopt() -> Callable[[int, int, bytearray, int, int], None]:
+def _getsockopt() -> Callable[[int, int, Sequence[tuple[int, bytes]], bytearray], None]:
     """getsockopt(2) itself: Python's passes no argument to the kernel, and reads at most 1,024 bytes."""
     import ctypes  # imported late: takes 0.1 s and 1 MB
 
+    # No argtypes: to convert the arguments by them takes longer than the kernel needs for a service of 20 servers.
     call = ctypes.CDLL(None, use_errno=True).getsockopt
-    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    length = ctypes.c_uint32()
-    length_address = ctypes.addressof(length)
+    length, address = ctypes.c_uint32(), ctypes.c_void_p()
+    length_address = ctypes.c_void_p(ctypes.addressof(length))
     byte = ctypes.c_char
 
-    def read(fd: int, number: int, buffer: bytearray, offset: int, size: int) -> None:
-        length.value = size
-        address = ctypes.addressof(byte.from_buffer(buffer, offset))
-        if call(fd, socket.SOL_IP, number, address, length_address):
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
+    def read(fd: int, number: int, asked: Sequence[tuple[int, bytes]], buffer: bytearray) -> None:
+        start = ctypes.addressof(byte.from_buffer(buffer))
+        filled = 0
+        for size, argument in asked:
+            buffer[filled : filled + len(argument)] = argument
+            length.value, address.value = size, start + filled
+            if call(fd, socket.SOL_IP, number, address, length_address):
+                error = ctypes.get_errno()
+                raise OSError(error, os.strerror(error))
+            filled += size
 
     return read
