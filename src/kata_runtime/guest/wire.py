@@ -100,9 +100,11 @@ class FrameError(Exception):
 def pack_frame(kind: int, request: int, payload: bytes | memoryview = b"") -> bytes:
     """Encode a frame, with escapes and the final END."""
     frame = b"".join((_HEADER.pack(kind, request), payload, _END))
-    if _ESC not in frame and frame.find(_END) == len(frame) - 1:
-        return frame  # most large frames need no escapes and are copied once; copies are most of the cost of sending
-    return frame[:-1].replace(_ESC, _ESC_ESC).replace(_END, _ESC_END) + _END
+    if _ESC in frame:
+        frame = frame.replace(_ESC, _ESC_ESC)
+    inside = frame.count(_END) - 1
+    # Copies are most of the cost of sending: a frame that needs no escapes is copied once.
+    return frame.replace(_END, _ESC_END, inside) if inside else frame
 
 
 def unpack_body(raw: bytes) -> tuple[int, int, bytes]:

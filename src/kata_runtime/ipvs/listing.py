@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_ntop
 
+from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.model import (
     FORWARDING_NAMES,
     FULL_MASK,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         Connection,
         Daemon,
         Server,
+        ServerSpec,
         Service,
         ServiceSpec,
         Statistics,
@@ -136,13 +138,9 @@ def _service_line(shown: Service, view: View, *, exact: bool) -> str:
 
 def _server_line(server: Server, view: View, *, exact: bool) -> str:
     spec = server.spec
-    end = address_text(*spec.key)
     if view == View.CONNECTIONS:
-        return (
-            f"  -> {end:<28} {_FORWARDING[spec.forwarding]:<7} {spec.weight:<6} "
-            f"{server.active:<10} {server.inactive:<10}\n"
-        )
-    head = f"  -> {end:<28}"
+        return _connections_line(spec, server.active, server.inactive)
+    head = f"  -> {address_text(*spec.key):<28}"
     connections_text = f"{server.active:<10} {server.inactive:<10}\n"
     match view:
         case View.STATISTICS | View.RATES:
@@ -154,6 +152,16 @@ def _server_line(server: Server, view: View, *, exact: bool) -> str:
         case View.TUNNELS:
             tunnel = _tunnel_text(spec.tunnel) if spec.forwarding == Forwarding.TUNNEL else "n/a"
             return f"{head} {_FORWARDING[spec.forwarding]:<7} {tunnel:<13} {spec.weight:<6} {connections_text}"
+
+
+# Servers that stand behind many services have the same line while they have no connections: it is most of the time of a
+# listing.
+@lru_cache(maxsize=1 << 13)
+def _connections_line(spec: ServerSpec, active: int, inactive: int) -> str:
+    return (
+        f"  -> {address_text(*spec.key):<28} {_FORWARDING[spec.forwarding]:<7} {spec.weight:<6} "
+        f"{active:<10} {inactive:<10}\n"
+    )
 
 
 def _tunnel_text(tunnel: Tunnel) -> str:

@@ -52,13 +52,15 @@ def _are_near(addresses: Sequence[bytes]) -> bool:
 
     Then its comparison is an order, and any sort that is stable gives the same.
     """
-    for size in (4, 16):
-        family = [address for address in addresses if len(address) == size]
-        for start in range(0, size, 4):
-            words = [int.from_bytes(address[start : start + 4], "big") for address in family]
-            if not _is_near_range(words):
-                return False
-    return True
+    four = [address for address in addresses if len(address) == 4]
+    # As bytes they are in the order of the numbers.
+    if four and not _is_near_range([int.from_bytes(extreme, "big") for extreme in (min(four), max(four))]):
+        return False
+    sixteen = [address for address in addresses if len(address) == 16]
+    return all(
+        _is_near_range([int.from_bytes(address[start : start + 4], "big") for address in sixteen])
+        for start in range(0, 16, 4)
+    )
 
 
 def _signed(difference: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _socket import AF_INET6
 
+from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.listing import netmask_text
 from kata_runtime.ipvs.model import (
     FORWARDING_NAMES,
@@ -30,8 +31,9 @@ _CHECKSUM_OPTIONS = {
 
 def rules(service: Service) -> str:
     """The rules that make a service and its servers."""
-    lines = [add_service(service.spec), *(add_server(service.spec.key, server.spec) for server in service.servers)]
-    return "".join(f"{line}\n" for line in lines)
+    start = f"\n-a {key_words(service.spec.key)} "
+    servers = [start + _server_words(server.spec) for server in service.servers]
+    return f"{add_service(service.spec)}{''.join(servers)}\n"
 
 
 def add_service(spec: ServiceSpec) -> str:
@@ -52,11 +54,14 @@ def add_service(spec: ServiceSpec) -> str:
 
 def add_server(service: ServiceKey, spec: ServerSpec) -> str:
     """``-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 1``"""
-    forwarding = FORWARDING_NAMES[spec.forwarding].option or "-g"
-    text = f"-a {key_words(service)} -r {spec.key.text} {forwarding} -w {spec.weight}"
-    if spec.forwarding == Forwarding.TUNNEL:
-        text += _tunnel_words(spec.tunnel)
-    return text
+    return f"-a {key_words(service)} {_server_words(spec)}"
+
+
+# The same servers stand behind many services.
+@lru_cache(maxsize=1 << 13)
+def _server_words(spec: ServerSpec) -> str:
+    text = f"-r {spec.key.text} {FORWARDING_NAMES[spec.forwarding].option or '-g'} -w {spec.weight}"
+    return text + _tunnel_words(spec.tunnel) if spec.forwarding == Forwarding.TUNNEL else text
 
 
 def key_words(key: ServiceKey) -> str:

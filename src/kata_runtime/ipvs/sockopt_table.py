@@ -46,8 +46,8 @@ _HEAD_BYTES = 24  # struct ip_vs_get_dests without its entries
 # struct ip_vs_dest_entry: address, port, flags, weight, thresholds, three numbers of connections; its counters
 # (struct ip_vs_stats_user) are connections, packets, bytes, and the rates.
 _ENTRY = struct.Struct("=4s2sxxIIIIIII4x III4xQQ IIIII4x")
-# So many requests go together; their answers, with 20 servers each 120 KiB, cross the port while others are made.
-_TOGETHER = 64
+# So many requests go together; their answers, with 20 servers each 240 KiB, cross the port while others are made.
+_TOGETHER = 128
 # What the agent takes at most for one answer.
 _ANSWER_BYTES = 8 * 1024 * 1024
 # While fewer bytes were counted in a direction, none of the other counters has reached 2^32: a packet has at least 20

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kata_runtime.guest import wire
 from kata_runtime.guest.agent.answer import Answer
 from kata_runtime.guest.agent.netlink_relay import subscribe
-from kata_runtime.guest.agent.socket_options import read_options
+from kata_runtime.guest.agent.socket_options import SocketOptions
 from kata_runtime.guest.agent.sysctl import access_sysctl
 from kata_runtime.guest.agent.template_renewal import renew
 
@@ -46,6 +46,7 @@ class Control:
         self._port = port
         self._loop = loop
         self._relay = relay
+        self._socket_options = SocketOptions()
         self._subscriptions: dict[int, socket.socket] = {}
         self._waiting: deque[tuple[int, int, bytes]] = deque()
         self._answer: Answer | None = None
@@ -139,7 +140,7 @@ class Control:
         self._begin(request, self._relay.read(payload.decode()))
 
     def _options(self, request: int, payload: bytes) -> None:
-        self._begin(request, read_options(*wire.unpack_options(payload)))
+        self._begin(request, self._socket_options.read(*wire.unpack_options(payload)))
 
     def _begin(self, request: int, steps: Generator[Step, None, None]) -> None:
         """Answer with what ``steps`` yields, piece by piece; later requests wait until it has ended."""

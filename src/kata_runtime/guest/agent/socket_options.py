@@ -15,20 +15,27 @@ _PIECE_BYTES = 96 * 1024
 _FRAME_BYTES = 128 * 1024
 
 
-def read_options(number: int, asked: Sequence[tuple[int, bytes]]) -> Generator[memoryview, None, None]:
-    """Read the option ``number`` once for each ``(size, argument)`` of ``asked``; yield the answers in pieces.
+class SocketOptions:
+    """Keeps one socket open for all requests."""
 
-    An answer has exactly ``size`` bytes; those that the kernel did not write are zero. The argument is at the start of
-    the buffer that the kernel is given. The options are those of IPv4 (SOL_IP), which modules extend
-    (net/netfilter/nf_sockopt.c).
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
 
-    :raise OSError: the kernel's errno; the remaining answers are not read.
-    """
-    read = _getsockopt()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as opened:
+    def read(self, number: int, asked: Sequence[tuple[int, bytes]]) -> Generator[memoryview, None, None]:
+        """Read the option ``number`` once for each ``(size, argument)`` of ``asked``; yield the answers in pieces.
+
+        An answer has exactly ``size`` bytes; those that the kernel did not write are zero. The argument is at the start
+        of the buffer that the kernel is given. The options are those of IPv4 (SOL_IP), which modules extend
+        (net/netfilter/nf_sockopt.c).
+
+        :raise OSError: the kernel's errno; the remaining answers are not read.
+        """
+        read = _getsockopt()
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         for group, size in _groups(asked):
             buffer = bytearray(size)
-            read(opened.fileno(), number, group, buffer)
+            read(self._socket.fileno(), number, group, buffer)
             view = memoryview(buffer)
             for start in range(0, size, _FRAME_BYTES):
                 yield view[start : start + _FRAME_BYTES]
