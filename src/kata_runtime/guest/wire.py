@@ -99,12 +99,14 @@ class FrameError(Exception):
 
 def pack_frame(kind: int, request: int, payload: bytes | memoryview = b"") -> bytes:
     """Encode a frame, with escapes and the final END."""
+    # Copies are most of the cost of sending, and ``count`` looks at byte after byte (Python 3.11): a frame without
+    # escapes is copied once and searched twice.
     frame = b"".join((_HEADER.pack(kind, request), payload, _END))
     if _ESC in frame:
         frame = frame.replace(_ESC, _ESC_ESC)
-    inside = frame.count(_END) - 1
-    # Copies are most of the cost of sending: a frame that needs no escapes is copied once.
-    return frame.replace(_END, _ESC_END, inside) if inside else frame
+    if frame.find(_END) < len(frame) - 1:
+        frame = frame[:-1].replace(_END, _ESC_END) + _END
+    return frame
 
 
 def unpack_body(raw: bytes) -> tuple[int, int, bytes]:
@@ -242,9 +244,11 @@ def unpack_options(payload: bytes) -> tuple[int, list[tuple[int, bytes]]]:
     try:
         _, length = _OPTION_HEADER.unpack_from(items)
         # All at once: the agent's processor may be emulated, and 200,000 rules are asked for by 10,000 of them.
-        sizes, lengths, arguments = zip(*struct.iter_unpack(f"!IH{length}s", items), strict=True)
+        count = len(items) // (_OPTION_HEADER.size + length)
+        fields = struct.unpack("!" + f"IH{length}s" * count, items)
     except struct.error:
         raise FrameError("a socket option that is cut short") from None
+    sizes, lengths, arguments = fields[::3], fields[1::3], fields[2::3]
     if set(lengths) != {length} or min(sizes) < length or max(sizes) > OPTION_BYTES:
         raise FrameError(f"socket options of {min(sizes)} to {max(sizes)} bytes with arguments of {length}")
     return number, list(zip(sizes, arguments, strict=True))
