@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from kata_runtime.guest import wire
 from kata_runtime.guest.agent.answer import Answer
 from kata_runtime.guest.agent.netlink_relay import subscribe
-from kata_runtime.guest.agent.socket_options import SocketOptions
 from kata_runtime.guest.agent.sysctl import access_sysctl
 from kata_runtime.guest.agent.template_renewal import renew
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from kata_runtime.guest.agent.guest_port import Port
     from kata_runtime.guest.agent.loop import Loop
     from kata_runtime.guest.agent.netlink_relay import Relay, Step
+    from kata_runtime.guest.agent.socket_options import SocketOptions
 
 _NOTIFICATION_BYTES = 256 * 1024
 _SUBSCRIPTIONS_MAX = 8
@@ -42,11 +42,11 @@ class Control:
     A client that does not read its answer delays only its own requests: the answer continues when the port has room.
     """
 
-    def __init__(self, port: Port, loop: Loop, relay: Relay) -> None:
+    def __init__(self, port: Port, loop: Loop, relay: Relay, options: SocketOptions) -> None:
         self._port = port
         self._loop = loop
         self._relay = relay
-        self._socket_options = SocketOptions()
+        self._socket_options = options
         self._subscriptions: dict[int, socket.socket] = {}
         self._waiting: deque[tuple[int, int, bytes]] = deque()
         self._answer: Answer | None = None

@@ -14,6 +14,7 @@ from kata_runtime.guest.agent.exec_ports import ExecPort
 from kata_runtime.guest.agent.guest_port import Port
 from kata_runtime.guest.agent.loop import Loop
 from kata_runtime.guest.agent.netlink_relay import Relay
+from kata_runtime.guest.agent.socket_options import SocketOptions
 
 _PORTS_DIRECTORY = "/sys/class/virtio-ports"
 # What sysfs shows as the name of a port whose name the kernel has not received yet.
@@ -30,7 +31,7 @@ def main() -> None:
     served: list[Control | ExecPort] = [
         ExecPort(_open(path), loop, crun) for name, path in ports.items() if name.startswith(wire.EXEC_PORT_PREFIX)
     ]
-    served.append(Control(_open(ports[wire.CONTROL_PORT]), loop, Relay()))
+    served.append(Control(_open(ports[wire.CONTROL_PORT]), loop, Relay(), SocketOptions()))
     loop.run()
 
 

@@ -21,6 +21,12 @@ class SocketOptions:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
 
+    def close(self) -> None:
+        """Close the socket; the next request opens another."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def read(self, number: int, asked: Sequence[tuple[int, bytes]]) -> Generator[memoryview, None, None]:
         """Read the option ``number`` once for each ``(size, argument)`` of ``asked``; yield the answers in pieces.
 
