@@ -31,17 +31,14 @@ _REAL, _PAIR, _ALL = ("ours", "ipvsadm"), ("floor", "ours"), ("floor", "ours", "
 _PAIRS = 15
 _STEP, _STEPS = 20_000, 5
 _MANY = 200_000
-_IDLE_SECONDS = 0.3
 _SERVERS = 19  # of each service
 _LENGTH = struct.Struct("<I")
 # Sends blocks that were made before and waits for each one's acknowledgement: the least a client can do.
 _SENDER = """
-import socket, struct, sys, time
+import socket, struct, time
 data = open("/tmp/blocks", "rb").read()
 opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)
 opened.bind((0, 0))
-# 0 for the floor itself
-time.sleep(float(sys.argv[1]))  # idleness is what is measured: nothing happens in it that could be waited for
 start = time.perf_counter()
 offset = 0
 while offset < len(data):
@@ -112,11 +109,11 @@ class Contest:
         """An empty table in a kernel that remembers the previous one."""
         run(self.argv("--parameters", "-C"))
 
-    def _floor(self, pause: float = 0.0) -> float:
+    def _floor(self) -> float:
         argv = self._sandbox.runtime.argv("exec", self._sandbox.id)
         # Anew each time: whenever IPVS is loaded, its netlink family gets another number.
         run([*argv, "sh", "-c", "cat >/tmp/blocks"], self._blocks())
-        return float(run([*argv, "python3", "-c", _SENDER, str(pause)]))
+        return float(run([*argv, "python3", "-c", _SENDER]))
 
     def _blocks(self) -> bytes:
         with self._sandbox.session() as session:
@@ -137,7 +134,6 @@ class Contest:
 
         actions = {
             "floor": fresh(self._floor),
-            "floor of an idle guest": fresh(partial(self._floor, _IDLE_SECONDS)),
             "ours": fresh(lambda: seconds(lambda: run(self.load()))),
             "ipvsadm": fresh(lambda: in_guest(self._sandbox, "ipvsadm -R </tmp/rules")),
         }
@@ -191,23 +187,18 @@ def measure(sandbox: Sandbox) -> None:
 
 
 def show_restore(sandbox: Sandbox) -> None:
-    """Print what a restore of 20,000 rules takes beside its floors, and its steps; writes nothing.
+    """Print what a restore of 20,000 rules takes beside its floor, and its steps; writes nothing.
 
     What ours does that the floor does not: before the first block the program starts, finds IPVS in the guest, parses
     and checks the rules, and writes the undo file; for each block the agent reads its three or four buffers of the
     port, inflates it and writes the answer; afterwards up to three sysctls are set, and the record is written. Blocks
     are encoded while the guest works, on a processor of their own where there is one. The kernel takes as long for
     small blocks, down to 16 KiB, as for large ones.
-
-    Without KVM the sender of the floor is faster than it would be in the idle guest that a command meets: its start has
-    enlarged QEMU's table of addresses (tlb_mmu_resize_locked, accel/tcg/cputlb.c), which shrinks again within 0.1 s.
     """
     contest = Contest(sandbox, rules(_SIZES[-1]))
-    names = ("floor", "floor of an idle guest", "ours")
-    found = contest.restores(contest.renew, *names, rounds=_PAIRS)
-    print(table(names, [[f"{value:.3f} s" for value in row] for row in zip(*found.values(), strict=True)]))
-    for name in names[:2]:
-        print(f"median of ours / {name}: {ratio(found['ours'], found[name]):.2f}")
+    found = contest.restores(contest.renew, *_PAIR, rounds=_PAIRS)
+    print(table(_PAIR, [[f"{value:.3f} s" for value in row] for row in zip(*found.values(), strict=True)]))
+    print(f"median of ours / floor: {ratio(found['ours'], found['floor']):.2f}")
     print(table(["step", "time"], _profile(sandbox, contest)))
 
 
