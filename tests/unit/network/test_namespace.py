@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from kata_runtime.network.namespace import Namespace
 
 _OWN = "/proc/self/ns/net"
 _STEPS = 1000
+_AGAIN_SECONDS = 1.0
 
 
 class _SignalError(Exception):
@@ -57,7 +59,12 @@ def test_signal_meanwhile() -> None:
 
     def work() -> None:
         nonlocal steps
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        # Python calls no handler for a signal that comes just before the wait for a lock begins, until another interrupts
+        # the wait: outside this test the function ends, and with it the wait.
+        is_handled = False
+        while not is_handled:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            is_handled = bool(select.select([readable], [], [], _AGAIN_SECONDS)[0])
         for _ in range(_STEPS):
             # The first byte is the handler's.
             os.write(writable, os.read(readable, 1))
