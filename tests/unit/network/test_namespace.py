@@ -59,8 +59,8 @@ def test_signal_meanwhile() -> None:
 
     def work() -> None:
         nonlocal steps
-        # Python calls no handler for a signal that comes just before the wait for a lock begins, until another interrupts
-        # the wait: outside this test the function ends, and with it the wait.
+        # Python calls no handler for a signal that comes just before the wait for a lock begins, until another signal
+        # interrupts the wait: outside this test the function ends, and with it the wait.
         is_handled = False
         while not is_handled:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
