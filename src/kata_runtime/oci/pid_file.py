@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from kata_runtime.errors import HostError
+from kata_runtime.fast_contextlib import suppress
 
 
 def write_pid_file(path: str, pid: int) -> None:
@@ -16,5 +17,9 @@ def write_pid_file(path: str, pid: int) -> None:
         with open(temporary, "w", encoding="ascii") as file:
             file.write(str(pid))
         os.replace(temporary, path)
-    except OSError as error:
-        raise HostError.of(f"cannot write the pid file {path}", error) from error
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise HostError.of(f"cannot write the pid file {path}", error) from error
+        raise

@@ -203,6 +203,15 @@ def test_pid_file(tmp_path: Path) -> None:
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("pid", "4711")]
 
 
+def test_refused_pid_file(tmp_path: Path) -> None:
+    """A pid file that cannot be written is refused with the reason, and no half of it is left."""
+    (tmp_path / "pid").mkdir()
+    with pytest.raises(HostError) as refusal:
+        write_pid_file(str(tmp_path / "pid"), 4711)
+    assert str(refusal.value) == f"cannot write the pid file {tmp_path}/pid: Is a directory"
+    assert os.listdir(tmp_path) == ["pid"]
+
+
 def test_spec_is_a_bundle(tmp_path: Path) -> None:
     """What spec writes can be created; it replaces nothing."""
     write_spec(str(tmp_path))
