@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from _socket import AF_INET
+from itertools import islice
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.fast_functools import lru_cache
@@ -19,6 +20,7 @@ from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Protocol
 
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
         def socket_options(self, number: int, asked: Iterable[Sequence[tuple[int, bytes]]]) -> Iterator[bytes]:
             """Answers of the sizes asked for, in pieces."""
             ...
-
+else:
+    from _collections import deque
 
 # IP_VS_SO_GET_SERVICES, IP_VS_SO_GET_DESTS
 _GET_SERVICES, _GET_SERVERS = 1154, 1156
@@ -40,8 +43,8 @@ _KEY = struct.Struct("=Hxx4s2sxxI")
 _NUMBER = struct.Struct("=I")
 _MARK_OFFSET = 12
 _SERVICES_HEAD_BYTES = 8  # struct ip_vs_get_services without its entries
-_SERVICE_BYTES = 104  # struct ip_vs_service_entry
-_COUNT_OFFSET = 44  # its num_dests
+_SERVICE = struct.Struct("=16s28xI56x")  # struct ip_vs_service_entry: the identity, num_dests
+_NO_MARK = bytes(4)
 _HEAD_BYTES = 24  # struct ip_vs_get_dests without its entries
 # struct ip_vs_dest_entry: address, port, flags, weight, thresholds, three numbers of connections; its counters
 # (struct ip_vs_stats_user) are connections, packets, bytes, and the rates.
@@ -72,17 +75,8 @@ def counts(guest: Guest, keys: Sequence[ServiceKey]) -> list[int | None]:
 
     :raise KernelError: the kernel refused. :raise ProtocolError: the answer is broken.
     """
-    size = _SERVICES_HEAD_BYTES + len(keys) * _SERVICE_BYTES
-    if size > _ANSWER_BYTES or not keys:
-        return [None] * len(keys)
-    (answer,) = _answers(guest, _GET_SERVICES, [(size, _NUMBER.pack(len(keys)))])
-    found: dict[bytes, int] = {}
-    for start in range(_SERVICES_HEAD_BYTES, size, _SERVICE_BYTES):
-        packed = answer[start : start + _KEY.size]
-        if any(packed[_MARK_OFFSET:]):
-            packed = packed[_MARK_OFFSET:].rjust(_KEY.size, b"\0")
-        found[packed] = _NUMBER.unpack_from(answer, start + _COUNT_OFFSET)[0]
-    return [found.get(_packed(key)) for key in keys]
+    counted = _counted(guest, len(keys))
+    return [counted.get(_packed(key)) for key in keys]
 
 
 def servers(guest: Guest, keys: Sequence[ServiceKey], details: ServerDetails) -> Iterator[list[Server] | None]:
@@ -90,20 +84,40 @@ def servers(guest: Guest, keys: Sequence[ServiceKey], details: ServerDetails) ->
 
     :raise KernelError: the kernel refused: one of them is gone. :raise ProtocolError: the answer is broken.
     """
-    # Servers of another family than their service are counted, but left out: there are fewer entries then. Room for
-    # one more shows whether there are more by now.
-    sizes = [None if count is None else _HEAD_BYTES + (count + 1) * _ENTRY.size for count in counts(guest, keys)]
-    is_told = [size is not None and size <= _ANSWER_BYTES for size in sizes]
-    asked = [
-        (size, _packed(key) + _NUMBER.pack((size - _HEAD_BYTES) // _ENTRY.size))
-        for key, size in zip(keys, sizes, strict=True)
-        if size is not None and size <= _ANSWER_BYTES
-    ]
-    answers = _answers(guest, _GET_SERVERS, asked)
-    for told in is_told:
-        yield _servers(next(answers), details) if told else None
+    counted = _counted(guest, len(keys))
+    if not counted:
+        yield from [None] * len(keys)
+        return
+    # The first requests are sent before the last ones are made: the guest, which needs longest, does not wait for them.
+    answers = _answers(guest, _GET_SERVERS, filter(None, (_request(counted, key) for key in keys)))
+    for key in keys:
+        yield None if _request(counted, key) is None else _servers(next(answers), details)
     for _ in answers:
         raise ProtocolError("the guest's kernel lists more virtual servers than it was asked for")
+
+
+def _counted(guest: Guest, services: int) -> dict[bytes, int]:
+    """How many servers each service that the interface lists has; ``services`` there are in all."""
+    size = _SERVICES_HEAD_BYTES + services * _SERVICE.size
+    if size > _ANSWER_BYTES or not services:
+        return {}
+    (answer,) = _answers(guest, _GET_SERVICES, iter([(size, _NUMBER.pack(services))]))
+    counted: dict[bytes, int] = dict(_SERVICE.iter_unpack(memoryview(answer)[_SERVICES_HEAD_BYTES:]))
+    for packed in [packed for packed in counted if packed[_MARK_OFFSET:] != _NO_MARK]:
+        counted[packed[_MARK_OFFSET:].rjust(_KEY.size, b"\0")] = counted.pop(packed)
+    return counted
+
+
+def _request(counted: dict[bytes, int], key: ServiceKey) -> tuple[int, bytes] | None:
+    """The size of the answer about a service's servers, and the argument that asks for it."""
+    packed = _packed(key)
+    count = counted.get(packed)
+    if count is None:
+        return None
+    # Servers of another family than their service are counted, but left out: there are fewer entries then. Room for
+    # one more shows whether there are more by now.
+    size = _HEAD_BYTES + (count + 1) * _ENTRY.size
+    return None if size > _ANSWER_BYTES else (size, packed + _NUMBER.pack(count + 1))
 
 
 def _packed(key: ServiceKey) -> bytes:
@@ -112,31 +126,34 @@ def _packed(key: ServiceKey) -> bytes:
     return _KEY.pack(key.protocol, key.address, key.port.to_bytes(2, "big"), 0)
 
 
-def _answers(guest: Guest, number: int, asked: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
+def _answers(guest: Guest, number: int, asked: Iterator[tuple[int, bytes]]) -> Iterator[bytes]:
     """Cut what the guest sends into the answers.
 
     :raise ProtocolError: there is more or less of it than was asked for.
     """
-    if not asked:
-        return
-    blocks = (asked[start : start + _TOGETHER] for start in range(0, len(asked), _TOGETHER))
-    pieces = guest.socket_options(number, blocks)
-    held, offset = b"", 0
-    for size, _ in asked:
-        if len(held) - offset < size:
-            parts = [held[offset:]]
-            missing = size - len(parts[0])
-            while missing > 0:
-                piece = next(pieces, None)
-                if piece is None:
-                    raise ProtocolError("a socket option of the guest is cut short")
-                parts.append(piece)
-                missing -= len(piece)
-            held, offset = b"".join(parts), 0
-        yield held[offset : offset + size]
-        offset += size
-    if offset < len(held) or any(pieces):
-        raise ProtocolError("the guest sent more of a socket option than was asked for")
+    sizes: deque[int] = deque()
+
+    def blocks() -> Iterator[list[tuple[int, bytes]]]:
+        while block := list(islice(asked, _TOGETHER)):
+            sizes.extend(size for size, _ in block)
+            yield block
+
+    parts: list[bytes] = []
+    there = 0
+    for piece in guest.socket_options(number, blocks()):
+        parts.append(piece)
+        there += len(piece)
+        if sizes and there < sizes[0]:
+            continue
+        held, offset = b"".join(parts), 0
+        while sizes and there - offset >= sizes[0]:
+            yield held[offset : offset + sizes[0]]
+            offset += sizes.popleft()
+        parts, there = [held[offset:]], there - offset
+        if there and not sizes:
+            raise ProtocolError("the guest sent more of a socket option than was asked for")
+    if sizes:
+        raise ProtocolError("a socket option of the guest is cut short")
 
 
 def _servers(answer: bytes, details: ServerDetails) -> list[Server] | None:
