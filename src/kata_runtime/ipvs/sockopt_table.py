@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from _socket import AF_INET
-from itertools import islice
+from itertools import islice, tee
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.fast_functools import lru_cache
@@ -89,9 +89,10 @@ def servers(guest: Guest, keys: Sequence[ServiceKey], details: ServerDetails) ->
         yield from [None] * len(keys)
         return
     # The first requests are sent before the last ones are made: the guest, which needs longest, does not wait for them.
-    answers = _answers(guest, _GET_SERVERS, filter(None, (_request(counted, key) for key in keys)))
-    for key in keys:
-        yield None if _request(counted, key) is None else _servers(next(answers), details)
+    asked, requests = tee(_request(counted, key) for key in keys)
+    answers = _answers(guest, _GET_SERVERS, filter(None, asked))
+    for request in requests:
+        yield None if request is None else _servers(next(answers), details)
     for _ in answers:
         raise ProtocolError("the guest's kernel lists more virtual servers than it was asked for")
 
