@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from lab.daemon import Daemon
+from lab.daemon import Daemon, explained
 from lab.namespace import run
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Central:
         self.databases = [self._database("nb"), self._database("sb")]
         databases = [f"--ovnnb-db={self.northbound}", f"--ovnsb-db={self.southbound}"]
         self.northd = Daemon("ovn-northd", directory, ["ovn-northd", *databases], self._environment)
+        self.daemons = [*self.databases, self.northd]
 
     def _database(self, name: str) -> Daemon:
         arguments = ["ovsdb-server", str(self.directory / f"{name}.db"), f"--remote=punix:{self.directory}/{name}.sock"]
@@ -39,11 +40,15 @@ class Central:
 
     def nbctl(self, *words: str) -> str:
         """Change or ask the northbound database: ovn-nbctl(8)."""
-        return run(["ovn-nbctl", f"--db={self.northbound}", f"--timeout={WAIT_SECONDS}", *words]).strip()
+        return self._run("ovn-nbctl", self.northbound, *words)
 
     def sbctl(self, *words: str) -> str:
         """Change or ask the southbound database: ovn-sbctl(8)."""
-        return run(["ovn-sbctl", f"--db={self.southbound}", f"--timeout={WAIT_SECONDS}", *words]).strip()
+        return self._run("ovn-sbctl", self.southbound, *words)
+
+    def _run(self, program: str, database: str, *words: str) -> str:
+        with explained(self.daemons):
+            return run([program, f"--db={database}", f"--timeout={WAIT_SECONDS}", *words]).strip()
 
     def settle(self) -> None:
         """Wait until every host has done what the northbound database asks for."""
@@ -56,7 +61,7 @@ def running_central(directory: Path) -> Iterator[Central]:
     central = Central(directory)
     central.create()
     with ExitStack() as stack:
-        for daemon in (*central.databases, central.northd):
+        for daemon in central.daemons:
             daemon.start()
             stack.callback(daemon.end)
         central.nbctl("init")

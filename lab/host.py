@@ -6,7 +6,7 @@ import json
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from lab.daemon import Daemon
+from lab.daemon import Daemon, explained
 from lab.namespace import HostNamespace, made_namespace, run
 
 if TYPE_CHECKING:
@@ -41,14 +41,19 @@ class Host:
         self.database = self._daemon("ovsdb-server", database)
         self.switch = self._daemon("ovs-vswitchd", ["ovs-vswitchd", self.ovsdb])
         self.controller = self._daemon("ovn-controller", ["ovn-controller", self.ovsdb])
+        self.daemons = [self.database, self.switch, self.controller]
 
     def _daemon(self, name: str, arguments: list[str]) -> Daemon:
         return Daemon(name, self.directory, arguments, self._environment, self.namespace.prefix)
 
     def vsctl(self, *words: str) -> str:
-        """Change or ask the switch's database, and wait until the switch has done it: ovs-vsctl(8)."""
+        """Change or ask the switch's database, and wait until the switch has done it: ovs-vsctl(8).
+
+        :raise LabError: it failed; after ``WAIT_SECONDS`` with what the host's daemons are doing
+        """
         argv = ["ovs-vsctl", f"--db={self.ovsdb}", f"--timeout={WAIT_SECONDS}", *words]
-        return self.namespace.run(*argv, environment=self._environment).strip()
+        with explained(self.daemons):
+            return self.namespace.run(*argv, environment=self._environment).strip()
 
     def ports(self) -> list[str]:
         """Ports of the integration bridge that are not OVN's own (tunnels, patches)."""
@@ -121,7 +126,7 @@ def running_host(name: str, directory: Path, number: int, central: Central, unde
         namespace = stack.enter_context(made_namespace(name))
         host = Host(name, namespace, directory, underlay.connect(namespace, number, _UPLINK), central)
         run(["ovsdb-tool", "create", str(directory / "conf.db"), _SCHEMA])
-        for daemon in (host.database, host.switch, host.controller):
+        for daemon in host.daemons:
             stack.callback(daemon.end)
         host.database.start()
         host.configure()

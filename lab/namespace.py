@@ -21,18 +21,27 @@ class LabError(Exception):
     """A part of the lab failed."""
 
 
+class ProgramError(LabError):
+    """A program failed; ``status`` is that of subprocess.CompletedProcess, negative for a signal."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, *, stdin: str = "") -> str:
     """Standard output of a program that must succeed; ``environment`` is added to this process's own.
 
-    :raise LabError: it failed; with the command line and what it printed
+    :raise ProgramError: it failed; with the command line and what it printed
     """
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False, input=stdin,
         env={**os.environ, **(environment or {})},
     )  # fmt: skip
     if done.returncode:
-        raise LabError(
-            f"{shlex.join(argv)[:_SHOWN_CHARACTERS]} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        raise ProgramError(
+            f"{shlex.join(argv)[:_SHOWN_CHARACTERS]} ended with {done.returncode}: {done.stdout}{done.stderr}",
+            done.returncode,
         )
     return done.stdout
 

@@ -28,6 +28,13 @@ class Lab(NamedTuple):
     underlay: Underlay
     hosts: list[Host]
 
+    def report(self) -> str:
+        """What each daemon is doing, and the end of its log."""
+        sections = []
+        for name, daemons in (("central", self.central.daemons), *((host.name, host.daemons) for host in self.hosts)):
+            sections += [f"{name}: {daemon.report()}" for daemon in daemons]
+        return "\n".join(sections)
+
 
 @contextmanager
 def ovn_lab(prefix: str, hosts: int = 2, mtu: int = _UNDERLAY_MTU) -> Iterator[Lab]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from lab.ovn_lab import Lab
 from scripts.ensure_images import TEST_IMAGE
 
 from kata_runtime.guest.image import INITRD_NAME, KERNEL_NAME, packages
@@ -23,7 +24,7 @@ from kata_runtime.sandbox.record import load_record
 from kata_runtime.sandbox.session import Session, open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
 PROGRAM = str(Path(sys.executable).with_name("kata-runtime"))
 _SECONDS = 180
@@ -177,6 +178,19 @@ def nic(
     if pairs:
         document["IPAddresses"] = pairs
     return {**document, "hwAddr": mac, "mtu": mtu, **more}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report of a failed test what the daemons of its lab are doing, and the ends of their logs."""
+    del call
+    report = yield
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and isinstance(lab, Lab) and lab.directory.exists():
+        report.sections.append(("Open vSwitch and OVN", lab.report()))
+    return report
 
 
 @pytest.fixture(scope="session")

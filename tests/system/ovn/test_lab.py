@@ -1,13 +1,16 @@
-"""The lab itself: whatever ends it, nothing of it is left."""
+"""The lab itself: whatever ends it, nothing of it is left; and its errors say what its daemons were doing."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from lab.host import INTEGRATION_BRIDGE
 from lab.namespace import LabError
 from lab.ovn_lab import ovn_lab
 from tests.system.conftest import network_namespace
@@ -39,8 +42,7 @@ def test_nothing_is_left(unique: Callable[[str], str]) -> None:
     def fails_inside() -> None:
         with ovn_lab(prefix, 1) as lab:
             (host,) = lab.hosts
-            daemons = (host.database, host.switch, host.controller, lab.central.northd, *lab.central.databases)
-            pids.extend(daemon.pid for daemon in daemons)
+            pids.extend(daemon.pid for daemon in (*host.daemons, *lab.central.daemons))
             assert all(_runs(pid) for pid in pids)
             raise LabError("inside")
 
@@ -53,3 +55,27 @@ def test_nothing_is_left(unique: Callable[[str], str]) -> None:
     ):
         raise AssertionError
     assert (len(pids), [pid for pid in pids if _runs(pid)], _left(prefix)) == (6, [], [])
+
+
+def test_errors_tell_what_daemons_do(unique: Callable[[str], str]) -> None:
+    """When ovs-vswitchd is stopped or killed, the error of the ovs-vsctl that waits for it says so, with its log."""
+    with ovn_lab(unique("told"), 1) as lab:
+        (host,) = lab.hosts
+        errors = []
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            os.kill(host.switch.pid, number)
+            with pytest.raises(LabError) as caught:
+                host.vsctl("--timeout=1", "set", "Bridge", INTEGRATION_BRIDGE, f"external_ids:sent={number}")
+            errors.append(str(caught.value).splitlines())
+        switch = f"ovs-vswitchd (process {host.switch.pid})"
+        last = host.switch.log().splitlines()[-1]
+        report = lab.report()
+    stopped, killed = errors
+    assert f"{switch} runs" in stopped
+    assert any(line.startswith("ovs-vswitchd: T, ") and "do_signal_stop" in line for line in stopped)
+    assert any(line.startswith("ovn-controller: S, ") for line in stopped)
+    assert [line for line in report.splitlines() if "(process" in line][-2:] == [
+        f"{host.name}: {switch} has ended",
+        f"{host.name}: ovn-controller (process {host.controller.pid}) runs",
+    ]
+    assert killed[killed.index(f"{switch} has ended") + 1 :].count(last) == stopped.count(last) == 1
