@@ -90,6 +90,7 @@ class Host:
     def restart_switch(self) -> None:
         """Kill ovs-vswitchd, restart it, and restore the address of the bridge's own interface, which it deletes."""
         self.switch.restart()
+        self._hide_zero_nat()
         self.raise_underlay()
 
     def raise_underlay(self) -> None:
@@ -110,13 +111,29 @@ class Host:
             "--no-wait", "set", "Open_vSwitch", ".", *(f"external_ids:{key}={value}" for key, value in facts.items())
         )
         self.switch.start()
+        # The Datapath, which ovn-controller would create, is for _hide_zero_nat.
         self.vsctl(
-            "add-br", INTEGRATION_BRIDGE, "--", "set", "Bridge", INTEGRATION_BRIDGE,
+            "--id=@netdev", "create", "Datapath", 'datapath_version=""',
+            "--", "set", "Open_vSwitch", ".", "datapaths:netdev=@netdev",
+            "--", "add-br", INTEGRATION_BRIDGE, "--", "set", "Bridge", INTEGRATION_BRIDGE,
             "datapath_type=netdev", "fail_mode=secure",
             "--", "add-br", _PHYSICAL_BRIDGE, "--", "set", "Bridge", _PHYSICAL_BRIDGE,
             "datapath_type=netdev", "fail_mode=standalone", "--", "add-port", _PHYSICAL_BRIDGE, _UPLINK,
         )  # fmt: skip
+        self._hide_zero_nat()
         self.raise_underlay()
+
+    def _hide_zero_nat(self) -> None:
+        """Keep OVN from translating connections to their own addresses, which ends ovs-vswitchd.
+
+        OVN (23.03) does that with all connections that its rules track ("nat(src)" in its flows) if the switch reports
+        the capability. Open vSwitch 3.1 in user space then holds two entries for a connection. When a client whose
+        connection was refused uses its port again, the first entry is taken as expired, the packet finds the second,
+        and an assertion fails (lib/conntrack.c: conn_update_state). Later versions hold one entry. ovs-vswitchd reports
+        its capabilities once, when it starts.
+        """
+        datapath = self.vsctl("get", "Open_vSwitch", ".", "datapaths:netdev")
+        self.vsctl("set", "Datapath", datapath, "capabilities:ct_zero_snat=false")
 
 
 @contextmanager

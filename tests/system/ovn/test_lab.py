@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from lab.endpoint import endpoint
 from lab.host import INTEGRATION_BRIDGE
+from lab.logical_switch import LogicalSwitch
 from lab.namespace import LabError
 from lab.ovn_lab import ovn_lab
 from tests.system.conftest import network_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# Connects several times from the same port.
+_CLIENT = """
+import socket, sys
+for _ in range(3):
+    with socket.socket() as client:
+        client.settimeout(5)
+        client.bind(("", 40000))
+        print(client.connect_ex((sys.argv[1], 8080)))
+"""
 
 
 def _left(prefix: str) -> list[str]:
@@ -79,3 +93,19 @@ def test_errors_tell_what_daemons_do(unique: Callable[[str], str]) -> None:
         f"{host.name}: ovn-controller (process {host.controller.pid}) runs",
     ]
     assert killed[killed.index(f"{switch} has ended") + 1 :].count(last) == stopped.count(last) == 1
+
+
+def test_a_refused_client_uses_its_port_again(unique: Callable[[str], str]) -> None:
+    """ovs-vswitchd outlives a client whose connections, which rules of OVN allow, are refused and look the same."""
+    with ovn_lab(unique("port"), 1) as lab, ExitStack() as stack:
+        (host,) = lab.hosts
+        network = LogicalSwitch(lab.central, "net", 7, lab.underlay.guest_mtu)
+        for direction in ("from-lport", "to-lport"):
+            lab.central.nbctl("--wait=hv", "acl-add", network.name, direction, "1000", "ip4", "allow-related")
+        ports = network.add_ports("client", "server")
+        client, _ = [stack.enter_context(endpoint(host, unique("end"), port, network.mtu)) for port in ports]
+        outcomes = [client.run("python3", "-c", _CLIENT, ports[1].address)]
+        host.restart_switch()
+        lab.central.settle()
+        outcomes.append(client.run("python3", "-c", _CLIENT, ports[1].address))
+    assert outcomes == [f"{errno.ECONNREFUSED}\n" * 3] * 2
