@@ -20,6 +20,7 @@ from kata_runtime.ipvs.sockopt_table import ServerDetails
 from kata_runtime.netlink.generic import find_family
 from kata_runtime.network.topology import guest_nic, look_into_guest, shown_nics
 from kata_runtime.sandbox.identity import sandbox_ids, sandbox_of
+from kata_runtime.sandbox.lifecycle import is_held
 from kata_runtime.sandbox.lock import LockWait
 from kata_runtime.sandbox.operation_counters import read_counts
 from kata_runtime.sandbox.paths import SandboxPaths
@@ -87,7 +88,7 @@ def sample(root: str, container: str, *, until: float) -> Sample | None:
     try:
         record = load_record(directory)
     except FileNotFoundError:
-        return None
+        return _without_record(directory, container)
     except HostError:
         return Sample(container, UNREADABLE)
     found = Sample(container, STOPPED, record, operations=read_counts(SandboxPaths(str(directory)).operations))
@@ -106,6 +107,14 @@ def sample(root: str, container: str, *, until: float) -> Sample | None:
         return found._replace(status=SILENT if is_held else BUSY)
     except KataError:
         return found._replace(status=SILENT)
+
+
+def _without_record(directory: str, container: str) -> Sample | None:
+    """A container whose ``run`` is about to write the record, or was killed before it did."""
+    try:
+        return Sample(container, BUSY if is_held(directory, container) else STOPPED)
+    except ContainerError:
+        return None
 
 
 def _leave_pending(_session: Session) -> None:

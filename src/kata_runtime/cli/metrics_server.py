@@ -107,6 +107,9 @@ def parsed_address(text: str) -> tuple[str, int]:
         host = _LOOPBACK
     elif host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
+    elif ":" in host:
+        # "::1:9000" is an IPv6 address itself.
+        host = ""
     if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise UsageError(f"--listen is {text!a}", hint="give PORT, or HOST:PORT with an IP address, [IPV6]:PORT")
     return host, int(port)

@@ -236,7 +236,7 @@ def _state(root: str, container_id: str) -> dict[str, object]:
     if record.ready:
         status = "running" if running else "stopped"
     else:
-        status = "creating" if running or _is_held(directory, container_id) else "stopped"
+        status = "creating" if running or is_held(directory, container_id) else "stopped"
     return _document(root, container_id, status, record.pid if running else 0)
 
 
@@ -250,7 +250,11 @@ def _document(root: str, container_id: str, status: str, pid: int) -> dict[str, 
     }
 
 
-def _is_held(directory: str, container_id: str) -> bool:
+def is_held(directory: str, container_id: str) -> bool:
+    """Whether a command holds the container's lock, perhaps the one that is creating it.
+
+    :raise ContainerError: the container was deleted meanwhile.
+    """
     try:
         lock = LockFile(SandboxPaths(directory).lock)
     except FileNotFoundError:

@@ -19,12 +19,15 @@ from tests.unit.cli.topologies import TOPOLOGY
 from kata_runtime import __version__
 from kata_runtime.cli import metrics_command, metrics_server
 from kata_runtime.cli.argument_parser import Call, parse
-from kata_runtime.cli.container_sample import BUSY, RUNNING, STOPPED, UNREADABLE, Sample
+from kata_runtime.cli.container_sample import BUSY, RUNNING, STOPPED, UNREADABLE, Sample, sample, samples
 from kata_runtime.cli.metrics_collector import SERVICES_MAX, ContainerCollector, families
 from kata_runtime.cli.metrics_server import MetricsServer, parsed_address
 from kata_runtime.errors import HostError, InputError, UsageError
 from kata_runtime.ipvs.model import Statistics
+from kata_runtime.oci.operations import list_states
+from kata_runtime.sandbox.lock import LockFile
 from kata_runtime.sandbox.operation_counters import BOUNDS, Counts
+from kata_runtime.sandbox.paths import SandboxPaths
 from kata_runtime.sandbox.record import Record, Work, WorkKind
 
 if TYPE_CHECKING:
@@ -144,6 +147,22 @@ def test_others_are_told_with_less() -> None:
     assert len(list(text_string_to_metric_families(page))) == 34
 
 
+def test_directories_without_a_record(tmp_path: Path) -> None:
+    """A container whose creation goes on, or was killed before there was a record, is counted as ``list`` shows it."""
+    for name in ("begun", "killed"):
+        (tmp_path / name).mkdir()
+    lock = LockFile(SandboxPaths(str(tmp_path / "begun")).lock)
+    assert lock.try_acquire()
+    try:
+        shown = {state["id"]: state["status"] for state in list_states(str(tmp_path), pytest.fail)}
+        found = samples(str(tmp_path))
+        gone = sample(str(tmp_path), "deleted", until=time.monotonic() + 60)
+    finally:
+        lock.close()
+    assert shown == {"begun": "creating", "killed": "stopped"}
+    assert (found, gone) == ([Sample("begun", BUSY), Sample("killed", STOPPED)], None)
+
+
 def test_many_services_are_bounded() -> None:
     """Of very many virtual services the busiest are reported one by one, and how many are not."""
     many = [
@@ -177,7 +196,7 @@ def test_address(text: str, address: tuple[str, int]) -> None:
     assert parsed_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["", ":80", "host", "1.2.3.4:", "1.2.3.4:65536", "::", "1.2.3.4:x"])
+@pytest.mark.parametrize("text", ["", ":80", "host", "1.2.3.4:", "1.2.3.4:65536", "::", "::1:80", "[::1]", "1.2.3.4:x"])
 def test_no_address(text: str) -> None:
     """Anything else is a wrong command line."""
     with pytest.raises(UsageError) as caught:
