@@ -39,8 +39,7 @@ def _by_address(server: Server) -> ServerKey:
 
 
 def _plain(key: ServiceKey) -> tuple[int, int, int, bytes, int]:
-    # Services by firewall mark are compared by the mark alone, not even by the family.
-    return (key.mark, 0, 0, b"", 0) if key.mark else (0, key.family, key.protocol, key.address, key.port)
+    return (key.mark, key.family, key.protocol, key.address, key.port)
 
 
 def _is_near_range(numbers: Sequence[int]) -> bool:
@@ -79,10 +78,9 @@ def _compare_addresses(family: int, first: bytes, second: bytes) -> int:
 
 
 def _compare_services(first: ServiceKey, second: ServiceKey) -> int:
-    if first.mark or second.mark:
-        return _signed(first.mark - second.mark)
     return (
-        first.family - second.family
+        _signed(first.mark - second.mark)
+        or first.family - second.family
         or first.protocol - second.protocol
         or _compare_addresses(first.family, first.address, second.address)
         or first.port - second.port

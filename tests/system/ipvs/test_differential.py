@@ -20,6 +20,7 @@ _SERVICES = (
     "-t [fd00::1]:80",
     "--sctp-service=10.0.0.1:9",
     "-f 7",
+    "-f 7 -6",
 )
 _WRONG_SERVICES = ("-t 10.0.0.1:65536", "-t 300.0.0.1:80", "-t nohost:80", "-f 0", "", "-t 10.0.0.1:0", "-t [fd00::1]")
 # All with ports: without one the real program gives a NAT server port 0, ours that of its service.
@@ -35,16 +36,17 @@ def _pick(choice: random.Random, right: tuple[str, ...], wrong: tuple[str, ...])
 def _line(choice: random.Random) -> str:
     """A command line of which most are valid; forwarding is always given, since ours has another default."""
     service = _pick(choice, _SERVICES, _WRONG_SERVICES)
+    is_six = "[" in service or service.endswith("-6")
     command = choice.choices(("-A", "-E", "-D", "-a", "-e", "-d", "-Z"), (5, 2, 1, 8, 3, 2, 1))[0]
     parts = [service]
     if command in ("-A", "-E"):
         parts.append(_pick(choice, ("-s rr", "-s wlc", "--scheduler=sh", "-ssed", "", "-s mh"), ("-s nosuch", "-w 3")))
         parts.append(_pick(choice, ("", "-p", "-p 300", "--persistent=60"), ("-p 0", "-p x", "-p 9999999")))
         parts.append(choice.choice(("", "", "", "-o")))
-        if "[" not in service:
+        if not is_six:
             parts.append(choice.choice(("", "", "-M 255.255.255.0", "-M 0.0.0.0")))
     elif command in ("-a", "-e", "-d"):
-        servers = _SERVERS6 if "[" in service else _SERVERS
+        servers = _SERVERS6 if is_six else _SERVERS
         parts.append(f"-r {_pick(choice, servers, _WRONG_SERVERS)}" if choice.random() > 0.03 else "")
         if command != "-d":
             parts.append(choice.choice(("-m", "--masquerading", "-g", "-i", "--ipip")))

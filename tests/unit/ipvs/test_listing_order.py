@@ -57,3 +57,9 @@ def test_far_addresses() -> None:
     keys = [ServiceKey(AF_INET, Protocol.TCP, bytes([first, 0, 0, 1]), 80) for first in (10, 200, 11)]
     assert listing_order.by_service([(keys[0], "10"), (keys[1], "200")]) == ["200", "10"]
     assert listing_order.by_service([(keys[2], "11"), (keys[0], "10")]) == ["10", "11"]
+
+
+def test_marks_of_both_families() -> None:
+    """Of services with the same firewall mark that of IPv4 comes first, in whichever order they were added."""
+    four, six = (ServiceKey(family, Protocol.NONE, b"", 0, 7) for family in (AF_INET, AF_INET6))
+    assert listing_order.by_service([(six, "6"), (four, "4")]) == ["4", "6"]
