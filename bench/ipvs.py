@@ -40,6 +40,7 @@ _SENDER = """
 import socket, struct, time
 data = open("/tmp/blocks", "rb").read()
 opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)
+opened.setsockopt(socket.SOL_SOCKET, 32, 1 << 20)  # SO_SNDBUFFORCE
 opened.bind((0, 0))
 start = time.perf_counter()
 offset = 0

@@ -19,6 +19,7 @@ from kata_runtime.guest import wire
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.crun import Crun
 from kata_runtime.guest.host_port import GuestPort
+from kata_runtime.guest.netlink_block import unpack_netlink
 from kata_runtime.guest.short_command import Completed
 from kata_runtime.netlink import message
 from kata_runtime.netlink.address import RTM_NEWADDR, dump_addresses, unpack_address
@@ -63,7 +64,7 @@ def _frames(data: bytes) -> None:
 
 def _payloads(data: bytes) -> None:
     unpack: list[Callable[[bytes], object]] = [
-        wire.unpack_done, wire.unpack_count, wire.unpack_status, wire.unpack_target, wire.unpack_netlink,
+        wire.unpack_done, wire.unpack_count, wire.unpack_status, wire.unpack_target, unpack_netlink,
     ]  # fmt: skip
     for each in unpack:
         with suppress(wire.FrameError):

@@ -17,7 +17,7 @@ _RANKS = {
 }  # fmt: skip
 # The folders of network, each of which knows only those before it.
 _NETWORK_FOLDERS = ("clients", "endpoint", "ports")
-_GUEST_SIDE = ("kata_runtime.guest.agent", "kata_runtime.guest.wire")
+_GUEST_SIDE = tuple(f"{_PACKAGE}.guest.{name}" for name in ("agent", "netlink_block", "wire"))
 
 
 def _part(name: str) -> str:

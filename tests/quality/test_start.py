@@ -14,6 +14,7 @@ from tests.unit.guest.scripted import scripted_agent
 from tests.unit.typed_addresses import mac
 
 from kata_runtime.guest import wire
+from kata_runtime.guest.netlink_block import unpack_netlink
 from kata_runtime.netlink.local import LocalTransport
 from kata_runtime.netlink.transport import Block, Family
 from kata_runtime.sandbox.process import start_time_of
@@ -60,8 +61,8 @@ def _agent(agent: Agent) -> None:
         while True:
             kind, request, payload = agent.receive()
             assert kind == wire.NETLINK
-            family, last, one_by_one, data = wire.unpack_netlink(payload)
-            for piece in kernel.exchange(Family(family), [Block(data, last, one_by_one)]):
+            family, last, one_by_one, data = unpack_netlink(payload)
+            for piece in kernel.exchange(Family(family), [Block(bytes(data), last, one_by_one)]):
                 agent.send(wire.DATA, request, piece)
             agent.send(wire.DONE, request, wire.pack_done(0))
 

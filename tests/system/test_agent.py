@@ -12,6 +12,7 @@ from tests.system.conftest import PROGRAM
 
 from kata_runtime.guest import wire
 from kata_runtime.guest.host_port import GuestPort
+from kata_runtime.guest.netlink_block import pack_netlink
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, iter_messages, pack_message
 from kata_runtime.netlink.transport import Family
@@ -36,7 +37,7 @@ def deaf_client(sandbox: Sandbox) -> Iterator[GuestPort]:
         pack_message(asked.type, NLM_F_REQUEST | NLM_F_DUMP, sequence, asked.payload)
         for sequence in range(1, _DUMPS + 1)
     )
-    port.send(wire.NETLINK, 1, wire.pack_netlink(Family.ROUTE, _DUMPS, b"".join(messages), one_by_one=True))
+    port.send(wire.NETLINK, 1, pack_netlink(Family.ROUTE, _DUMPS, b"".join(messages), one_by_one=True))
     assert select.select([port], [], [], _SECONDS)[0]
     yield port
     port.close()

@@ -14,6 +14,7 @@ from tests.unit.guest.scripted import Agent, scripted_agent
 from tests.unit.typed_addresses import mac
 
 from kata_runtime.guest import wire
+from kata_runtime.guest.netlink_block import unpack_netlink
 from kata_runtime.ipvs import codec
 from kata_runtime.netlink import message as m
 from kata_runtime.sandbox.process import start_time_of
@@ -122,8 +123,8 @@ class Kernel:
                 agent.send(wire.DONE, request, wire.pack_done(2))
 
     def _netlink(self, agent: Agent, request: int, payload: bytes) -> None:
-        _, _, _, block = wire.unpack_netlink(payload)
-        for piece in _packed(row for asked in m.iter_messages(block) for row in self._answer(asked)):
+        _, _, _, block = unpack_netlink(payload)
+        for piece in _packed(row for asked in m.iter_messages(bytes(block)) for row in self._answer(asked)):
             agent.send(wire.DATA, request, piece)
         agent.send(wire.DONE, request, wire.pack_done(0))
 

@@ -11,6 +11,7 @@ from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.guest import wire
 from kata_runtime.guest.answer_limits import DEFAULT, Budget
 from kata_runtime.guest.host_port import Frame, GuestPort
+from kata_runtime.guest.netlink_block import pack_netlink
 from kata_runtime.netlink.exchange_logging import recorded
 
 TYPE_CHECKING = False
@@ -81,14 +82,11 @@ class AgentChannel:
         return recorded("guest", self._exchange, family, blocks)
 
     def _exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
-        packed = (
-            (
-                wire.pack_netlink(family, block.last_sequence, block.data, one_by_one=block.one_by_one),
-                block.one_by_one or block.repeatable,
-            )
-            for block in blocks
-        )
-        return self._pipelined(wire.NETLINK, packed, "netlink in the guest")
+        def packed(block: Block) -> tuple[bytes, bool]:
+            payload = pack_netlink(family, block.last_sequence, block.data, one_by_one=block.one_by_one)
+            return payload, block.one_by_one or block.repeatable
+
+        return self._pipelined(wire.NETLINK, map(packed, blocks), "netlink in the guest")
 
     def socket_options(self, number: int, asked: Iterable[Sequence[tuple[int, bytes]]]) -> Iterator[bytes]:
         """Socket options of IPv4 in the guest, pipelined; ``asked`` are sizes of answers and arguments for the kernel.

@@ -11,16 +11,15 @@ This module runs on both sides; it imports only the standard library and raises 
 from __future__ import annotations
 
 import struct
-import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 5
+VERSION = 6
 NONCE_BYTES = 16
-# The largest body (kind, request and payload) that either side accepts; blocks of netlink messages have 192 KiB.
-MAX_BODY_BYTES = 256 * 1024
+# The largest body (kind, request and payload) that either side accepts.
+MAX_BODY_BYTES = 512 * 1024
 _MAX_ERRNO = 4095  # include/linux/err.h, MAX_ERRNO
 # The longest text in a DONE: a page, the largest value of a sysctl.
 _TEXT_BYTES = 4096
@@ -28,14 +27,9 @@ _TEXT_BYTES = 4096
 CONTROL_PORT = "org.kata-runtime.control"
 EXEC_PORT_PREFIX = "org.kata-runtime.exec."
 
-# A block larger than this is worth compressing.
-_DEFLATE_BYTES = 2048
-# Negative: the largest window, without zlib's frame. Without KVM its checksum takes the guest a third of the time.
-_NO_CHECKSUM = -15
-
 # Kinds of frames. Plain integers: this module is on the start-up path of every command.
 HELLO = 1  # nonce -> nonce, version:u16
-NETLINK = 2  # family:u16 last_sequence:u32 how:u8 messages -> DATA*, DONE
+NETLINK = 2  # family:u16 last_sequence:u32 how:u8 messages (see ``netlink_block``) -> DATA*, DONE
 DATA = 3
 DONE = 4  # errno:u32 text
 SUBSCRIBE = 5  # family:u16 group:u32 -> DONE, then NOTIFY*
@@ -62,12 +56,6 @@ CREATE = 24  # JSON {"id", "bundle", "terminal", "setup"} -> STARTED: the contai
 # "terminal" is [rows, columns] or null; "cgroup" is a path within the container's cgroup, or empty.
 CONTAINER_EXEC = 25
 RESIZE = 26  # rows:u16 columns:u16
-
-# Bits of NETLINK's ``how``.
-DEFLATED = (
-    1  # size:u32, then compressed messages (RFC 1951): every 4 KiB towards the guest cost an interrupt and a read
-)
-ONE_BY_ONE = 2  # each message requests a dump, and is sent to the kernel when the previous dump has ended
 
 # How many bytes of standard input may be sent ahead: they cost the agent little memory when the process does not read,
 # and are enough to keep the port busy.
@@ -115,9 +103,11 @@ def unpack_body(raw: bytes) -> tuple[int, int, bytes]:
     :raise FrameError: they are too short or too long, or contain an invalid escape.
     """
     if _ESC in raw:
-        if raw.count(_ESC) != raw.count(_ESC_END) + raw.count(_ESC_ESC):
+        escaped = raw.replace(_ESC_END, _END)
+        raw = escaped.replace(_ESC_ESC, _ESC)
+        # ``count`` looks at byte after byte (Python 3.11): it is called once.
+        if raw.count(_ESC) != len(escaped) - len(raw):
             raise FrameError("an escape byte that escapes nothing")
-        raw = raw.replace(_ESC_END, _END).replace(_ESC_ESC, _ESC)
     if not _HEADER.size <= len(raw) <= MAX_BODY_BYTES:
         raise FrameError(f"a frame of {len(raw)} bytes")
     kind, request = _HEADER.unpack_from(raw)
@@ -129,13 +119,14 @@ class Decoder:
 
     def __init__(self) -> None:
         self._pending = bytearray()
-        self._escapes = 0  # in ``_pending``
+        self._escapes = 0  # in the first ``_searched`` bytes of ``_pending``
+        self._searched = 0
         self._skips = False
 
     def reset(self) -> None:
         """Discard a partial frame."""
         self._pending.clear()
-        self._escapes = 0
+        self._escapes = self._searched = 0
         self._skips = False
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -162,8 +153,12 @@ class Decoder:
         if self._skips:
             return
         self._pending += data
-        self._escapes += data.count(_ESC)
-        if len(self._pending) - self._escapes > MAX_BODY_BYTES:
+        if len(self._pending) <= MAX_BODY_BYTES:
+            return
+        # Only a frame that is too long with its escapes is searched for them.
+        self._escapes += self._pending.count(_ESC, self._searched)
+        self._searched = len(self._pending)
+        if self._searched - self._escapes > MAX_BODY_BYTES:
             self.reset()
             self._skips = True
             raise _too_large()
@@ -176,41 +171,6 @@ def _too_large() -> FrameError:
 def pack_target(family: int, number: int) -> bytes:
     """The start of the payload of NETLINK (``number``: last sequence) and SUBSCRIBE (``number``: multicast group)."""
     return _FAMILY_SEQUENCE.pack(family, number)
-
-
-def pack_netlink(family: int, last: int, block: bytes, *, one_by_one: bool) -> bytes:
-    """The payload of NETLINK; large blocks are compressed."""
-    how = ONE_BY_ONE if one_by_one else 0
-    if len(block) > _DEFLATE_BYTES:
-        how |= DEFLATED
-        block = _NUMBER.pack(len(block)) + zlib.compress(block, 1, _NO_CHECKSUM)
-    return b"".join((pack_target(family, last), bytes([how]), block))
-
-
-def unpack_netlink(payload: bytes) -> tuple[int, int, bool, bytes]:
-    """Decode the payload of NETLINK: ``(family, last sequence, whether one by one, messages)``.
-
-    :raise FrameError: the payload is too short or damaged, or has more messages than a frame may.
-    """
-    family, last, rest = unpack_target(payload)
-    if not rest:
-        raise FrameError("a block that does not say how it is sent")
-    how, block = rest[0], rest[1:]
-    if how & DEFLATED:
-        block = _inflate(block)
-    return family, last, bool(how & ONE_BY_ONE), block
-
-
-def _inflate(data: bytes) -> bytes:
-    size = unpack_count(data)
-    try:
-        # With the size known, zlib needs no second buffer. The host compressed it, which is trusted.
-        inflated = zlib.decompress(data[_NUMBER.size :], _NO_CHECKSUM, min(size, MAX_BODY_BYTES))
-    except zlib.error as error:
-        raise FrameError(f"compressed messages that are damaged: {error}") from None
-    if len(inflated) != size or size > MAX_BODY_BYTES:
-        raise FrameError(f"{len(inflated)} bytes of compressed messages instead of {size}")
-    return inflated
 
 
 def unpack_target(payload: bytes) -> tuple[int, int, bytes]:

@@ -56,15 +56,15 @@ _KILL = "kill -9 $1"
 
 
 class _Batch(NamedTuple):
-    """Rules, and how many blocks of 192 KiB of netlink they make."""
+    """Rules, and how many blocks of netlink messages they make."""
 
     lines: list[str]
     blocks: int
 
 
 # As many rules as the previous table leaves of 20,000: 2.8 MB.
-_MOST = _Batch([f"-A -u 10.3.0.{n}:53 -s rr" for n in range(1, 18)] + rule_lines(999, 19), 15)
-# The first block, which is short, two that are full like all of those between, and the last.
+_MOST = _Batch([f"-A -u 10.3.0.{n}:53 -s rr" for n in range(1, 18)] + rule_lines(999, 19), 10)
+# Three blocks that grow, and the last.
 _FEW = _Batch(rule_lines(180, 19), 4)
 
 

@@ -290,7 +290,7 @@ def test_many_requests_share_a_block() -> None:
 
 def test_nothing_follows_a_failure() -> None:
     """With until_failure, the block behind the one that failed is not sent."""
-    large = Request("set it", 16, 0, bytes(100_000))
+    large = Request("set it", 16, 0, bytes(200_000))
     blocks = [m.pack_message(16, 5, number, large.payload) for number in (1, 2, 3)]
     answers = (_error(1, 0), _error(2, errno.EEXIST))
     failures = attempt_all(Scripted(*zip(blocks, answers, strict=False)), Family.ROUTE, [large] * 3, until_failure=True)
@@ -334,16 +334,16 @@ def test_dumps_that_fail(answer: bytes, kind: type[Exception]) -> None:
         list(dump_each(Scripted((m.pack_message(18, 0x301, 1, b"5678"), answer)), Family.ROUTE, [LIST], _row))
 
 
-@given(st.lists(st.integers(0, 80_000), max_size=12))
+@given(st.lists(st.integers(0, 160_000), max_size=12))
 def test_blocks_stay_below_their_limit(sizes: list[int]) -> None:
-    """Whatever the sizes, every request goes out once, in order, and no block of several exceeds 192 KiB."""
+    """Whatever the sizes, every request goes out once, in order, and no block of several exceeds 384 KiB."""
     seen: list[tuple[int, int]] = []
 
     class Kernel:
         def exchange(self, family: Family, blocks: Iterable[Block]) -> Iterator[bytes]:
             for block in blocks:
                 messages = list(m.iter_messages(block.data))
-                assert len(messages) == 1 or len(block.data) <= 192 * 1024 + 3 + HEADER
+                assert len(messages) == 1 or len(block.data) <= 384 * 1024 + 3 + HEADER
                 assert [bool(message.flags & 4) for message in messages] == [False] * (len(messages) - 1) + [True]
                 assert block.last_sequence == messages[-1].sequence
                 seen.extend((message.sequence, len(message.payload)) for message in messages)

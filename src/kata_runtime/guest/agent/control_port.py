@@ -15,6 +15,7 @@ from kata_runtime.guest.agent.answer import Answer
 from kata_runtime.guest.agent.netlink_relay import subscribe
 from kata_runtime.guest.agent.sysctl import access_sysctl
 from kata_runtime.guest.agent.template_renewal import renew
+from kata_runtime.guest.netlink_block import unpack_netlink
 
 if TYPE_CHECKING:
     import socket
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _NOTIFICATION_BYTES = 256 * 1024
 _SUBSCRIPTIONS_MAX = 8
-# Requests (at most 256 KiB each) that may wait for the current one; the host sends at most four ahead.
+# Requests (at most 512 KiB each) that may wait for the current one; the host sends at most four ahead.
 _WAITING_MAX = 16
 # After this many pieces of answers the other ports are served.
 _PIECES_A_TURN = 16
@@ -130,7 +131,7 @@ class Control:
         self._port.greet(request, payload)
 
     def _netlink(self, request: int, payload: bytes) -> None:
-        family, last, one_by_one, block = wire.unpack_netlink(payload)
+        family, last, one_by_one, block = unpack_netlink(payload)
         self._begin(request, self._relay.exchange(family, last, block, one_by_one=one_by_one))
 
     def _read(self, request: int, payload: bytes) -> None:

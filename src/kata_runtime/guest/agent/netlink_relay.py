@@ -9,6 +9,8 @@ import struct
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from kata_runtime.guest.netlink_block import MAX_BLOCK_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
@@ -31,9 +33,11 @@ _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
-# Enough for the errors of a block of 2,000 messages that all fail. SO_RCVBUFFORCE, because the usual limit
-# (net.core.rmem_max) is 208 KiB.
-_SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; Python names it from 3.12 on
+# Enough for the errors of a block of 3,000 messages that all fail, and for a block in one send(): netlink_sendmsg
+# refuses with EMSGSIZE what is larger than the buffer. They are forced, because the usual limits (net.core.rmem_max and
+# net.core.wmem_max) are 208 KiB.
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # include/uapi/asm-generic/socket.h; Python names them from 3.12 on
+_SEND_BUFFER_BYTES = 2 * MAX_BLOCK_BYTES
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 # The kernel makes the datagrams of a dump as large as the largest receive buffer so far, up to 32 KiB
 # (net/netlink/af_netlink.c, netlink_recvmsg); the answer to a single request can be larger.
@@ -65,6 +69,7 @@ def open_socket(family: int, allowed: frozenset[int] = FAMILIES) -> socket.socke
         raise OSError(errno.EAFNOSUPPORT, "netlink family not relayed")
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
     try:
+        opened.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER_BYTES)
         opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
         opened.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         opened.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
@@ -114,7 +119,9 @@ class Relay:
         for family in list(self._sockets):
             self._close(family)
 
-    def exchange(self, family: int, last: int, block: bytes, *, one_by_one: bool) -> Generator[Step, None, None]:
+    def exchange(
+        self, family: int, last: int, block: bytes | bytearray, *, one_by_one: bool
+    ) -> Generator[Step, None, None]:
         """Send ``block`` and yield the answer in pieces of whole messages, until sequence ``last`` is answered.
 
         ``one_by_one``: each message requests a dump. A socket runs one dump at a time and refuses another with EBUSY,
@@ -152,7 +159,7 @@ class Relay:
         if (piece := self._pieces.end()) is not None:
             yield piece
 
-    def _answer(self, opened: socket.socket, block: bytes, last: int) -> Generator[Step, None, None]:
+    def _answer(self, opened: socket.socket, block: bytes | bytearray, last: int) -> Generator[Step, None, None]:
         opened.send(block)
         ended = False
         while not ended:
@@ -164,7 +171,7 @@ class Relay:
         if (piece := self._pieces.end()) is not None:
             yield piece
 
-    def _dumps(self, opened: socket.socket, block: bytes) -> Generator[Step, None, None]:
+    def _dumps(self, opened: socket.socket, block: bytes | bytearray) -> Generator[Step, None, None]:
         for start, end in _bounds(block):
             opened.send(block[start:end])
             room = self._pieces.room()
@@ -205,7 +212,7 @@ def _receive(opened: socket.socket, room: memoryview) -> Generator[Step, None, i
                 raise OSError(errno.ETIMEDOUT, "the kernel gave no answer") from None
 
 
-def _bounds(block: bytes) -> Iterator[tuple[int, int]]:
+def _bounds(block: bytes | bytearray) -> Iterator[tuple[int, int]]:
     """The offsets at which each message of a block begins and ends.
 
     :raise OSError: EBADMSG: the block does not consist of whole messages.

@@ -16,6 +16,7 @@ from kata_runtime.guest.agent.guest_port import HIGH_WATER_BYTES, Port
 from kata_runtime.guest.agent.loop import Loop
 from kata_runtime.guest.agent.netlink_relay import Relay
 from kata_runtime.guest.agent.socket_options import SocketOptions
+from kata_runtime.guest.netlink_block import pack_netlink
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, iter_messages, pack_message
 
@@ -110,7 +111,7 @@ def _dumps(last: int, count: int = 1) -> bytes:
         pack_message(asked.type, NLM_F_REQUEST | NLM_F_DUMP, sequence, asked.payload)
         for sequence in range(last - count + 1, last + 1)
     )
-    return wire.pack_netlink(0, last, block, one_by_one=True)
+    return pack_netlink(0, last, block, one_by_one=True)
 
 
 def _ends(answer: bytes) -> list[int]:
