@@ -13,8 +13,8 @@ from kata_runtime.errors import GuestError, InputError, KataError, OnlyPlannedEr
 from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs import rule_limit
 from kata_runtime.ipvs.batch_journal import Snapshot, packed, unpacked
-from kata_runtime.ipvs.engine import explain
-from kata_runtime.ipvs.guest_setup import ask_sysctls, enable
+from kata_runtime.ipvs.engine import Engine, explain
+from kata_runtime.ipvs.guest_setup import ask_number, ask_sysctls, enable
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService
 from kata_runtime.ipvs.rules import count, difference, outcome, parse_rules, service_of, touched
 from kata_runtime.netlink.exchange import attempt_all
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from kata_runtime.errors import KernelError
-    from kata_runtime.ipvs.engine import Engine
+    from kata_runtime.guest.channel import AgentChannel
     from kata_runtime.ipvs.model import Rule
     from kata_runtime.ipvs.rules import Batch
     from kata_runtime.sandbox.session import Session
@@ -35,9 +35,25 @@ if TYPE_CHECKING:
 _PROGRESS_RULES = 256
 
 
+class _Asked:
+    """What the guest answers while the rules are parsed, in the order of the requests."""
+
+    def __init__(self, channel: AgentChannel) -> None:
+        self._channel = channel
+        self._take_number = ask_number(channel)
+
+    def ask(self) -> None:
+        """Take the family's number, which an idle guest needs some ms for, and ask for the rest.
+
+        :raise GuestError: the guest's kernel has no IPVS.
+        """
+        self.engine = Engine(self._channel, self._take_number())
+        self.sysctls = ask_sysctls(self._channel)
+        self.heads = self.engine.ask_heads(statistics=False)
+
+
 def restore(
     session: Session,
-    engine: Engine,
     name: str,
     data: bytes,
     *,
@@ -51,16 +67,13 @@ def restore(
     :raise RulesError: lines are wrong, contradict each other or the table, or are refused by the kernel.
     :raise LimitError: too many rules. :raise GuestError: the connection broke.
     """
-    # Both are answered while the rules are parsed, in this order.
-    take_sysctls = ask_sysctls(session.channel())
-    take_heads = engine.ask_heads(statistics=False)
-    batch = parse_rules(data, name)
+    asked = _Asked(session.channel())
+    batch = parse_rules(data, name, asked.ask)
     if replace and not batch.rules:
         # Far more often a truncated file than an intention.
         raise InputError(f"{name} holds no rules, and --replace would empty the table", hint="use -C for that")
     named = batch.services()
-    sysctls = take_sysctls()
-    heads = take_heads()
+    engine, sysctls, heads = asked.engine, asked.sysctls(), asked.heads()
     before = engine.table(None if replace else named, heads)
     after = outcome({} if replace else before, batch)
     most = session.record.ipvs_rule_limit

@@ -6,7 +6,7 @@ from kata_runtime.errors import KataError, KernelError
 from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs import batch, rule_limit
 from kata_runtime.ipvs.engine import Engine, explain
-from kata_runtime.ipvs.guest_setup import ask_sysctls, enable, load
+from kata_runtime.ipvs.guest_setup import ask_number, ask_sysctls, enable
 from kata_runtime.ipvs.ipvsadm_grammar import parse
 from kata_runtime.ipvs.ipvsadm_options import UnknownOptionError
 from kata_runtime.ipvs.model import AddServer, AddService, DeleteServer, DeleteService, Question
@@ -55,7 +55,7 @@ def run_restore(
     session: Session, name: str, data: bytes, *, replace: bool, progress: Callable[[int, int], None]
 ) -> None:
     """Apply a file of rules, whole or not at all; see ``batch.restore``."""
-    batch.restore(session, open_engine(session), name, data, replace=replace, progress=progress)
+    batch.restore(session, name, data, replace=replace, progress=progress)
 
 
 def recover(session: Session) -> None:
@@ -72,7 +72,7 @@ def open_engine(session: Session) -> Engine:
     :raise GuestError: the guest's kernel has none.
     """
     channel = session.channel()
-    return Engine(channel, load(channel))
+    return Engine(channel, ask_number(channel)())
 
 
 def _change(session: Session, engine: Engine, change: Change) -> None:

@@ -36,6 +36,7 @@ from kata_runtime.ipvs.model import (
     ServiceFlag,
     ServiceKey,
     ServiceSpec,
+    Tunnel,
 )
 
 TYPE_CHECKING = False
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 
 _FORWARDING = {names.option: kind for kind, names in FORWARDING_NAMES.items() if names.option}
 _PROTOCOLS = {"-t": Protocol.TCP, "-u": Protocol.UDP, "--sctp-service": Protocol.SCTP}
+# Without the call of the class, which takes a fifth of the time of a line.
 _new = tuple.__new__
+_NO_MORE = (0, 0, Tunnel())  # thresholds and tunnel of a server
 _SERVER_COMMANDS = frozenset(("-a", "-e", "-d"))
 _SCHEDULERS = frozenset(SCHEDULERS)
 _PERSISTENT = int(ServiceFlag.PERSISTENT)
@@ -88,7 +91,7 @@ class _KnownServers(dict[str, ServerSpec]):
         self._family, self._port = family, port
 
     def __missing__(self, text: str) -> ServerSpec:
-        spec = _server_spec(text, self._family, self._port) if len(text) < _LINE_MAX else None
+        spec = _parse_server(text, self._family, self._port) if len(text) < _LINE_MAX else None
         if spec is None:
             raise KeyError(text)
         if len(self) >= _KNOWN_SERVERS:
@@ -108,7 +111,6 @@ def _server_rule(head: str, tail: str) -> Rule | None:
     spec = _server_spec(tail, family, port)
     if spec is None:
         return None
-    # Without the call of the class, which takes a fifth of the time of a line.
     return _new(AddServer, (service, spec)) if command == "-a" else EditServer(service, spec)
 
 
@@ -142,6 +144,10 @@ def _server_command(text: str) -> tuple[str, ServiceKey, int, int] | None:
 # The same servers stand behind many services.
 @lru_cache(maxsize=1 << 15)
 def _server_spec(text: str, family: int, port: int) -> ServerSpec | None:
+    return _parse_server(text, family, port)
+
+
+def _parse_server(text: str, family: int, port: int) -> ServerSpec | None:
     """``ADDRESS:PORT [-m|-g|-i] [-w WEIGHT]``, of a service of this family and port."""
     end, _, options = text.partition(" ")
     key = _server(end)
@@ -151,7 +157,7 @@ def _server_spec(text: str, family: int, port: int) -> ServerSpec | None:
     forwarding, weight = found
     if forwarding is not Forwarding.MASQUERADE and key.port != port:
         key = key._replace(port=port)
-    return ServerSpec(key, forwarding, weight)
+    return _new(ServerSpec, (key, forwarding, weight, *_NO_MORE))
 
 
 @lru_cache(maxsize=1 << 12)
@@ -219,7 +225,7 @@ def _server(text: str) -> ServerKey | None:
         end = _end(text)
         return None if end is None or end.port is None else ServerKey(end.family, end.address, end.port)
     try:
-        return ServerKey(AF_INET, inet_pton(AF_INET, host), port)
+        return _new(ServerKey, (AF_INET, inet_pton(AF_INET, host), port))
     except (OSError, ValueError):  # ValueError: characters that no address has
         return None
 

@@ -7,13 +7,14 @@ import errno
 from kata_runtime.errors import GuestError, KataError, KernelError
 from kata_runtime.fast_contextlib import suppress
 from kata_runtime.ipvs.codec import FAMILY_NAME
-from kata_runtime.netlink.generic import find_family
+from kata_runtime.netlink.generic import ask_family, find_family
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kata_runtime.guest.channel import AgentChannel
+    from kata_runtime.netlink.generic import GenericFamily
 
 _CONNTRACK = "net/ipv4/vs/conntrack"
 _SYSCTLS = (
@@ -26,19 +27,26 @@ _SYSCTLS = (
 )
 
 
-def load(channel: AgentChannel) -> int:
-    """Load IPVS where it is missing and return its netlink family's number. Nothing else of the guest changes.
+def ask_number(channel: AgentChannel) -> Callable[[], int]:
+    """Ask for the number of IPVS's netlink family; what is returned takes it, and loads IPVS where it is missing.
 
-    :raise GuestError: the guest's kernel has no IPVS.
+    Nothing else of the guest changes. GuestError: the guest's kernel has no IPVS.
     """
-    number = _family(channel)
-    if number is not None:
-        return number
+    take = ask_family(channel, FAMILY_NAME)
+
+    def number() -> int:
+        found = _number(take)
+        return _load(channel) if found is None else found
+
+    return number
+
+
+def _load(channel: AgentChannel) -> int:
     # Connection tracking sees packets only where something asks for it: a firewall rule, or this parameter
     # (net/netfilter/nf_conntrack_standalone.c, since Linux 5.14). IPVS asks for FTP only.
     channel.run(["modprobe", "nf_conntrack", "enable_hooks=1"])
     done = channel.run(["modprobe", "ip_vs"])
-    number = _family(channel)
+    number = _number(lambda: find_family(channel, FAMILY_NAME))
     if number is None:
         reason = done.stderr.decode(errors="replace").strip() or "it cannot be loaded"
         raise GuestError(f"the container's kernel has no IPVS: {reason}")
@@ -83,9 +91,9 @@ def enable(channel: AgentChannel, before: Sequence[str | KernelError]) -> None:
         raise
 
 
-def _family(channel: AgentChannel) -> int | None:
+def _number(take: Callable[[], GenericFamily]) -> int | None:
     try:
-        return find_family(channel, FAMILY_NAME).id
+        return take().id
     except KernelError as error:
         if error.errno == errno.ENOENT:
             return None

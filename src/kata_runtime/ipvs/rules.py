@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, islice
 
 from kata_runtime.errors import InputError
 from kata_runtime.ipvs import fast_rule_parser
@@ -26,13 +26,14 @@ from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import NoReturn
 
 _LINE_MAX = 4096  # characters
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SHOWN_CHARACTERS = 80
 _STRETCH = 64 * 1024  # characters
+_FIRST_STRETCHES = 4
 _NEW_SERVICE = "\n-A "
 _new = tuple.__new__
 PROBLEMS_SHOWN = 20
@@ -93,13 +94,20 @@ class _Problems:
         return RulesError(self._name, self._shown, self.count)
 
 
-def parse_rules(data: bytes, name: str) -> Batch:
+def parse_rules(data: bytes, name: str, meanwhile: Callable[[], None] | None = None) -> Batch:
     """The rules in a file called ``name``; empty lines and those that begin with # are skipped.
+
+    ``meanwhile`` is called once, when some 5,000 rules have been parsed, or all.
 
     :raise RulesError: with the lines that cannot be parsed.
     """
     parser = _Parser(name)
-    for number, text in _stretches(data):
+    stretches = _stretches(data)
+    for number, text in islice(stretches, _FIRST_STRETCHES):
+        parser.parse(number, text)
+    if meanwhile is not None:
+        meanwhile()
+    for number, text in stretches:
         parser.parse(number, text)
     if parser.problems.count:
         raise parser.problems.error()

@@ -6,12 +6,14 @@ import struct
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.named_tuple import NamedTuple
-from kata_runtime.netlink.exchange import Request, call
+from kata_runtime.netlink.exchange import Request, asked
 from kata_runtime.netlink.message import pack_text, parse_attributes, unpack_text, unpack_u16, unpack_u32
 from kata_runtime.netlink.transport import Family
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kata_runtime.netlink.transport import Transport
 
 # include/uapi/linux/genetlink.h
@@ -81,6 +83,16 @@ def find_family(transport: Transport, name: str) -> GenericFamily:
     :raise KernelError: ENOENT when the kernel has no such family.
     :raise ProtocolError: the answer breaks the format.
     """
-    for message in call(transport, Family.GENERIC, get_family(name), repeatable=True):
-        return unpack_family(message.payload)
-    raise ProtocolError(f"no answer about the netlink family {name!r}")
+    return ask_family(transport, name)()
+
+
+def ask_family(transport: Transport, name: str) -> Callable[[], GenericFamily]:
+    """``find_family`` in two steps: the family is asked for, and what is returned takes the answer."""
+    take = asked(transport, Family.GENERIC, get_family(name), unpack_family, repeatable=True)
+
+    def family() -> GenericFamily:
+        for found in take():
+            return found
+        raise ProtocolError(f"no answer about the netlink family {name!r}")
+
+    return family
