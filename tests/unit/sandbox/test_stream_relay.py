@@ -160,7 +160,7 @@ def test_request_that_is_too_large(tmp_path: Path) -> None:
         with pytest.raises(LimitError) as raised:
             port.send(wire.CONTAINER_EXEC, 1, b"x" * 1_540_000)
         port.close()
-    hint = "255 KiB are possible: shorten the command's arguments and environment"
+    hint = "511 KiB are possible: shorten the command's arguments and environment"
     assert (str(raised.value), got) == (f"a request of 1503 KiB to the guest; {hint}", [])
 
 
