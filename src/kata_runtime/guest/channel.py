@@ -44,6 +44,7 @@ class AgentChannel:
         self._limits = limits
         self._port: GuestPort | None = None
         self._request = 0
+        self._unanswered = 0
         # Subscriptions that the agent has not confirmed yet, and those that it was asked to end.
         self._unconfirmed: set[int] = set()
         self._ended: set[int] = set()
@@ -52,10 +53,11 @@ class AgentChannel:
         self._connected()
 
     def close(self) -> None:
-        """Close the connection; the agent ends its subscriptions."""
+        """Close the connection; the agent discards answers that are not complete, and ends its subscriptions."""
         if self._port is not None:
-            self._port.close()
+            self._port.close(cancel=self._unanswered > 0)
             self._port = None
+            self._unanswered = 0
             self._notifications.clear()
             self._unconfirmed.clear()
             self._ended.clear()
@@ -68,6 +70,7 @@ class AgentChannel:
         return self._port
 
     def _next_request(self) -> int:
+        self._unanswered += 1
         self._request = self._request % 0xFFFFFFFF + 1
         return self._request
 
@@ -199,6 +202,7 @@ class AgentChannel:
         while True:
             frame = port.receive(deadline, seconds, awaited)
             if not self._is_of_subscription(frame):
+                self._unanswered -= frame[0] == wire.DONE
                 return frame
 
     def _is_of_subscription(self, frame: Frame) -> bool:
@@ -206,6 +210,7 @@ class AgentChannel:
         kind, request, payload = frame
         if kind == wire.DONE and request in self._unconfirmed:
             self._unconfirmed.remove(request)
+            self._unanswered -= 1
             number, text = _unpack_done(payload)
             if number:
                 raise KernelError("subscribing to kernel notifications", number, text)
@@ -391,8 +396,4 @@ def _unpack_done(payload: bytes) -> tuple[int, str]:
     try:
         return wire.unpack_done(payload)
     except wire.FrameError as error:
-        raise _broken(error) from None
-
-
-def _broken(error: wire.FrameError) -> ProtocolError:
-    return ProtocolError(f"the guest's agent sent {error}")
+        raise ProtocolError(f"the guest's agent sent {error}") from None

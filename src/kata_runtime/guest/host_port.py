@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import select
 import time
-from _socket import MSG_NOSIGNAL
+from _socket import MSG_NOSIGNAL, SHUT_WR
 
 from kata_runtime import operation_log, unix_socket
-from kata_runtime.errors import ContainerError, DeadlineError, GuestError, LimitError, ProtocolError
+from kata_runtime.errors import ContainerError, DeadlineError, GuestError, KataError, LimitError, ProtocolError
 from kata_runtime.guest import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
+    from typing import Self
 else:
     from _collections import deque
 
 # A larger buffer would be mapped and unmapped for each read (mallopt(3), M_MMAP_THRESHOLD).
 _READ_BYTES = 64 * 1024
 _HELLO_SECONDS = 1.0
+# QEMU notices the end of a connection within a millisecond, the agent a HELLO soon after; on a busy host, later.
+_END_SECONDS = 1.0
 _VERSION_BYTES = 2
 _PAYLOAD_BYTES = wire.MAX_BODY_BYTES - 1024  # beside kind and request number
 _HUNG = "the guest may be hung: see its console.log, or delete the container"
@@ -70,9 +73,42 @@ class GuestPort:
             self._socket.close()
             raise
 
-    def close(self) -> None:
-        """Close the connection; the agent discards what it has for this connection."""
-        self._socket.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(cancel=kind is not None)
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Close the connection; the agent discards what it has for this connection, which ``cancel`` awaits before.
+
+        QEMU closes its end first. A buffer of the guest that it cannot write completely, since the reader has left or
+        is slow, it never returns when the connection ends (QEMU 7.2, hw/char/virtio-serial-bus.c,
+        discard_throttle_data): after 128 such buffers nothing leaves the guest through this port any more. A command
+        that is killed (SIGKILL) while the guest sends can still cost one.
+        """
+        deadline = time.monotonic() + min(_END_SECONDS, self._seconds)
+        try:
+            if cancel and self._is_agreed:
+                self._outgoing.clear()
+                self._early.clear()
+                self._nonce = self._greet()
+                self._await_hello(deadline)
+            self._socket.shutdown(SHUT_WR)
+            self._await_end(deadline)
+        except (OSError, KataError):
+            # QEMU has ended, or stands still, or the guest does not follow the protocol.
+            pass
+        finally:
+            self._socket.close()
+
+    def _await_end(self, deadline: float) -> None:
+        """Read, and discard, until QEMU has closed its end; it does not while it stands still."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        while (remaining := deadline - time.monotonic()) > 0 and poller.poll(remaining * 1000):
+            if not self._socket.recv(_READ_BYTES):
+                return
 
     def fileno(self) -> int:
         """The descriptor, for poll(2)."""

@@ -42,14 +42,11 @@ def run_command(
     """
 
     with operation_log.measured("run in the guest", argv=list(argv)) as step:
-        port = GuestPort(path, seconds=limits.connect_seconds)
-        try:
+        with GuestPort(path, seconds=limits.connect_seconds) as port:
             if process is not None:
                 port.end_waiting_after(process, _ENDED_SECONDS)
             port.send(wire.EXEC, 1, fast_json.dumps({"argv": list(argv), "fixed_addresses": fixed_addresses}).encode())
             done = _collect(port, argv[0], stdin, seconds, limits.output_bytes)
-        finally:
-            port.close()
         step.note(exit_status=done.exit_status, bytes_received=len(done.stdout) + len(done.stderr))
         return done
 

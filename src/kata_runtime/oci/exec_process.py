@@ -164,8 +164,7 @@ def _attached(
     with ExitStack() as stack:
         number = stack.enter_context(free_port(directory, container.sandbox_id))
         wakeup = stack.enter_context(forwarded_signals())
-        port = GuestPort(SandboxPaths(directory).exec_socket(number))
-        stack.callback(port.close)
+        port = stack.enter_context(GuestPort(SandboxPaths(directory).exec_socket(number)))
         relay = Relay(port, Streams(0, 1, 2), owned=False)
         relay.watch(wakeup, lambda: forward_signals(relay, wakeup, has_terminal=terminal))
         if terminal:

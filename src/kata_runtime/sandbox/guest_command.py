@@ -33,8 +33,7 @@ def execute(directory: str, container_id: str, argv: Sequence[str]) -> int:
     with ExitStack() as stack:
         number = stack.enter_context(free_port(directory, container_id))
         wakeup = stack.enter_context(forwarded_signals())
-        port = GuestPort(SandboxPaths(directory).exec_socket(number))
-        stack.callback(port.close)
+        port = stack.enter_context(GuestPort(SandboxPaths(directory).exec_socket(number)))
         relay = Relay(port, Streams(0, 1, 2), owned=False)
         relay.watch(wakeup, lambda: _forward(relay, wakeup))
         try:

@@ -64,13 +64,10 @@ def _create_container(path: str) -> None:
 
     The agent has then imported what it needs for containers, and the kernel has control groups with their controllers.
     """
-    port = GuestPort(path)
-    try:
-        request = create_request(_CONTAINER, _BUNDLE, None)
+    request = create_request(_CONTAINER, _BUNDLE, None)
+    with GuestPort(path) as port:
         port.send(request.kind, 1, request.payload)
         deadline = time.monotonic() + _CONTAINER_SECONDS
         kind = 0
         while kind not in (wire.STARTED, wire.DONE):
             kind, _, _ = port.receive(deadline, _CONTAINER_SECONDS, "a container in the guest")
-    finally:
-        port.close()

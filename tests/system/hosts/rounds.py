@@ -11,6 +11,7 @@ from select import select
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.system.conftest import nic
+from tests.system.serial_buffers import CONTROL_PORT, output_queue
 
 from kata_runtime.sandbox.record import load_record
 
@@ -34,6 +35,7 @@ class Measured(NamedTuple):
     """Resident memory in KiB, QEMU's without the guest's and translated code, and open descriptors.
 
     ``qemu_blocks`` of the guest's code are translated, of each of which QEMU keeps something outside of that code.
+    ``lost_buffers`` of the guest's control port, which has 128, QEMU has taken and will not return.
     """
 
     qemu_kib: int
@@ -41,6 +43,7 @@ class Measured(NamedTuple):
     qemu_descriptors: int
     agent_kib: int
     agent_descriptors: int
+    lost_buffers: int
 
 
 class Rounds:
@@ -76,7 +79,8 @@ class Rounds:
         assert resident is not None
         code_kib, blocks = self._translated()
         qemu_kib = int(resident[1]) - code_kib
-        return Measured(qemu_kib, blocks, self._descriptors(), int(agent_kib), int(agent_descriptors))
+        lost = output_queue(self._sandbox, CONTROL_PORT).kept
+        return Measured(qemu_kib, blocks, self._descriptors(), int(agent_kib), int(agent_descriptors), lost)
 
     def _translated(self) -> tuple[int, int]:
         """KiB and blocks of translated code in QEMU without KVM: it grows with each program that the guest starts.

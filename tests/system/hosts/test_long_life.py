@@ -13,7 +13,7 @@ _ROUNDS = 15
 
 
 def test_nothing_drifts(sandbox: Sandbox, namespace: Namespace) -> None:
-    """After rounds of NICs and of virtual servers QEMU and agent have the descriptors of before, slots the same."""
+    """Rounds of NICs and of virtual servers leave QEMU and agent their descriptors and buffers, and slots the same."""
     rounds = Rounds(sandbox)
     for action in (rounds.nic, rounds.servers):
         action()
@@ -24,4 +24,5 @@ def test_nothing_drifts(sandbox: Sandbox, namespace: Namespace) -> None:
     after = rounds.measure()
     assert places == {"01.0/00"}
     assert (after.qemu_descriptors, after.agent_descriptors) == (before.qemu_descriptors, before.agent_descriptors)
+    assert after.lost_buffers == before.lost_buffers == 0
     assert after.agent_kib < before.agent_kib + 4096

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from contextlib import contextmanager
@@ -37,6 +38,15 @@ class Agent:
     def close(self) -> None:
         """End the connection."""
         self._connection.shutdown(socket.SHUT_RDWR)
+
+    def is_asked(self) -> bool:
+        """Whether bytes of the command have arrived that were not received."""
+        return bool(select.select([self._connection], [], [], 0)[0])
+
+    def await_end(self) -> None:
+        """Receive until the command has ended its side of the connection; what it still sends is discarded."""
+        while self._connection.recv(1 << 16):
+            continue
 
     def receive(self) -> tuple[int, int, bytes]:
         """The next frame of the command; invalid ones are skipped."""
@@ -80,10 +90,13 @@ def scripted_agent(path: Path, *scripts: Script) -> Iterator[str]:
             threads[-1].start()
 
     def play(script: Script, connection: socket.socket) -> None:
+        agent = Agent(connection)
         try:
-            script(Agent(connection))
+            script(agent)
+            agent.await_end()
+            agent.close()  # as QEMU does when the command has ended its side
         except (OSError, wire.FrameError):
-            return  # the command has left
+            connection.close()  # the command has left
 
     server = threading.Thread(target=serve)
     server.start()
