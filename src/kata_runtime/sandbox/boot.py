@@ -27,7 +27,7 @@ from kata_runtime.vmm.accelerator import Accelerator, Machine
 from kata_runtime.vmm.architecture import ARCHITECTURE
 from kata_runtime.vmm.monitor import Monitor
 from kata_runtime.vmm.qemu_arguments import Port, VmConfig, cpu_model, qemu_arguments
-from kata_runtime.vmm.snapshot import load_devices, stopped
+from kata_runtime.vmm.snapshot import load_devices, resume, stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,12 +142,9 @@ def boot(
         try:
             if failure is not None:
                 raise failure
-            if template is not None:
-                with _monitor(directory) as monitor:
-                    load_devices(monitor, template.devices)
             if keep is not None:
                 _keep(directory, memory, keep, seconds)
-            _renew(directory, container_id, seconds)
+            _renew(directory, container_id, seconds, template)
         except KataError as error:
             raise boot_error(error, directory, qemu, log, seconds) from error
         save(qemu.pid, qemu.start_time, ready=True)
@@ -208,16 +205,22 @@ def _monitor(directory: str) -> Monitor:
     return Monitor.connect(SandboxPaths(directory).monitor, _MONITOR_SECONDS)
 
 
-def _renew(directory: str, container_id: str, seconds: float) -> None:
+def _renew(directory: str, container_id: str, seconds: float, template: Template | None) -> None:
     """Send the guest its first request: a new host name and, after a template, new random numbers and clock.
 
     The agent has ``seconds`` to answer.
     """
-    channel = AgentChannel(SandboxPaths(directory).control, "", DEFAULT._replace(connect_seconds=seconds))
-    try:
+    with ExitStack() as stack:
+        monitor = None
+        if template is not None:
+            monitor = stack.enter_context(_monitor(directory))
+            load_devices(monitor, template.devices)
+        # Connected before a restored guest runs: without KVM each interrupt more costs it milliseconds.
+        channel = AgentChannel(SandboxPaths(directory).control, "", DEFAULT._replace(connect_seconds=seconds))
+        stack.callback(channel.close)
+        if monitor is not None:
+            resume(monitor)
         channel.renew(container_id[:_HOST_NAME_CHARACTERS])
-    finally:
-        channel.close()
 
 
 def _pipe(ours: ExitStack) -> tuple[int, int]:

@@ -38,7 +38,7 @@ def stopped(monitor: Monitor) -> Iterator[None]:
     try:
         yield
     finally:
-        monitor.execute("cont")
+        resume(monitor)
 
 
 def save_devices(monitor: Monitor, file: int) -> None:
@@ -50,14 +50,20 @@ def save_devices(monitor: Monitor, file: int) -> None:
 
 
 def load_devices(monitor: Monitor, file: int) -> None:
-    """Load what ``save_devices`` wrote into a machine started with ``-incoming defer``, and let it run.
+    """Load what ``save_devices`` wrote into a machine started with ``-incoming defer``; it stays stopped.
 
     Its memory must be there already.
 
     :raise QemuError: QEMU refused or failed; it may have ended. :raise DeadlineError: it takes too long.
     """
     _transfer(monitor, "migrate-incoming", file, LOAD_SECONDS)
-    # A machine that was stopped when it was saved is stopped after loading.
+
+
+def resume(monitor: Monitor) -> None:
+    """Let a machine run that was stopped, or was stopped when it was saved.
+
+    :raise QemuError, DeadlineError: QEMU refused, ended or did not answer.
+    """
     monitor.execute("cont")
 
 

@@ -14,7 +14,6 @@ from kata_runtime.guest import wire
 from kata_runtime.guest.agent.answer import Answer
 from kata_runtime.guest.agent.netlink_relay import subscribe
 from kata_runtime.guest.agent.sysctl import access_sysctl
-from kata_runtime.guest.agent.template_renewal import renew
 from kata_runtime.guest.netlink_block import unpack_netlink
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from kata_runtime.guest.agent.loop import Loop
     from kata_runtime.guest.agent.netlink_relay import Relay, Step
     from kata_runtime.guest.agent.socket_options import SocketOptions
+    from kata_runtime.guest.agent.template_renewal import Renewal
 
 _NOTIFICATION_BYTES = 256 * 1024
 _SUBSCRIPTIONS_MAX = 8
@@ -43,11 +43,12 @@ class Control:
     A client that does not read its answer delays only its own requests: the answer continues when the port has room.
     """
 
-    def __init__(self, port: Port, loop: Loop, relay: Relay, options: SocketOptions) -> None:
+    def __init__(self, port: Port, loop: Loop, relay: Relay, options: SocketOptions, renewal: Renewal) -> None:
         self._port = port
         self._loop = loop
         self._relay = relay
         self._socket_options = options
+        self._renewal = renewal
         self._subscriptions: dict[int, socket.socket] = {}
         self._waiting: deque[tuple[int, int, bytes]] = deque()
         self._answer: Answer | None = None
@@ -196,7 +197,7 @@ class Control:
 
     def _renew(self, request: int, payload: bytes) -> None:
         try:
-            renew(payload)
+            self._renewal.renew(payload)
         except OSError as error:
             self._done(request, error.errno or errno.EIO, error.strerror or "")
         else:

@@ -15,7 +15,9 @@ from kata_runtime.guest.agent.guest_port import Port
 from kata_runtime.guest.agent.loop import Loop
 from kata_runtime.guest.agent.netlink_relay import Relay
 from kata_runtime.guest.agent.socket_options import SocketOptions
+from kata_runtime.guest.agent.template_renewal import Renewal
 
+_MACHINE_ID = "/etc/machine-id"  # machine-id(5)
 _PORTS_DIRECTORY = "/sys/class/virtio-ports"
 # What sysfs shows as the name of a port whose name the kernel has not received yet.
 _NO_NAME = "(null)"
@@ -31,7 +33,8 @@ def main() -> None:
     served: list[Control | ExecPort] = [
         ExecPort(_open(path), loop, crun) for name, path in ports.items() if name.startswith(wire.EXEC_PORT_PREFIX)
     ]
-    served.append(Control(_open(ports[wire.CONTROL_PORT]), loop, Relay(), SocketOptions()))
+    control = _open(ports[wire.CONTROL_PORT])
+    served.append(Control(control, loop, Relay(), SocketOptions(), Renewal(_MACHINE_ID)))
     loop.run()
 
 

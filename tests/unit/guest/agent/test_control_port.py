@@ -16,6 +16,7 @@ from kata_runtime.guest.agent.guest_port import HIGH_WATER_BYTES, Port
 from kata_runtime.guest.agent.loop import Loop
 from kata_runtime.guest.agent.netlink_relay import Relay
 from kata_runtime.guest.agent.socket_options import SocketOptions
+from kata_runtime.guest.agent.template_renewal import Renewal
 from kata_runtime.guest.netlink_block import pack_netlink
 from kata_runtime.netlink.link import dump_links
 from kata_runtime.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, iter_messages, pack_message
@@ -96,12 +97,12 @@ def client() -> Iterator[Client]:
         guest.setblocking(False)
         port = Port(guest.fileno())
         made = Client(host, loop, port)
-        relay, options = Relay(), SocketOptions()
-        Control(port, loop, relay, options)
+        relay, options, renewal = Relay(), SocketOptions(), Renewal(os.devnull)
+        Control(port, loop, relay, options, renewal)
         made.greet()
         yield made
-        relay.close()
-        options.close()
+        for used in (relay, options, renewal):
+            used.close()
 
 
 def _dumps(last: int, count: int = 1) -> bytes:
@@ -138,10 +139,10 @@ def test_a_client_that_does_not_read_holds_nobody_up(client: Client) -> None:
 def test_a_small_answer_is_one_write() -> None:
     """The only piece of an answer and its end reach the host together: each write interrupts it."""
     host, guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    loop, relay, options = Loop(), Relay(), SocketOptions()
+    loop, relay, options, renewal = Loop(), Relay(), SocketOptions(), Renewal(os.devnull)
     with host, guest:
         guest.setblocking(False)
-        Control(Port(guest.fileno()), loop, relay, options)
+        Control(Port(guest.fileno()), loop, relay, options, renewal)
         assert [host.recv(1 << 16)[:2] for _ in range(2)] == [wire.OPENING, bytes([wire.HELLO, 0])]
         host.send(wire.pack_frame(wire.READ, 3, b"protocols"))
         loop.run_once()
