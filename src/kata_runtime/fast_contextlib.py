@@ -1,14 +1,14 @@
-"""``contextmanager``, ``suppress`` and ``ExitStack`` without ``contextlib`` and the modules that it imports.
+"""``contextmanager``, ``closing``, ``suppress`` and ``ExitStack`` without ``contextlib`` and what it imports.
 
-Importing those takes a third as long as starting the interpreter. The functions behave as the originals, except that
-the result of ``contextmanager`` cannot be used as a decorator, and ``ExitStack`` has callbacks only.
+Importing all that takes a third as long as starting the interpreter. The functions behave as the originals, except that
+the result of ``contextmanager`` cannot be used as a decorator, and ``ExitStack`` has no ``push``.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from contextlib import ExitStack, contextmanager, suppress
+    from contextlib import ExitStack, closing, contextmanager, suppress
 else:
 
     class _GeneratorContext:
@@ -67,6 +67,22 @@ else:
         made.__doc__, made.__wrapped__ = function.__doc__, function
         return made
 
+    class _Closing:
+        """See ``contextlib.closing``."""
+
+        __slots__ = ("_closed",)
+
+        def __init__(self, closed):
+            self._closed = closed
+
+        def __enter__(self):
+            return self._closed
+
+        def __exit__(self, *_):
+            self._closed.close()
+
+    closing = _Closing
+
     class _Suppression:
         """See ``contextlib.suppress``."""
 
@@ -93,15 +109,28 @@ else:
             return self
 
         def __exit__(self, kind, value, traceback):
+            received = kind is not None
+            suppressed = False
             try:
                 while self._callbacks:
                     function, arguments, named = self._callbacks.pop()
-                    function(*arguments, **named)
-            except BaseException:
+                    if arguments is not None:
+                        function(*arguments, **named)
+                    elif function(kind, value, traceback):
+                        kind = value = traceback = None
+                        suppressed = True
+            except BaseException as raised:
                 # The remaining callbacks run inside this handler: so this error is the __context__ of a later one.
-                self.__exit__(kind, value, traceback)
-                raise
-            return False
+                if not self.__exit__(type(raised), raised, raised.__traceback__):
+                    raise
+                suppressed = True
+            return received and suppressed
+
+        def enter_context(self, manager):
+            """Enter ``manager``, which is left when the stack is closed."""
+            entered = manager.__enter__()
+            self._callbacks.append((manager.__exit__, None, None))
+            return entered
 
         def callback(self, function, /, *arguments, **named):
             """Register ``function`` to be called when the stack is closed."""
@@ -119,4 +148,4 @@ else:
             self.__exit__(None, None, None)
 
 
-__all__ = ["ExitStack", "contextmanager", "suppress"]
+__all__ = ["ExitStack", "closing", "contextmanager", "suppress"]

@@ -1,15 +1,15 @@
-"""``functools.lru_cache`` without ``functools``, which takes 2 ms to import with the modules that it needs.
+"""``lru_cache`` and ``partial`` without ``functools``, which takes 2 ms to import with the modules that it needs.
 
-It calls the C implementation that ``functools`` calls. ``cache_info()`` and ``typed`` are not supported.
+They are the C implementations that ``functools`` uses. ``cache_info()`` and ``typed`` are not supported.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from functools import lru_cache
+    from functools import lru_cache, partial
 else:
-    from _functools import _lru_cache_wrapper
+    from _functools import _lru_cache_wrapper, partial
 
     def lru_cache(maxsize):
         """See ``functools.lru_cache``."""
@@ -23,4 +23,4 @@ else:
         return cached
 
 
-__all__ = ["lru_cache"]
+__all__ = ["lru_cache", "partial"]

@@ -12,6 +12,7 @@ from kata_runtime import fast_contextlib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 _KINDS = pytest.mark.parametrize("library", [fast_contextlib, contextlib], ids=["light", "original"])
 _RAISED = (ValueError, StopIteration, RuntimeError, KeyError, KeyboardInterrupt, GeneratorExit)
@@ -152,3 +153,66 @@ def test_callbacks_move_to_another_stack(library: Any) -> None:
     kept.close()
     kept.close()
     assert log == ["moved"]
+
+
+def _mixed_outcome(library: Any, body: Callable[[list[str]], Iterator[str]], error: BaseException | None) -> list[str]:
+    """What a context between two callbacks sees and does."""
+    log: list[str] = []
+
+    def note(name: str) -> None:
+        log.append(name)
+
+    try:
+        with library.ExitStack() as stack:
+            stack.callback(note, "first")
+            log.append(stack.enter_context(library.contextmanager(body)(log)))
+            stack.callback(note, "last")
+            if error is not None:
+                raise error
+    except _RAISED as raised:
+        log += [repr(raised), str(raised is error), repr(raised.__context__)]
+    return log
+
+
+@pytest.mark.parametrize("body", [_passing, _swallowing, _replacing])
+@pytest.mark.parametrize("error", [None, ValueError("v"), KeyboardInterrupt()], ids=repr)
+def test_contexts_of_stacks_are_those_of_the_original(
+    body: Callable[[list[str]], Iterator[str]], error: BaseException | None
+) -> None:
+    """A context that was entered by a stack sees the error, swallows it or replaces it, as with contextlib."""
+    light = _mixed_outcome(fast_contextlib, body, error)
+    assert light == _mixed_outcome(contextlib, body, error)
+
+
+def _failing_callback_outcome(library: Any) -> list[str]:
+    log: list[str] = []
+
+    def fail() -> None:
+        raise KeyError("callback")
+
+    with library.ExitStack() as stack:
+        stack.callback(log.append, "first")
+        stack.enter_context(library.contextmanager(_swallowing)(log))
+        stack.callback(fail)
+    return log
+
+
+def test_a_context_swallows_the_error_of_a_callback() -> None:
+    """The error of a callback that was registered later is one that a context can swallow."""
+    assert _failing_callback_outcome(fast_contextlib) == _failing_callback_outcome(contextlib)
+
+
+@_KINDS
+@pytest.mark.parametrize("error", [None, ValueError("v")], ids=repr)
+def test_closing_closes(library: Any, error: ValueError | None, tmp_path: Path) -> None:
+    """What was given is the context's value, and closed at its end, whatever ended it; the error passes."""
+    opened = (tmp_path / "file").open("w")
+    raised = None
+    try:
+        with library.closing(opened) as given:
+            assert (given, opened.closed) == (opened, False)
+            if error is not None:
+                raise error
+    except ValueError as passed:
+        raised = passed
+    assert (raised, opened.closed) == (error, True)

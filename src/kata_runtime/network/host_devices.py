@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, suppress
 
 from kata_runtime.errors import HostError
+from kata_runtime.fast_contextlib import ExitStack, suppress
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.netlink.address import addresses_of, dump_addresses
 from kata_runtime.netlink.exchange import call_each

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from kata_runtime.c_library import c_function
 from kata_runtime.errors import HostError, KataError
 from kata_runtime.sandbox.process import held_signals
 
@@ -95,10 +96,11 @@ class Namespace:
 
         :raise HostError: the kernel refused: no root, or no network namespace.
         """
-        refusal = _refusal("setns", self._fd, _CLONE_NEWNET)
-        if refusal is not None:
-            hint = "root is needed" if refusal.errno == errno.EPERM else "give the file of a network namespace"
-            raise HostError.of(f"cannot enter the network namespace {self.path!a}", refusal, hint=hint)
+        try:
+            c_function("setns")(self._fd, _CLONE_NEWNET)
+        except OSError as error:
+            hint = "root is needed" if error.errno == errno.EPERM else "give the file of a network namespace"
+            raise HostError.of(f"cannot enter the network namespace {self.path!a}", error, hint=hint) from error
 
 
 class OwnNamespace(Namespace):
@@ -121,14 +123,7 @@ def enter_new_namespace() -> None:
 
     :raise HostError: the kernel refused.
     """
-    refusal = _refusal("unshare", _CLONE_NEWNET)
-    if refusal is not None:
-        raise HostError.of("cannot make a network namespace", refusal)
-
-
-def _refusal(function: str, *arguments: int) -> OSError | None:
-    """Call a function of libc that Python has from 3.12 on; its error."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    return OSError(ctypes.get_errno(), "") if getattr(libc, function)(*arguments) else None
+    try:
+        c_function("unshare")(_CLONE_NEWNET)
+    except OSError as error:
+        raise HostError.of("cannot make a network namespace", error) from error

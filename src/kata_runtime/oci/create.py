@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack, suppress
 
 from kata_runtime.errors import ConflictError, HostError, InputError, KataError
+from kata_runtime.fast_contextlib import ExitStack, suppress
 from kata_runtime.guest.crun import create_request
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.network.namespace import Namespace

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-from contextlib import suppress
 
 from kata_runtime.errors import ContainerError, HostError, KataError
+from kata_runtime.fast_contextlib import suppress
 from kata_runtime.oci.operations import last_usage, usage
 from kata_runtime.oci.statistics import statistics
 from kata_runtime.sandbox.paths import SandboxPaths

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 
 from kata_runtime.errors import ContainerError, DeadlineError, GuestError, InputError, KataError
+from kata_runtime.fast_contextlib import ExitStack
 from kata_runtime.guest.crun import exec_request
 from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.named_tuple import NamedTuple

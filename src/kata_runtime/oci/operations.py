@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 
 from kata_runtime import fast_signal as signal
 from kata_runtime.errors import ContainerError, DeadlineError, GuestError, HostError
+from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.guest.crun import Crun, Process, Usage
 from kata_runtime.oci import container as status_of
 from kata_runtime.oci.bundle import CONFIG, read_bundle

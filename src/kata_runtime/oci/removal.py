@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, suppress
 
 from kata_runtime.errors import ConflictError, ContainerError, HostError, KataError
+from kata_runtime.fast_contextlib import ExitStack, suppress
 from kata_runtime.network.reconcile import release_all
 from kata_runtime.oci import container as status_of
 from kata_runtime.oci import guest_mounts

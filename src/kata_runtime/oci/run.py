@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
 
 from kata_runtime import fast_signal as signal
+from kata_runtime.fast_contextlib import ExitStack, contextmanager
 from kata_runtime.oci.bundle import read_bundle
 from kata_runtime.oci.create import CreateContext, CreateRequest, create
 from kata_runtime.oci.operations import start

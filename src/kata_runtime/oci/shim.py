@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import select
 from _socket import AF_UNIX, SO_RCVBUF, SO_SNDBUF, SOCK_SEQPACKET, SOL_SOCKET, socketpair
-from contextlib import ExitStack, closing, suppress
 
 from kata_runtime import fast_json, operation_log, unix_socket
 from kata_runtime import fast_signal as signal
 from kata_runtime.errors import DeadlineError, GuestError, HostError, KataError
+from kata_runtime.fast_contextlib import ExitStack, closing, suppress
 from kata_runtime.guest.crun import hint_of
 from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.named_tuple import NamedTuple

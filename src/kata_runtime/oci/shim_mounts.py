@@ -14,9 +14,9 @@ import errno
 import os
 import stat
 import sys
-from contextlib import ExitStack
 
 from kata_runtime.errors import HostError
+from kata_runtime.fast_contextlib import ExitStack
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox import mounts
 

@@ -7,10 +7,10 @@ import os
 import struct
 import termios
 import tty
-from contextlib import closing, contextmanager
 
 from kata_runtime import unix_socket
 from kata_runtime.errors import HostError
+from kata_runtime.fast_contextlib import closing, contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

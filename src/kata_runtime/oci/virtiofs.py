@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, closing
 
 from kata_runtime import unix_socket
 from kata_runtime.errors import DeadlineError, GuestError, HostError
+from kata_runtime.fast_contextlib import ExitStack, closing
 from kata_runtime.netlink.transport import Family
 from kata_runtime.oci.shared_directory import make_shared_directory
 from kata_runtime.sandbox import cgroup, mounts

@@ -6,14 +6,11 @@ import os
 import stat
 import sys
 from _socket import AF_UNIX, SOCK_STREAM, socketpair
-from contextlib import ExitStack, suppress
 
 from kata_runtime import operation_log, unix_socket
 from kata_runtime.errors import HostError, KataError
+from kata_runtime.fast_contextlib import ExitStack, suppress
 from kata_runtime.guest import wire
-from kata_runtime.guest.answer_limits import DEFAULT
-from kata_runtime.guest.channel import AgentChannel
-from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.guest.image import KERNEL_PARAMETERS
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox import cgroup
@@ -25,9 +22,7 @@ from kata_runtime.sandbox.paths import EXEC_PORTS, SandboxPaths
 from kata_runtime.sandbox.process import Child, Program
 from kata_runtime.vmm.accelerator import Accelerator, Machine
 from kata_runtime.vmm.architecture import ARCHITECTURE
-from kata_runtime.vmm.monitor import Monitor
 from kata_runtime.vmm.qemu_arguments import Port, VmConfig, cpu_model, qemu_arguments
-from kata_runtime.vmm.snapshot import load_devices, resume, stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +32,7 @@ if TYPE_CHECKING:
 
     from kata_runtime.sandbox.config import Config
     from kata_runtime.sandbox.template import Template
+    from kata_runtime.vmm.monitor import Monitor
 
     class StoreTemplate(Protocol):
         """Stores a paused VM as a template: its memory (a descriptor) and the device state from its monitor."""
@@ -192,7 +188,9 @@ def _begin(qemu: Child, log: Child, template: Template | None, memory: int) -> H
 
 def _keep(directory: str, memory: int, keep: StoreTemplate, seconds: float) -> None:
     """Prepare a booted guest, and store its VM as a template; the agent has ``seconds`` for its first answer."""
+    from kata_runtime.guest.host_port import GuestPort
     from kata_runtime.sandbox.template_preparation import prepare_guest
+    from kata_runtime.vmm.snapshot import stopped
 
     # Closed before the VM is saved, whose state includes which ports are connected.
     GuestPort(SandboxPaths(directory).control, seconds=seconds).close()
@@ -202,6 +200,8 @@ def _keep(directory: str, memory: int, keep: StoreTemplate, seconds: float) -> N
 
 
 def _monitor(directory: str) -> Monitor:
+    from kata_runtime.vmm.monitor import Monitor
+
     return Monitor.connect(SandboxPaths(directory).monitor, _MONITOR_SECONDS)
 
 
@@ -210,6 +210,11 @@ def _renew(directory: str, container_id: str, seconds: float, template: Template
 
     The agent has ``seconds`` to answer.
     """
+    # Imported while QEMU starts.
+    from kata_runtime.guest.answer_limits import DEFAULT
+    from kata_runtime.guest.channel import AgentChannel
+    from kata_runtime.vmm.snapshot import load_devices, resume
+
     with ExitStack() as stack:
         monitor = None
         if template is not None:

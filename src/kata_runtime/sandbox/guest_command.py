@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
 
 from kata_runtime import fast_json
 from kata_runtime import fast_signal as signal
 from kata_runtime.errors import ContainerError, GuestError, LimitError
+from kata_runtime.fast_contextlib import ExitStack, contextmanager
 from kata_runtime.guest import wire
 from kata_runtime.guest.host_port import GuestPort
 from kata_runtime.sandbox.lock import LockFile

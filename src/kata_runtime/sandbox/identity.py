@@ -108,7 +108,7 @@ def resolve(root: str, text: str) -> str:
 
 def user_of(directory: str) -> int:
     """The unprivileged user and group that the QEMU of a sandbox runs as; each sandbox has its own."""
-    from hashlib import sha256
+    from kata_runtime.fast_hashlib import sha256
 
     user = _USER_BASE + int.from_bytes(sha256(directory.encode()).digest()[:4], "big") % _USER_COUNT
     with open("/proc/self/uid_map", encoding="ascii") as lines:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 
 from kata_runtime import fast_signal as signal
 from kata_runtime.errors import ConflictError, ContainerError, HostError, InputError, KataError
-from kata_runtime.guest.channel import AgentChannel
+from kata_runtime.fast_contextlib import ExitStack, contextmanager, suppress
+from kata_runtime.fast_functools import partial
 from kata_runtime.sandbox import cgroup, operation_counters
 from kata_runtime.sandbox.boot import (
     BOOT_SECONDS,
@@ -303,6 +302,8 @@ def kill(root: str, text: str, number: int, lock_wait: LockWait) -> None:
     require_running(_loaded(directory, container_id))
     with locked(root, container_id, lock_wait) as record:
         require_running(record)
+        from kata_runtime.guest.channel import AgentChannel
+
         channel = AgentChannel(SandboxPaths(directory).control, "")
         try:
             channel.shutdown()

@@ -14,11 +14,10 @@ from kata_runtime.named_tuple import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from contextlib import ExitStack
-    from ctypes import CDLL
     from typing import NoReturn
 
-    from kata_runtime.sandbox.confinement import Confinement
+    from kata_runtime.fast_contextlib import ExitStack
+    from kata_runtime.sandbox.confinement import Calls, Confinement
 
 END_SECONDS = 10.0
 ENDING_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
@@ -170,16 +169,16 @@ class Child:
             raise HostError.of(f"cannot start {self._name}", error) from error
 
     def _fork(self, program: Program, undo: ExitStack) -> None:
-        from kata_runtime.sandbox.confinement import load_libc
+        from kata_runtime.sandbox.confinement import load_calls
 
-        libc = load_libc()
+        calls = load_calls()
         gate_out, self._gate = os.pipe2(os.O_CLOEXEC)
         self._failure, failure_in = os.pipe2(os.O_CLOEXEC)
         # No signal arrives between fork and registration, and the child runs none of our handlers.
         with held_signals():
             self.pid = os.fork()
             if self.pid == 0:
-                _become(program, libc, gate_out, failure_in)
+                _become(program, calls, gate_out, failure_in)
             # It is not reaped yet, so no other process can have its pid.
             self.fd = os.pidfd_open(self.pid)
             undo.callback(self.end)
@@ -250,7 +249,7 @@ class Child:
             self._gate = -1
 
 
-def _become(program: Program, libc: CDLL, gate: int, failure: int) -> NoReturn:
+def _become(program: Program, calls: Calls, gate: int, failure: int) -> NoReturn:
     """In the child: wait for ``release``, close inherited descriptors, drop rights and execute the program."""
     try:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -273,11 +272,11 @@ def _become(program: Program, libc: CDLL, gate: int, failure: int) -> NoReturn:
         if program.confinement is not None:
             from kata_runtime.sandbox.confinement import confine  # loaded before the fork
 
-            confine(program.confinement, libc)
+            confine(program.confinement, calls)
         if program.keeps_capabilities:
             from kata_runtime.sandbox.confinement import keep_capabilities
 
-            keep_capabilities(libc)
+            keep_capabilities(calls)
         os.execv(program.argv[0], list(program.argv))
     except OSError as error:
         reason = os.strerror(error.errno or errno.EIO)

@@ -7,7 +7,6 @@ import os
 from kata_runtime.errors import ContainerError, HostError
 from kata_runtime.fast_contextlib import contextmanager
 from kata_runtime.guest.answer_limits import DEFAULT
-from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.sandbox.identity import resolve, sandbox_of
 from kata_runtime.sandbox.lock import LockFile, LockWait, stops_deferred
 from kata_runtime.sandbox.paths import RUNTIME_EXEC_PORT, SandboxPaths
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from kata_runtime.guest.channel import AgentChannel
     from kata_runtime.sandbox.record import Work
     from kata_runtime.vmm.monitor import Monitor
 
@@ -57,6 +57,8 @@ class Session:
         :raise ContainerError, DeadlineError, GuestError: it cannot be opened.
         """
         if self._channel is None:
+            from kata_runtime.guest.channel import AgentChannel
+
             self._channel = AgentChannel(
                 SandboxPaths(self._path).control,
                 SandboxPaths(self._path).exec_socket(RUNTIME_EXEC_PORT),

@@ -7,10 +7,10 @@ of QEMU's devices and a description with the digests of both. It is written unde
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager, suppress
 
 from kata_runtime import fast_json
 from kata_runtime.errors import HostError
+from kata_runtime.fast_contextlib import ExitStack, contextmanager, suppress
 from kata_runtime.named_tuple import NamedTuple
 from kata_runtime.sandbox.guest_memory import occupied_pages, store_memory
 from kata_runtime.sandbox.lock import LockFile

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from kata_runtime.errors import HostError, KataError
+from kata_runtime.fast_contextlib import ExitStack
 from kata_runtime.guest import wire
 from kata_runtime.sandbox.boot_failure import BootError
 from kata_runtime.sandbox.template import TemplateStore
@@ -40,7 +39,7 @@ def template_key(machine: Machine, arguments: Sequence[str]) -> str:
     That is the host's kernel and processor, QEMU, kernel and initrd (path, size, modification time), QEMU's
     ``arguments``, and the version of the agent's protocol.
     """
-    from hashlib import sha256
+    from kata_runtime.fast_hashlib import sha256
 
     facts = "\0".join([fingerprint(machine), str(wire.VERSION), *arguments])
     return sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -161,7 +161,7 @@ def _name(machine: Machine) -> str:
 
 def fingerprint(machine: Machine) -> str:
     """32 hexadecimal digits for this host's kernel and processor, and this machine on it."""
-    from hashlib import sha256
+    from kata_runtime.fast_hashlib import sha256
 
     try:
         binary = os.stat(machine.qemu)

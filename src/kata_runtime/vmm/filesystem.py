@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from kata_runtime.errors import KataError
+from kata_runtime.fast_contextlib import ExitStack
 from kata_runtime.vmm.qemu_arguments import FILESYSTEM_BUS
 
 TYPE_CHECKING = False

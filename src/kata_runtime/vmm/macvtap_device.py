@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from kata_runtime.c_library import c_function
 from kata_runtime.errors import ConflictError, HostError
 
 # include/uapi/linux/sched.h, include/uapi/linux/mount.h
@@ -26,14 +27,15 @@ def open_macvtap(name: str) -> int:
     :raise ConflictError: another process holds it. :raise HostError: the kernel refused.
     """
     try:
-        _call("unshare", _CLONE_NEWNS)
-        _call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
-        _call("mount", b"sysfs", _WHERE.encode(), b"sysfs", 0, None)
+        c_function("unshare")(_CLONE_NEWNS)
+        mount = c_function("mount")
+        mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None)
+        mount(b"sysfs", _WHERE.encode(), b"sysfs", 0, None)
         directory = f"{_WHERE}/class/net/{name}"
         tap = next(entry for entry in os.listdir(directory) if entry.startswith("tap"))
         with open(f"{directory}/{tap}/dev", encoding="ascii") as file:
             major, _, minor = file.read().strip().partition(":")
-        _call("mount", b"tmpfs", _WHERE.encode(), b"tmpfs", 0, None)
+        mount(b"tmpfs", _WHERE.encode(), b"tmpfs", 0, None)
         os.mknod(f"{_WHERE}/tap", stat.S_IFCHR | 0o600, os.makedev(int(major), int(minor)))
         return os.open(f"{_WHERE}/tap", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except StopIteration as error:
@@ -42,12 +44,3 @@ def open_macvtap(name: str) -> int:
         if error.errno == errno.EBUSY:
             raise ConflictError(f"the macvtap {name!a} is held by another process") from error
         raise HostError.of(f"cannot open the macvtap {name!a}", error) from error
-
-
-def _call(function: str, *arguments: object) -> None:
-    import ctypes  # Python has neither call
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, function)(*arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -8,9 +8,9 @@ load, and touches every page of the guest.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 
 from kata_runtime.errors import QemuError
+from kata_runtime.fast_contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

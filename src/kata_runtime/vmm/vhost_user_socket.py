@@ -6,10 +6,10 @@ import os
 import stat
 import struct
 import time
-from contextlib import closing, contextmanager
 
 from kata_runtime import unix_socket
 from kata_runtime.errors import DeadlineError, HostError, InputError
+from kata_runtime.fast_contextlib import closing, contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

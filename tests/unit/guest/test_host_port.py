@@ -14,6 +14,8 @@ from kata_runtime.guest import host_port, wire
 from kata_runtime.guest.answer_limits import DEFAULT
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.host_port import GuestPort
+from kata_runtime.netlink.link import dump_links
+from kata_runtime.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, pack_message
 from kata_runtime.netlink.transport import Block, Family
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _LATE = bytes(1 << 20)
 _SECONDS = 10
 _PATIENCE_SECONDS = 60.0
+_REQUEST = pack_message(dump_links().type, NLM_F_REQUEST | NLM_F_DUMP, 1, dump_links().payload)
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def test_an_unfinished_answer_is_cancelled(tmp_path: Path) -> None:
 
     with scripted_agent(path, endless) as where:
         channel = AgentChannel(where, where, DEFAULT._replace(connect_seconds=_PATIENCE_SECONDS))
-        answer = channel.exchange(Family.ROUTE, [Block(b"request", 1)])
+        answer = channel.exchange(Family.ROUTE, [Block(_REQUEST, 1)])
         assert next(answer) == bytes(1000)
         channel.close()
         assert ended == [True]
