@@ -11,6 +11,7 @@ from kata_runtime.ipvs.model import (
     FULL_PREFIX,
     Forwarding,
     ServiceFlag,
+    Statistics,
     TunnelFlag,
     TunnelType,
     View,
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
         Connection,
         Daemon,
         Server,
+        ServerKey,
         ServerSpec,
         Service,
         ServiceSpec,
-        Statistics,
         Timeouts,
         Tunnel,
     )
@@ -140,6 +141,8 @@ def _server_line(server: Server, view: View, *, exact: bool) -> str:
     spec = server.spec
     if view == View.CONNECTIONS:
         return _connections_line(spec, server.active, server.inactive)
+    if view in (View.STATISTICS, View.RATES) and not any(server.statistics):
+        return _unused_line(spec.key)
     head = f"  -> {address_text(*spec.key):<28}"
     connections_text = f"{server.active:<10} {server.inactive:<10}\n"
     match view:
@@ -162,6 +165,12 @@ def _connections_line(spec: ServerSpec, active: int, inactive: int) -> str:
         f"  -> {address_text(*spec.key):<28} {_FORWARDING[spec.forwarding]:<7} {spec.weight:<6} "
         f"{active:<10} {inactive:<10}\n"
     )
+
+
+@lru_cache(maxsize=1 << 13)
+def _unused_line(key: ServerKey) -> str:
+    """With its counters, or its rates, of which none has counted anything."""
+    return f"  -> {address_text(*key):<28}{_numbers(Statistics(), View.STATISTICS, exact=True)}\n"
 
 
 def _tunnel_text(tunnel: Tunnel) -> str:
