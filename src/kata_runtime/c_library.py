@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 _LIBRARY = "libc.so.6"
 
 
-def c_function(name: str) -> Callable[..., None]:
-    """A function of the C library, by its ``name``, that returns 0, or -1 and sets errno.
+def c_function(name: str) -> Callable[..., int]:
+    """A function of the C library, by its ``name``, that returns an int, or -1 and sets errno: that raises OSError.
 
-    Integers are passed as int, bytes as a pointer to them, None as NULL. What is returned raises OSError.
+    Integers are passed as int, bytes as a pointer to them, None as NULL.
     """
     from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, dlopen, dlsym, get_errno
 
@@ -29,9 +29,11 @@ def c_function(name: str) -> Callable[..., None]:
 
     function = Function(dlsym(dlopen(_LIBRARY, os.RTLD_NOW), name))
 
-    def call(*arguments: int | bytes | None) -> None:
-        if function(*arguments):
+    def call(*arguments: int | bytes | None) -> int:
+        result = int(function(*arguments))
+        if result < 0:
             number = get_errno()
             raise OSError(number, os.strerror(number))
+        return result
 
     return call

@@ -13,8 +13,13 @@ from kata_runtime.c_library import c_function
 def test_a_success(tmp_path: os.PathLike[str]) -> None:
     """Bytes and integers arrive as the function takes them."""
     made = os.path.join(tmp_path, "made")
-    c_function("mkdir")(made.encode(), 0o700)
+    assert c_function("mkdir")(made.encode(), 0o700) == 0
     assert os.stat(made).st_mode == 0o40700
+
+
+def test_a_result() -> None:
+    """What a function returns that is no failure is the result."""
+    assert c_function("getpid")() == os.getpid()
 
 
 def test_a_refusal() -> None:

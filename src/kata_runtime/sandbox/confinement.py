@@ -55,9 +55,9 @@ def confinement_of(user: int, groups: Sequence[int], *, vcpus: int, user_is_shar
 class Calls(NamedTuple):
     """Functions of the C library that Python 3.11 lacks."""
 
-    unshare: Callable[..., None]
-    prctl: Callable[..., None]
-    capset: Callable[..., None]
+    unshare: Callable[..., int]
+    prctl: Callable[..., int]
+    capset: Callable[..., int]
 
 
 def load_calls() -> Calls:
@@ -102,7 +102,7 @@ def _drop_capabilities(calls: Calls) -> None:
     _call("dropping capabilities", calls.capset, header, bytes(_CAPABILITY_BYTES))
 
 
-def _call(what: str, function: Callable[..., None], *arguments: int | bytes) -> None:
+def _call(what: str, function: Callable[..., int], *arguments: int | bytes) -> None:
     try:
         function(*arguments)
     except OSError as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import struct
 
+from kata_runtime.c_library import c_function
 from kata_runtime.errors import HostError
 from kata_runtime.fast_contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from ctypes import CDLL
 
 # include/uapi/linux/mount.h: the flags MOUNT_ATTR_* of a mount, and those of mount(2) and umount2(2).
 _ATTRIBUTES = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}
@@ -38,14 +38,14 @@ def bind(source: str, target: str, options: Sequence[str] = (), *, recursive: bo
     """
     what = f"bind {source} at {target}"
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
-    tree = _call(what, _OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)
+    tree = _system_call(what, _OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)
     try:
         wanted = 0
         for option in options:
             wanted |= _ATTRIBUTES.get(option, 0)
         if wanted:
-            _call(what, _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, _ATTR.pack(wanted, 0, 0, 0), _ATTR.size)
-        _call(what, _MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+            _system_call(what, _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, _ATTR.pack(wanted, 0, 0, 0), _ATTR.size)
+        _system_call(what, _MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
     finally:
         os.close(tree)
 
@@ -55,14 +55,11 @@ def mount_overlay(target: str, options: Sequence[str]) -> None:
 
     :raise HostError: the kernel refused.
     """
-    import ctypes
-
     # mount(2): a page, with the byte at its end.
     data = os.fsencode(",".join(options))
     if len(data) >= os.sysconf("SC_PAGE_SIZE"):
         raise HostError(f"the options of the overlay at {target} are too long: {len(data)} bytes")
-    if _libc().mount(b"overlay", os.fsencode(target), b"overlay", ctypes.c_ulong(0), data):
-        raise _refused(f"mount an overlay at {target}")
+    _call(f"mount an overlay at {target}", "mount", b"overlay", os.fsencode(target), b"overlay", 0, data)
 
 
 def enter_own_mounts() -> None:
@@ -72,8 +69,7 @@ def enter_own_mounts() -> None:
 
     :raise HostError: the kernel refused.
     """
-    if _libc().unshare(_CLONE_NEWNS):
-        raise _refused("make a mount namespace")
+    _call("make a mount namespace", "unshare", _CLONE_NEWNS)
     _propagate("/", _MS_REC | _MS_SLAVE)
 
 
@@ -96,14 +92,17 @@ def copy_tree(source: str, *, read_only: bool = False) -> int:
 
     :raise HostError: the kernel refused; it must be Linux 5.12 or later.
     """
+    what = f"copy {source}"
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE
-    tree = _call(f"copy {source}", _OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)
+    tree = _system_call(what, _OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)
     try:
         attributes = _ATTR.pack(0, 0, _MS_SLAVE, 0)
-        _call(f"copy {source}", _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, attributes, _ATTR.size)
+        _system_call(
+            f"copy {source}", _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, attributes, _ATTR.size
+        )
         if read_only:
             attributes = _ATTR.pack(_ATTRIBUTES["ro"], 0, 0, 0)
-            _call(f"copy {source}", _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, _ATTR.size)
+            _system_call(what, _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, _ATTR.size)
     except BaseException:
         os.close(tree)
         raise
@@ -113,16 +112,13 @@ def copy_tree(source: str, *, read_only: bool = False) -> int:
 def attach_tree(tree: int, target: int) -> None:
     """Mount a copy on the file or directory that the descriptor ``target`` stands for. :raise HostError: refused."""
     flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
-    _call("mount a copy", _MOVE_MOUNT, tree, b"", target, b"", flags)
+    _system_call("mount a copy", _MOVE_MOUNT, tree, b"", target, b"", flags)
 
 
 def attach_nothing(target: int) -> None:
     """Mount an empty read-only file system on the directory that ``target`` stands for. :raise HostError: refused."""
-    import ctypes
-
-    flags = ctypes.c_ulong(_MS_RDONLY)
-    if _libc().mount(b"nothing", b"/proc/self/fd/%d" % target, b"tmpfs", flags, b"mode=555"):
-        raise _refused("mount an empty file system")
+    where = b"/proc/self/fd/%d" % target
+    _call("mount an empty file system", "mount", b"nothing", where, b"tmpfs", _MS_RDONLY, b"mode=555")
 
 
 def open_within(root: int, path: str) -> int:
@@ -131,7 +127,7 @@ def open_within(root: int, path: str) -> int:
     :raise HostError: there is no such path.
     """
     how = _OPEN_HOW.pack(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
-    return _call(f"open {path}", _OPENAT2, root, os.fsencode(path), how, _OPEN_HOW.size)
+    return _system_call(f"open {path}", _OPENAT2, root, os.fsencode(path), how, _OPEN_HOW.size)
 
 
 def make_shared(target: str) -> None:
@@ -143,8 +139,7 @@ def make_shared(target: str) -> None:
 
 def detach(target: str) -> None:
     """Unmount ``target`` and everything below it, even if it is in use. :raise HostError: the kernel refused."""
-    if _libc().umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW):
-        raise _refused(f"unmount {target}")
+    _call(f"unmount {target}", "umount2", os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW)
 
 
 def mounts_below(directory: str) -> list[str]:
@@ -175,32 +170,19 @@ def _unescaped(text: bytes) -> bytes:
 
 
 def _propagate(target: str, flags: int) -> None:
-    import ctypes
-
-    if _libc().mount(b"none", os.fsencode(target), None, ctypes.c_ulong(flags), None):
-        raise _refused(f"share the mounts below {target}")
+    _call(f"share the mounts below {target}", "mount", b"none", os.fsencode(target), None, flags, None)
 
 
-def _call(what: str, number: int, *arguments: int | bytes) -> int:
-    import ctypes
-
-    converted = [ctypes.c_long(one) if isinstance(one, int) else ctypes.c_char_p(one) for one in arguments]
-    result = int(_libc().syscall(ctypes.c_long(number), *converted))
-    if result < 0:
-        raise _refused(what)
-    return result
+def _system_call(what: str, number: int, *arguments: int | bytes) -> int:
+    """One that the C library has no function for; a descriptor, or 0."""
+    return _call(what, "syscall", number, *arguments)
 
 
-def _libc() -> CDLL:
-    import ctypes  # takes 10 ms, and most commands mount nothing
-
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _refused(what: str) -> HostError:
-    import ctypes
-
-    return HostError.of(f"cannot {what}", OSError(ctypes.get_errno(), ""))
+def _call(what: str, function: str, *arguments: int | bytes | None) -> int:
+    try:
+        return c_function(function)(*arguments)
+    except OSError as error:
+        raise HostError.of(f"cannot {what}", error) from error
 
 
 def remove_mounts(directory: str) -> None:
