@@ -26,14 +26,15 @@ def _answer(version: int) -> None:
     decoder = wire.Decoder()
     while True:
         connection, _ = listening.accept()
-        while data := connection.recv(4096):
-            for raw in decoder.feed(data):
-                kind, request, payload = wire.unpack_body(raw)
-                if kind == wire.HELLO:
-                    answer = payload[: wire.NONCE_BYTES] + version.to_bytes(2, "big")
-                    connection.sendall(wire.OPENING + wire.pack_frame(wire.HELLO, request, answer))
-                else:
-                    connection.sendall(wire.pack_frame(wire.DONE, request, wire.pack_done(0)))
+        with connection:
+            while data := connection.recv(4096):
+                for raw in decoder.feed(data):
+                    kind, request, payload = wire.unpack_body(raw)
+                    if kind == wire.HELLO:
+                        answer = payload[: wire.NONCE_BYTES] + version.to_bytes(2, "big")
+                        connection.sendall(wire.OPENING + wire.pack_frame(wire.HELLO, request, answer))
+                    else:
+                        connection.sendall(wire.pack_frame(wire.DONE, request, wire.pack_done(0)))
 
 
 def main() -> int:

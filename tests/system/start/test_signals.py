@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 # Every step that makes something or makes it known; the signal is sent before and after each.
 _STEPS = (
     "os.mkdir", "os.fork", "os.pidfd_open", "os.execv", "os.replace", "os.write", "os.waitpid", "shutil.rmtree",
-    "boot.GuestPort", "boot.cgroup.join", "lifecycle.boot", "lifecycle.end_processes", "lifecycle.cgroup.remove",
+    "channel.GuestPort", "boot.cgroup.join", "lifecycle.boot", "lifecycle.end_processes", "lifecycle.cgroup.remove",
     "cli.write_line",
 )  # fmt: skip
 _SIGNALLED = """
 import os, shutil, signal
 from functools import wraps
 from kata_runtime.cli import lifecycle_commands as cli
+from kata_runtime.guest import channel
 from kata_runtime.sandbox import boot, cgroup
 
 me = os.getpid()
