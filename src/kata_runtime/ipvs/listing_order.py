@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _socket import AF_INET6
+from _socket import AF_INET, AF_INET6
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,9 +28,15 @@ def by_service(pairs: Sequence[tuple[ServiceKey, T]]) -> list[T]:
 
 def servers_in_order(servers: Sequence[Server]) -> list[Server]:
     """The servers of a service."""
-    keys = [server.spec.key for server in servers]
-    if len({key.family for key in keys}) < 2 and _are_near([key.address for key in keys]):
-        return sorted(servers, key=_by_address)
+    ordered = sorted(servers, key=_by_address)
+    if not ordered:
+        return ordered
+    # The first and the last are of the extreme families and, where there is one family, have the extreme addresses.
+    first, last = ordered[0].spec.key, ordered[-1].spec.key
+    if first.family == last.family:
+        extremes = [first.address, last.address]
+        if _are_near(extremes if first.family == AF_INET else [server.spec.key.address for server in ordered]):
+            return ordered
     return _merge_sort(list(servers), lambda a, b: _compare_servers(a.spec.key, b.spec.key))
 
 
