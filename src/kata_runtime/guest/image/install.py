@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import hashlib
@@ -13,6 +12,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from kata_runtime.c_library import c_function
 from kata_runtime.errors import ConflictError, HostError
 from kata_runtime.guest.image import DESCRIPTION_NAME, INITRD_NAME, KERNEL_NAME
 
@@ -92,17 +92,17 @@ def _replace(fresh: str, real: str) -> None:
 def _exchange(one: str, other: str) -> None:
     """Exchange two directories of one file system (rename(2), RENAME_EXCHANGE)."""
     # What Python's own os.rename lacks; glibc has it since 2.28.
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return
-    number = ctypes.get_errno()
-    if number not in (errno.EINVAL, errno.ENOSYS, errno.EXDEV):
-        raise OSError(number, os.strerror(number), other)
-    raise HostError(
-        f"cannot replace the image {other!r}: its file system does not exchange directories",
-        errno=number,
-        hint="remove it first, or name another directory",
-    )
+    rename = c_function("renameat2")
+    try:
+        rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EXDEV):
+            raise OSError(error.errno, error.strerror, other) from None
+        raise HostError(
+            f"cannot replace the image {other!r}: its file system does not exchange directories",
+            errno=error.errno,
+            hint="remove it first, or name another directory",
+        ) from error
 
 
 def _check_replaceable(path: str, shown: str | None = None) -> None:

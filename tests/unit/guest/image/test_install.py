@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -144,12 +143,10 @@ def test_file_system_without_exchange(tmp_path: Path, monkeypatch: pytest.Monkey
     """Where directories cannot be exchanged an image is kept and the user told what to do."""
     old = make_image(tmp_path / "image", b"old kernel")
 
-    class Libc:
-        def renameat2(self, *_arguments: object) -> int:
-            ctypes.set_errno(errno.EINVAL)
-            return -1
+    def refuse(*_arguments: object) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_arguments, **_options: Libc())
+    monkeypatch.setattr("kata_runtime.guest.image.install.c_function", lambda _name: refuse)
     with pytest.raises(HostError) as caught:
         install(tmp_path / "image", _NEW)
     assert str(caught.value) == (
