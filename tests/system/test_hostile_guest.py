@@ -21,7 +21,7 @@ from kata_runtime.sandbox.process import start_time_of
 from kata_runtime.sandbox.record import NicRecord, Record, save_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     Rows = Callable[[int], Iterator[bytes]]
@@ -168,9 +168,9 @@ def _ipvs(words: str, *more: str) -> list[str]:
 _MOST_SERVERS = 87_380  # that fit into one answer, with room for another
 
 
-def _option(number: int, asked: list[tuple[int, bytes]]) -> Iterator[bytes]:
+def _option(number: int, sizes: Sequence[int], arguments: Sequence[bytes]) -> Iterator[bytes]:
     """Every service has as many servers as can be asked for, all different."""
-    for size, argument in asked:
+    for size, argument in zip(sizes, arguments, strict=True):
         if number == 1154:
             yield bytes(8)
             yield from (_listed(index) for index in range((size - 8) // 104))

@@ -192,15 +192,15 @@ def pack_options(number: int, asked: Sequence[tuple[int, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-def unpack_options(payload: bytes) -> tuple[int, list[tuple[int, bytes]]]:
-    """Decode the payload of OPTIONS: ``(number, [(size, argument)])``.
+def unpack_options(payload: bytes) -> tuple[int, Sequence[int], Sequence[bytes]]:
+    """Decode the payload of OPTIONS: ``(number, sizes, arguments)``.
 
     :raise FrameError: an item is cut short or unlike the first, or a size is too large or smaller than the argument.
     """
     number = unpack_count(payload)
     items = memoryview(payload)[_NUMBER.size :]
     if not items:
-        return number, []
+        return number, (), ()
     try:
         _, length = _OPTION_HEADER.unpack_from(items)
         # All at once: the agent's processor may be emulated, and 200,000 rules are asked for by 10,000 of them.
@@ -211,7 +211,7 @@ def unpack_options(payload: bytes) -> tuple[int, list[tuple[int, bytes]]]:
     sizes, lengths, arguments = fields[::3], fields[1::3], fields[2::3]
     if set(lengths) != {length} or min(sizes) < length or max(sizes) > OPTION_BYTES:
         raise FrameError(f"socket options of {min(sizes)} to {max(sizes)} bytes with arguments of {length}")
-    return number, list(zip(sizes, arguments, strict=True))
+    return number, sizes, arguments
 
 
 def pack_done(errno: int, text: str = "") -> bytes:

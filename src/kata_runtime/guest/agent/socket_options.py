@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from functools import cache
+from itertools import accumulate, repeat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 # A piece is sent when it has this size: a frame of it is written in few large parts (``guest_port``).
 _PIECE_BYTES = 96 * 1024
 _FRAME_BYTES = 128 * 1024
+# How many answers one piece has at most.
+_TOGETHER = 256
 
 
 class SocketOptions:
@@ -27,11 +31,11 @@ class SocketOptions:
             self._socket.close()
             self._socket = None
 
-    def read(self, number: int, asked: Sequence[tuple[int, bytes]]) -> Generator[memoryview, None, None]:
-        """Read the option ``number`` once for each ``(size, argument)`` of ``asked``; yield the answers in pieces.
+    def read(self, number: int, sizes: Sequence[int], arguments: Sequence[bytes]) -> Generator[memoryview, None, None]:
+        """Read the option ``number`` once for each size with its argument; yield the answers in pieces.
 
-        An answer has exactly ``size`` bytes; those that the kernel did not write are zero. The argument is at the start
-        of the buffer that the kernel is given. The options are those of IPv4 (SOL_IP), which modules extend
+        An answer has exactly its size; bytes that the kernel did not write are zero. The argument is at the start of
+        the buffer that the kernel is given. The options are those of IPv4 (SOL_IP), which modules extend
         (net/netfilter/nf_sockopt.c).
 
         :raise OSError: the kernel's errno; the remaining answers are not read.
@@ -39,48 +43,51 @@ class SocketOptions:
         read = _getsockopt()
         if self._socket is None:
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        for group, size in _groups(asked):
-            buffer = bytearray(size)
-            read(self._socket.fileno(), number, group, buffer)
-            view = memoryview(buffer)
-            for start in range(0, size, _FRAME_BYTES):
+        for group in _groups(sizes):
+            view = memoryview(read(self._socket.fileno(), number, sizes[group], arguments[group]))
+            for start in range(0, len(view), _FRAME_BYTES):
                 yield view[start : start + _FRAME_BYTES]
 
 
-def _groups(asked: Sequence[tuple[int, bytes]]) -> Iterator[tuple[list[tuple[int, bytes]], int]]:
-    """Split ``asked`` into groups that are sent as one piece; yield each with its size."""
-    group: list[tuple[int, bytes]] = []
-    size = 0
-    for one in asked:
-        group.append(one)
-        size += one[0]
-        if size >= _PIECE_BYTES:
-            yield group, size
-            group, size = [], 0
-    if size:
-        yield group, size
+def _groups(sizes: Sequence[int]) -> Iterator[slice]:
+    """Which answers are sent as one piece; nothing is read for answers of no size."""
+    first = size = 0
+    for behind, one in enumerate(sizes, 1):
+        size += one
+        if size >= _PIECE_BYTES or behind - first == _TOGETHER or behind == len(sizes):
+            if size:
+                yield slice(first, behind)
+            first, size = behind, 0
 
 
 @cache
-def _getsockopt() -> Callable[[int, int, Sequence[tuple[int, bytes]], bytearray], None]:
-    """getsockopt(2) itself: Python's passes no argument to the kernel, and reads at most 1,024 bytes."""
+def _getsockopt() -> Callable[[int, int, Sequence[int], Sequence[bytes]], bytearray]:
+    """getsockopt(2) itself: Python's passes no argument to the kernel, and reads at most 1,024 bytes.
+
+    For 20 servers the kernel needs 10 microseconds on an emulated processor, and a loop in Python that makes the calls
+    as much again. Therefore objects that stand for the arguments of the calls are made once, and read from memory that
+    is filled for all calls of a group at once; ``map`` makes the calls.
+    """
     import ctypes  # imported late: takes 0.1 s and 1 MB
 
-    # No argtypes: to convert the arguments by them takes longer than the kernel needs for a service of 20 servers.
-    call = ctypes.CDLL(None, use_errno=True).getsockopt
-    length, address = ctypes.c_uint32(), ctypes.c_void_p()
-    length_address = ctypes.c_void_p(ctypes.addressof(length))
+    # PyDLL, which keeps the interpreter's lock: the agent has one thread. No argtypes: to convert by them takes longer.
+    call = ctypes.PyDLL(None, use_errno=True).getsockopt
+    addresses, lengths = bytearray(8 * _TOGETHER), bytearray(4 * _TOGETHER)
+    address_of = [ctypes.c_void_p.from_buffer(addresses, 8 * place) for place in range(_TOGETHER)]
+    length_of = [ctypes.byref(ctypes.c_uint32.from_buffer(lengths, 4 * place)) for place in range(_TOGETHER)]
     byte = ctypes.c_char
 
-    def read(fd: int, number: int, asked: Sequence[tuple[int, bytes]], buffer: bytearray) -> None:
+    def read(fd: int, number: int, sizes: Sequence[int], arguments: Sequence[bytes]) -> bytearray:
+        count, length = len(sizes), len(arguments[0])
+        buffer = bytearray(sum(sizes))
+        layout = "".join([f"{length}s{size - length}x" for size in sizes])
+        struct.pack_into(layout, buffer, 0, *arguments)
         start = ctypes.addressof(byte.from_buffer(buffer))
-        filled = 0
-        for size, argument in asked:
-            buffer[filled : filled + len(argument)] = argument
-            length.value, address.value = size, start + filled
-            if call(fd, socket.SOL_IP, number, address, length_address):
-                error = ctypes.get_errno()
-                raise OSError(error, os.strerror(error))
-            filled += size
+        struct.pack_into(f"={count}Q", addresses, 0, *accumulate(sizes[:-1], initial=start))
+        struct.pack_into(f"={count}I", lengths, 0, *sizes)
+        if any(map(call, repeat(fd, count), repeat(socket.SOL_IP), repeat(number), address_of, length_of)):
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return buffer
 
     return read
