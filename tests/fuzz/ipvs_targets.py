@@ -11,6 +11,7 @@ from tests.fuzz.target import ScriptedKernel, Target, check_line, parts
 
 from kata_runtime.conntrack.cleanup import Filter, delete_matching
 from kata_runtime.ipvs import codec, proc_table, sockopt_table
+from kata_runtime.ipvs.attributes import NOT_COUNTED
 from kata_runtime.ipvs.connections import parse_connections
 from kata_runtime.ipvs.engine import Engine
 from kata_runtime.ipvs.model import (
@@ -62,7 +63,7 @@ def _server(data: bytes) -> None:
     """The quick way and the slow one agree; the first byte is the family of the service."""
     server = codec.unpack_server(data[1:], data[0] if data else 0)
     check_line(server.spec.key.text)
-    assert codec.unpack_server(data[1:], data[0], statistics=False) == server._replace(statistics=codec.NOT_COUNTED)
+    assert codec.unpack_server(data[1:], data[0], statistics=False) == server._replace(statistics=NOT_COUNTED)
 
 
 def _others(data: bytes) -> None:

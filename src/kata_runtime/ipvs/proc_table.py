@@ -12,7 +12,7 @@ from _socket import AF_INET, AF_INET6, inet_pton
 
 from kata_runtime.errors import ConflictError, ProtocolError
 from kata_runtime.fast_functools import lru_cache
-from kata_runtime.ipvs.codec import NOT_COUNTED
+from kata_runtime.ipvs.attributes import NOT_COUNTED
 from kata_runtime.ipvs.model import FORWARDING_NAMES, Server, ServerKey, ServerSpec, Service
 from kata_runtime.ipvs.proc_file import rows
 

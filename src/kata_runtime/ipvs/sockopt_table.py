@@ -14,7 +14,7 @@ from itertools import islice, tee
 
 from kata_runtime.errors import ProtocolError
 from kata_runtime.fast_functools import lru_cache
-from kata_runtime.ipvs.codec import NOT_COUNTED, forwarding_of
+from kata_runtime.ipvs.attributes import NOT_COUNTED, forwarding_of
 from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerSpec, Statistics
 from kata_runtime.named_tuple import NamedTuple
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.ipvs.strategies import server_specs, service_specs
 
 from kata_runtime.errors import ProtocolError
-from kata_runtime.ipvs import codec
+from kata_runtime.ipvs import codec, usual_layout
 from kata_runtime.ipvs.model import (
     Daemon,
     DaemonState,
@@ -150,8 +150,8 @@ def test_the_usual_server(spec: ServerSpec, statistics: bool) -> None:
     """The layout that Linux sends is read in one go, with the result of reading it attribute by attribute."""
     attributes = _as_linux_sends(spec)
     expected = Server(spec, 7, 8, 9, Statistics(*range(10)) if statistics else Statistics())
-    assert codec._usual_server(_message(attributes), statistics=statistics) == expected
-    assert codec._usual_server(_message(attributes[::-1]), statistics=statistics) is None
+    assert usual_layout.usual_server(_message(attributes), statistics=statistics) == expected
+    assert usual_layout.usual_server(_message(attributes[::-1]), statistics=statistics) is None
     for order in (attributes, attributes[::-1]):
         assert codec.unpack_server(_message(order), AF_INET, statistics=statistics) == expected
 
@@ -164,6 +164,61 @@ def test_the_usual_server_with_a_wrong_byte(spec: ServerSpec, place: int, value:
     payload[place] = value
     with suppress(ProtocolError):
         assert isinstance(codec.unpack_server(bytes(payload), AF_INET), Server)
+
+
+def _service_as_linux_sends(spec: ServiceSpec) -> list[bytes]:
+    """The attributes of a service, in the order and with the widths of ip_vs_genl_fill_service."""
+    key = spec.key
+    mask = struct.pack(">I" if key.family == AF_INET else "=I", spec.netmask)
+    names = [pack_attribute(6, spec.scheduler.encode() + b"\0")]
+    names += [pack_attribute(11, spec.engine.encode() + b"\0")] if spec.engine else []
+    identity = [pack_u32(5, key.mark)] if key.mark else [
+        pack_attribute(2, struct.pack("=H", key.protocol)),
+        pack_attribute(3, key.address.ljust(16, b"\0")),
+        pack_attribute(4, key.port.to_bytes(2, "big")),
+    ]  # fmt: skip
+    return [
+        pack_attribute(1, struct.pack("=H", key.family)),
+        *identity,
+        *names,
+        pack_attribute(7, struct.pack("=II", spec.flags | ServiceFlag.HASHED, 0xFFFFFFFF)),
+        pack_u32(8, spec.timeout),
+        pack_attribute(9, mask),
+        pack_attribute(10, b"".join(pack_attribute(kind, bytes(8 if kind in (4, 5) else 4)) for kind in range(1, 11))),
+        pack_attribute(12, _counters(*range(10))),
+    ]
+
+
+def _service_message(attributes: list[bytes]) -> bytes:
+    return pack_generic(codec.NEW_SERVICE, 1, pack_attribute(1, b"".join(attributes)))
+
+
+@given(service_specs(), st.booleans())
+def test_the_usual_service(spec: ServiceSpec, statistics: bool) -> None:
+    """The layout that Linux sends is read in one go, with the result of reading it attribute by attribute."""
+    attributes = _service_as_linux_sends(spec)
+    expected = (spec, Statistics(*range(10)) if statistics else Statistics())
+    usual = usual_layout.usual_service(_service_message(attributes), statistics=statistics)
+    assert usual == (None if spec.key.mark else expected)
+    assert usual_layout.usual_service(_service_message(attributes[::-1]), statistics=statistics) is None
+    for order in (attributes, attributes[::-1]):
+        assert codec.unpack_service(_service_message(order), statistics=statistics) == expected
+
+
+_USUAL_SERVICE = ServiceSpec(_V4, "rr", ServiceFlag.PERSISTENT, 300, 0xFFFFFF00, "sip")
+
+
+@pytest.mark.parametrize("place", range(len(_service_message(_service_as_linux_sends(_USUAL_SERVICE)))))
+def test_the_usual_service_with_a_wrong_byte(place: int) -> None:
+    """One byte changed gives what reading attribute by attribute gives, or both refuse it."""
+    good = _service_message(_service_as_linux_sends(_USUAL_SERVICE))
+    for value in {0, 1, 2, 4, 8, 0x40, 0x80, 0xFF, good[place] ^ 1, good[place] ^ 4}:
+        payload = good[:place] + bytes([value]) + good[place + 1 :]
+        usual = usual_layout.usual_service(payload, statistics=True)
+        if usual is not None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(codec, "usual_service", lambda _payload, *, statistics: None)
+                assert codec.unpack_service(payload) == usual
 
 
 def test_names_cannot_steer_a_terminal() -> None:

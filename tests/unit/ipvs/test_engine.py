@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kata_runtime.errors import KernelError
-from kata_runtime.ipvs.codec import NOT_COUNTED
+from kata_runtime.ipvs.attributes import NOT_COUNTED
 from kata_runtime.ipvs.engine import Engine
 from kata_runtime.ipvs.model import Protocol, ServiceKey, ServiceSpec
 from kata_runtime.ipvs.sockopt_table import ServerDetails
