@@ -30,7 +30,7 @@ from kata_runtime.ipvs.sockopt_table import ServerDetails
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kata_runtime.ipvs.model import Question
+    from kata_runtime.ipvs.model import Question, Server
 
 _BOTH = (False, True)
 _QUESTIONS: list[Question] = [
@@ -82,21 +82,25 @@ def _report(data: bytes) -> None:
         json.loads(text)
 
 
+def _name(server: Server) -> str:
+    return server.spec.key.text
+
+
 def _proc_table(data: bytes) -> None:
     """A file of servers; the first part is the services that netlink reports."""
     services, *pieces = list(parts(data)) or [b""]
     specs = [codec.unpack_service(payload)[0] for payload in parts(services)]
     proc_table.count(pieces)
-    for service in proc_table.services(specs, pieces):
-        check_line(" ".join(server.spec.key.text for server in service.servers))
+    for _, servers in proc_table.servers(specs, pieces, _name):
+        check_line(" ".join(servers))
 
 
 def _entries(data: bytes) -> None:
     """Socket options: the first part selects the details, the others are the lists of services and of servers."""
     how, *answers = list(parts(data)) or [b""]
     details = ServerDetails(statistics=b"s" in how, tunnels=b"t" in how)
-    for servers in sockopt_table.servers(ScriptedKernel(answers), _KEYS, details):
-        check_line(" ".join(server.spec.key.text for server in servers or ()))
+    for servers in sockopt_table.servers(ScriptedKernel(answers), _KEYS, details, _name):
+        check_line(" ".join(servers or ()))
 
 
 def _connections(data: bytes) -> None:

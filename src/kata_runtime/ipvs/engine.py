@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
+from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs import codec, sockopt_table
+from kata_runtime.ipvs.attributes import NOT_COUNTED
 from kata_runtime.ipvs.model import (
     AddServer,
     AddService,
@@ -28,7 +30,7 @@ from kata_runtime.netlink.transport import Family
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-    from typing import Protocol
+    from typing import Protocol, TypeVar
 
     from kata_runtime.errors import KataError
     from kata_runtime.ipvs.model import (
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from kata_runtime.netlink.transport import Transport
 
     Head = tuple[ServiceSpec, Statistics]
+    T = TypeVar("T")
 
     class Guest(Transport, sockopt_table.Guest, Protocol):
         """A kernel whose files and socket options can be read."""
@@ -59,6 +62,7 @@ _FEW = 16
 # The kernel searches the file from its head for each page of it (fs/seq_file.c): of 1,000 services it takes half the
 # time of socket options, of 10,000 eight times as long.
 _FILE_SERVICES = 2000
+_ROWS_KEPT = 1 << 13
 
 
 class Engine:
@@ -102,6 +106,16 @@ class Engine:
 
     def services(self, heads: Sequence[Head], details: ServerDetails) -> Iterator[Service]:
         """These services with their servers, in any order."""
+        for (spec, statistics), servers in self.servers(heads, details, _itself):
+            yield Service(spec, statistics, servers)
+
+    def servers(
+        self, heads: Sequence[Head], details: ServerDetails, show: Callable[[Server], T]
+    ) -> Iterator[tuple[Head, list[T]]]:
+        """These services, in any order, with what ``show`` makes of their servers.
+
+        Of equal servers ``show`` may be given only the first: the same stand behind many services.
+        """
         told: list[Head] = []
         rest = list(heads)
         if len(heads) > _FEW:
@@ -110,27 +124,28 @@ class Engine:
                 (told if sockopt_table.covers(head[0].key) else rest).append(head)
         done = 0
         try:
-            for servers in sockopt_table.servers(self._transport, [spec.key for spec, _ in told], details):
-                if servers is None:
+            for rows in sockopt_table.servers(self._transport, [spec.key for spec, _ in told], details, show):
+                if rows is None:
                     rest.append(told[done])
                 else:
-                    yield Service(*told[done], servers)
+                    yield told[done], rows
                 done += 1
         except KernelError:
             # A service is gone, or the guest has no such socket option.
             rest += told[done:]
-        yield from self._with_servers(rest, statistics=details.statistics)
+        yield from self._servers_by_netlink(rest, show, statistics=details.statistics)
 
-    def shown_services(self, heads: Sequence[Head]) -> Iterator[Service]:
-        """``services`` with what -L and most of -S show of them, read by the interface that is fastest for so many.
+    def shown_servers(self, heads: Sequence[Head], show: Callable[[Server], T]) -> Iterable[tuple[Head, list[T]]]:
+        """``servers`` with what -L and most of -S show of them, read by the interface that is fastest for so many.
 
         :raise ConflictError: the table changed meanwhile. :raise ProtocolError: the kernel writes it in another way.
         """
         if len(heads) > _FILE_SERVICES:
-            return self.services(heads, ServerDetails(statistics=False, tunnels=False))
+            return self.servers(heads, ServerDetails(statistics=False, tunnels=False), show)
         from kata_runtime.ipvs import proc_table  # with its regular expressions, which changes do not need
 
-        return proc_table.services((spec for spec, _ in heads), self._transport.read_file(proc_table.NAME))
+        found = proc_table.servers((spec for spec, _ in heads), self._transport.read_file(proc_table.NAME), show)
+        return (((spec, NOT_COUNTED), rows) for spec, rows in found)
 
     def specs(self) -> list[ServiceSpec]:
         """All services without their servers, in the kernel's order."""
@@ -159,8 +174,9 @@ class Engine:
         payload = codec.service_payload(codec.GET_SERVICE, codec.pack_service_key(key))
         request = Request(f"look up {key.description}", self._family, 0, payload)
         for message in call(self._transport, Family.GENERIC, request):
-            (found,) = self._with_servers([codec.unpack_service(message.payload)], statistics=True)
-            return found
+            head = codec.unpack_service(message.payload)
+            ((_, servers),) = self._servers_by_netlink([head], _itself, statistics=True)
+            return Service(*head, servers)
         raise ProtocolError(f"no answer about {key.description}")
 
     def connections(self) -> Iterator[Connection]:
@@ -207,14 +223,20 @@ class Engine:
             return message.payload
         raise ProtocolError(f"no answer to the request to {operation}")
 
-    def _with_servers(self, found: Sequence[Head], *, statistics: bool) -> Iterator[Service]:
-        requests = [self._servers_of(spec.key) for spec, _ in found]
+    def _servers_by_netlink(
+        self, heads: Sequence[Head], show: Callable[[Server], T], *, statistics: bool
+    ) -> Iterator[tuple[Head, list[T]]]:
+        requests = [self._servers_of(spec.key) for spec, _ in heads]
 
-        def decode(index: int, payload: bytes) -> Server:
-            return codec.unpack_server(payload, found[index][0].key.family, statistics=statistics)
+        @lru_cache(maxsize=_ROWS_KEPT)
+        def row(payload: bytes, family: int) -> T:
+            return show(codec.unpack_server(payload, family, statistics=statistics))
 
-        for index, servers in dump_each(self._transport, Family.GENERIC, requests, decode):
-            yield Service(*found[index], servers)
+        def decode(index: int, payload: bytes) -> T:
+            return row(payload, heads[index][0].key.family)
+
+        for index, rows in dump_each(self._transport, Family.GENERIC, requests, decode):
+            yield heads[index], rows
 
     def _servers_of(self, key: ServiceKey) -> Request:
         payload = codec.service_payload(codec.GET_DEST, codec.pack_service_key(key))
@@ -224,6 +246,10 @@ class Engine:
 # Its error is always explained in the words of the change: 20,000 sentences would be made in vain.
 _OPERATION = "change the virtual servers"
 _new = tuple.__new__
+
+
+def _itself(server: Server) -> Server:
+    return server
 
 
 def _payload(change: Change) -> bytes:

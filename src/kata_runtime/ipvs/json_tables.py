@@ -68,7 +68,8 @@ def _gathered(services: Iterable[Service]) -> list[tuple[ServiceKey, str]]:
     pairs: list[tuple[ServiceKey, str]] = []
     held = 0
     for service in services:
-        servers = ",".join(_dumped(_server(server)) for server in servers_in_order(service.servers))
+        ordered = servers_in_order(service.servers, lambda server: server.spec.key)
+        servers = ",".join(_dumped(_server(server)) for server in ordered)
         made = f'{_dumped(_service(service))[:-1]},"servers":[{servers}]}}'
         pairs.append((service.spec.key, made))
         held += len(made)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_ntop
 
-from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.model import (
     FORWARDING_NAMES,
     FULL_MASK,
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
         Connection,
         Daemon,
         Server,
-        ServerKey,
-        ServerSpec,
-        Service,
         ServiceSpec,
         Timeouts,
         Tunnel,
@@ -72,11 +68,30 @@ def heading(view: View) -> str:
     return _HEADERS[view]
 
 
-def service(shown: Service, view: View, *, exact: bool) -> str:
-    """The lines of a service and its servers."""
-    lines = [_service_line(shown, view, exact=exact)]
-    lines += [_server_line(server, view, exact=exact) for server in shown.servers]
-    return "".join(lines)
+def service(spec: ServiceSpec, statistics: Statistics, view: View, *, exact: bool) -> str:
+    """The line of a service, which those of its servers follow."""
+    if view in (View.STATISTICS, View.RATES):
+        return f"{spec.key.text:<33}{_numbers(statistics, view, exact=exact)}\n"
+    return f"{spec.key.text} {spec.scheduler}{describe_flags(spec)}\n"
+
+
+def server(shown: Server, view: View, *, exact: bool) -> str:
+    """The line of a server."""
+    spec = shown.spec
+    head = f"  -> {address_text(*spec.key):<28}"
+    if view in (View.STATISTICS, View.RATES):
+        return f"{head}{_numbers(shown.statistics, view, exact=exact)}\n"
+    connections_text = f"{shown.active:<10} {shown.inactive:<10}\n"
+    match view:
+        case View.THRESHOLDS:
+            return f"{head} {spec.upper:<10} {spec.lower:<10} {connections_text}"
+        case View.PERSISTENCE:
+            return f"{head} {spec.weight:<9} {shown.persistent:<11} {connections_text}"
+        case View.TUNNELS:
+            tunnel = _tunnel_text(spec.tunnel) if spec.forwarding == Forwarding.TUNNEL else "n/a"
+            return f"{head} {_FORWARDING[spec.forwarding]:<7} {tunnel:<13} {spec.weight:<6} {connections_text}"
+        case _:
+            return f"{head} {_FORWARDING[spec.forwarding]:<7} {spec.weight:<6} {connections_text}"
 
 
 def timeouts(values: Timeouts) -> str:
@@ -128,49 +143,6 @@ def netmask_text(spec: ServiceSpec) -> str:
     if spec.netmask == FULL_MASK:
         return ""
     return inet_ntop(AF_INET, spec.netmask.to_bytes(4, "big"))
-
-
-def _service_line(shown: Service, view: View, *, exact: bool) -> str:
-    spec = shown.spec
-    if view in (View.STATISTICS, View.RATES):
-        return f"{spec.key.text:<33}{_numbers(shown.statistics, view, exact=exact)}\n"
-    return f"{spec.key.text} {spec.scheduler}{describe_flags(spec)}\n"
-
-
-def _server_line(server: Server, view: View, *, exact: bool) -> str:
-    spec = server.spec
-    if view == View.CONNECTIONS:
-        return _connections_line(spec, server.active, server.inactive)
-    if view in (View.STATISTICS, View.RATES) and not any(server.statistics):
-        return _unused_line(spec.key)
-    head = f"  -> {address_text(*spec.key):<28}"
-    connections_text = f"{server.active:<10} {server.inactive:<10}\n"
-    match view:
-        case View.STATISTICS | View.RATES:
-            return f"{head}{_numbers(server.statistics, view, exact=exact)}\n"
-        case View.THRESHOLDS:
-            return f"{head} {spec.upper:<10} {spec.lower:<10} {connections_text}"
-        case View.PERSISTENCE:
-            return f"{head} {spec.weight:<9} {server.persistent:<11} {connections_text}"
-        case View.TUNNELS:
-            tunnel = _tunnel_text(spec.tunnel) if spec.forwarding == Forwarding.TUNNEL else "n/a"
-            return f"{head} {_FORWARDING[spec.forwarding]:<7} {tunnel:<13} {spec.weight:<6} {connections_text}"
-
-
-# Servers that stand behind many services have the same line while they have no connections: it is most of the time of a
-# listing.
-@lru_cache(maxsize=1 << 13)
-def _connections_line(spec: ServerSpec, active: int, inactive: int) -> str:
-    return (
-        f"  -> {address_text(*spec.key):<28} {_FORWARDING[spec.forwarding]:<7} {spec.weight:<6} "
-        f"{active:<10} {inactive:<10}\n"
-    )
-
-
-@lru_cache(maxsize=1 << 13)
-def _unused_line(key: ServerKey) -> str:
-    """With its counters, or its rates, of which none has counted anything."""
-    return f"  -> {address_text(*key):<28}{_numbers(Statistics(), View.STATISTICS, exact=True)}\n"
 
 
 def _tunnel_text(tunnel: Tunnel) -> str:

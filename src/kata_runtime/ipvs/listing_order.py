@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar
 
-    from kata_runtime.ipvs.model import Server, ServerKey, ServiceKey
+    from kata_runtime.ipvs.model import ServerKey, ServiceKey
 
     T = TypeVar("T")
 
@@ -26,22 +26,18 @@ def by_service(pairs: Sequence[tuple[ServiceKey, T]]) -> list[T]:
     return [item for _, item in ordered]
 
 
-def servers_in_order(servers: Sequence[Server]) -> list[Server]:
-    """The servers of a service."""
-    ordered = sorted(servers, key=_by_address)
+def servers_in_order(servers: Sequence[T], key: Callable[[T], ServerKey]) -> list[T]:
+    """The servers of a service, or what stands for them, sorted as ipvsadm sorts them by ``key``."""
+    ordered = sorted(servers, key=key)
     if not ordered:
         return ordered
     # The first and the last are of the extreme families and, where there is one family, have the extreme addresses.
-    first, last = ordered[0].spec.key, ordered[-1].spec.key
+    first, last = key(ordered[0]), key(ordered[-1])
     if first.family == last.family:
         extremes = [first.address, last.address]
-        if _are_near(extremes if first.family == AF_INET else [server.spec.key.address for server in ordered]):
+        if _are_near(extremes if first.family == AF_INET else [key(server).address for server in ordered]):
             return ordered
-    return _merge_sort(list(servers), lambda a, b: _compare_servers(a.spec.key, b.spec.key))
-
-
-def _by_address(server: Server) -> ServerKey:
-    return server.spec.key
+    return _merge_sort(list(servers), lambda a, b: _compare_servers(key(a), key(b)))
 
 
 def _plain(key: ServiceKey) -> tuple[int, int, int, bytes, int]:

@@ -13,20 +13,24 @@ from _socket import AF_INET, AF_INET6, inet_pton
 from kata_runtime.errors import ConflictError, ProtocolError
 from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.attributes import NOT_COUNTED
-from kata_runtime.ipvs.model import FORWARDING_NAMES, Server, ServerKey, ServerSpec, Service
+from kata_runtime.ipvs.model import FORWARDING_NAMES, Server, ServerKey, ServerSpec
 from kata_runtime.ipvs.proc_file import rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeVar
 
     from kata_runtime.ipvs.model import ServiceSpec
+
+    T = TypeVar("T")
 
 NAME = "ip_vs"
 _WHAT = "virtual servers"
 _HEADING_LINES = 3
 # Half a kilobyte each.
 _SERVERS_MAX = 200_000
+_ROWS_KEPT = 1 << 13
 _ARROW = "  -> "
 # An end, how it is reached, weight, active and inactive connections; no number of the kernel's is longer.
 _SERVER_LINE = re.compile(r"  -> (\S{13,46}) +([A-Z][a-z]+) +([0-9]{1,10}) +([0-9]{1,10}) +([0-9]{1,10}) *", re.ASCII)
@@ -34,29 +38,39 @@ _END = re.compile(r"(?:([0-9A-F]{8})|\[([0-9a-f:]{2,39})\]):([0-9A-F]{4})", re.A
 _FORWARDING = {names.listed: kind for kind, names in FORWARDING_NAMES.items()}
 
 
-def services(specs: Iterable[ServiceSpec], pieces: Iterable[bytes]) -> Iterator[Service]:
-    """Each of ``specs``, which are in the kernel's order, with its servers.
+def servers(
+    specs: Iterable[ServiceSpec], pieces: Iterable[bytes], show: Callable[[Server], T]
+) -> Iterator[tuple[ServiceSpec, list[T]]]:
+    """Each of ``specs``, which are in the kernel's order, with what ``show`` makes of its servers.
+
+    Of equal servers ``show`` may be given only the first.
 
     :raise ConflictError: the file lists other services. :raise ProtocolError: it is broken.
     """
+
+    # Servers that stand behind several services have the same line while they have no connections.
+    @lru_cache(maxsize=_ROWS_KEPT)
+    def row(line: str) -> T:
+        return show(_server(line))
+
     waiting = iter(specs)
     spec: ServiceSpec | None = None
-    servers: list[Server] = []
+    found: list[T] = []
     for line in rows(pieces, _HEADING_LINES, _WHAT):
         if line.startswith(_ARROW):
-            servers.append(_server(line))
-            if len(servers) > _SERVERS_MAX:
+            found.append(row(line))
+            if len(found) > _SERVERS_MAX:
                 raise ProtocolError(f"more than {_SERVERS_MAX} servers of one service in the guest's list of {_WHAT}")
             continue
         if spec is not None:
-            yield Service(spec, NOT_COUNTED, servers)
-            servers = []
+            yield spec, found
+            found = []
         spec = next(waiting, None)
         if spec is None or not line.startswith(_head(spec)):
             raise _changed()
     if spec is not None:
-        yield Service(spec, NOT_COUNTED, servers)
-    elif servers:
+        yield spec, found
+    elif found:
         raise ProtocolError(f"servers without a service in the guest's list of {_WHAT}")
     if next(waiting, None) is not None:
         raise _changed()
@@ -87,8 +101,6 @@ def _head(spec: ServiceSpec) -> str:
     return f"{key.protocol.name}  {key.address.hex().upper()}:{key.port:04X} {spec.scheduler} "
 
 
-# Servers that stand behind several services have the same line while they have no connections.
-@lru_cache(maxsize=1 << 13)
 def _server(line: str) -> Server:
     found = _SERVER_LINE.fullmatch(line)
     if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _operator import itemgetter
 from itertools import chain
 
 from kata_runtime.errors import ConflictError, KernelError, ProtocolError
@@ -14,18 +15,18 @@ from kata_runtime.ipvs.model import (
     ListTable,
     ListTimeouts,
     Save,
-    Service,
     View,
     Zero,
 )
 from kata_runtime.ipvs.sockopt_table import ServerDetails
+from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from kata_runtime.ipvs.engine import Engine
-    from kata_runtime.ipvs.model import Question, ServiceKey
+    from kata_runtime.ipvs.engine import Engine, Head
+    from kata_runtime.ipvs.model import Question, Server, ServerKey, Service, ServiceKey
 
 # What one write takes; the kernel copies a pipe's worth at a time.
 _CHUNK_CHARACTERS = 64 * 1024
@@ -59,21 +60,34 @@ def _chunks(texts: Iterable[str]) -> Iterator[str]:
     yield "".join(held)
 
 
+class _Row(NamedTuple):
+    """A server in the answer, and what it is sorted by."""
+
+    key: ServerKey
+    text: str
+    is_tunnelled: bool = False
+
+
+_key = itemgetter(0)  # of a row: in C, since there are hundreds of thousands
+
+
 def _texts(engine: Engine, question: Question, container: str) -> Iterable[str]:
     match question:
         case ListTable(key, view, exact, is_sorted):
 
-            def lines(service: Service) -> str:
-                shown = (
-                    service._replace(servers=listing_order.servers_in_order(service.servers)) if is_sorted else service
-                )
-                return listing.service(shown, view, exact=exact)
+            def show(server: Server) -> _Row:
+                return _Row(server.spec.key, listing.server(server, view, exact=exact))
+
+            def lines(head: Head, rows: Sequence[_Row]) -> str:
+                shown = listing_order.servers_in_order(rows, _key) if is_sorted else rows
+                return listing.service(*head, view, exact=exact) + "".join([row.text for row in shown])
 
             heading = listing.heading(view)
             if key is not None:
-                return [heading, lines(_existing(engine, key, container))]
+                found = _existing(engine, key, container)
+                return [heading, lines((found.spec, found.statistics), list(map(show, found.servers)))]
             title = listing.title(*engine.info())
-            return chain([title, heading], _ordered(_of_services(engine, lines, view), is_sorted=is_sorted))
+            return chain([title, heading], _ordered(_of_services(engine, show, lines, view), is_sorted=is_sorted))
         case ListConnections(with_engine):
             return listing.connections(engine.connections(), with_engine=with_engine)
         case ListTimeouts():
@@ -95,28 +109,32 @@ def _ordered(texts: dict[ServiceKey, str], *, is_sorted: bool) -> list[str]:
     return listing_order.by_service(list(texts.items())) if is_sorted else list(texts.values())
 
 
-def _of_services(engine: Engine, text: Callable[[Service], str], view: View) -> dict[ServiceKey, str]:
+def _of_services(
+    engine: Engine, show: Callable[[Server], _Row], text: Callable[[Head, Sequence[_Row]], str], view: View
+) -> dict[ServiceKey, str]:
     """The text of each service, in the kernel's order, made while services arrive: text is smaller."""
     is_counted = view in (View.STATISTICS, View.RATES)
     heads = engine.heads(statistics=is_counted)
     order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
     if view == View.CONNECTIONS:
         try:
-            return order_of_kernel | _gathered(engine.shown_services(heads), text)
+            return order_of_kernel | _gathered(engine.shown_servers(heads, show), text)
         except (ConflictError, ProtocolError):
             # Somebody in the container changes the table, or its kernel writes the file in another way. Netlink
             # reads each service as a whole.
             heads = engine.heads(statistics=False)
             order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
     details = ServerDetails(statistics=is_counted, tunnels=view == View.TUNNELS)
-    return order_of_kernel | _gathered(engine.services(heads, details), text)
+    return order_of_kernel | _gathered(engine.servers(heads, details, show), text)
 
 
-def _gathered(services: Iterable[Service], text: Callable[[Service], str]) -> dict[ServiceKey, str]:
+def _gathered(
+    found: Iterable[tuple[Head, list[_Row]]], text: Callable[[Head, Sequence[_Row]], str]
+) -> dict[ServiceKey, str]:
     texts: dict[ServiceKey, str] = {}
     held = 0
-    for service in services:
-        made = texts[service.spec.key] = text(service)
+    for head, rows in found:
+        made = texts[head[0].key] = text(head, rows)
         held += len(made)
         if held > TEXT_MAX:
             raise ProtocolError("the guest lists more virtual servers than can be held in memory")
@@ -126,15 +144,20 @@ def _gathered(services: Iterable[Service], text: Callable[[Service], str]) -> di
 def _saved(engine: Engine) -> dict[ServiceKey, str]:
     tunnelled: set[ServiceKey] = set()
 
-    def rules(service: Service) -> str:
-        if any(server.spec.forwarding == Forwarding.TUNNEL for server in service.servers):
-            tunnelled.add(service.spec.key)
-        return saved_rules.rules(service._replace(servers=listing_order.servers_in_order(service.servers)))
+    def show(server: Server) -> _Row:
+        spec = server.spec
+        return _Row(spec.key, saved_rules.server_words(spec), spec.forwarding == Forwarding.TUNNEL)
 
-    texts = _of_services(engine, rules, View.CONNECTIONS)
+    def rules(head: Head, rows: Sequence[_Row]) -> str:
+        spec, _ = head
+        if any(row.is_tunnelled for row in rows):
+            tunnelled.add(spec.key)
+        return saved_rules.rules(spec, [row.text for row in listing_order.servers_in_order(rows, _key)])
+
+    texts = _of_services(engine, show, rules, View.CONNECTIONS)
     if tunnelled:
         # Neither the file nor the socket options have the kind of tunnel.
         heads = [head for head in engine.heads(statistics=False) if head[0].key in tunnelled]
         details = ServerDetails(statistics=False, tunnels=True)
-        texts |= {service.spec.key: rules(service) for service in engine.services(heads, details)}
+        texts |= _gathered(engine.servers(heads, details, show), rules)
     return texts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from _socket import AF_INET6
 
-from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.listing import netmask_text
 from kata_runtime.ipvs.model import (
     FORWARDING_NAMES,
@@ -19,7 +18,9 @@ from kata_runtime.ipvs.model import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kata_runtime.ipvs.model import ServerSpec, Service, ServiceKey, ServiceSpec, Tunnel
+    from collections.abc import Iterable
+
+    from kata_runtime.ipvs.model import ServerSpec, ServiceKey, ServiceSpec, Tunnel
 
 _SERVICE_OPTIONS = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
 _CHECKSUM_OPTIONS = {
@@ -29,11 +30,9 @@ _CHECKSUM_OPTIONS = {
 }
 
 
-def rules(service: Service) -> str:
-    """The rules that make a service and its servers."""
-    start = f"\n-a {key_words(service.spec.key)} "
-    servers = [start + _server_words(server.spec) for server in service.servers]
-    return f"{add_service(service.spec)}{''.join(servers)}\n"
+def rules(spec: ServiceSpec, servers: Iterable[str]) -> str:
+    """The rules that make a service and its servers, which are given as ``server_words``."""
+    return f"\n-a {key_words(spec.key)} ".join([add_service(spec), *servers]) + "\n"
 
 
 def add_service(spec: ServiceSpec) -> str:
@@ -54,12 +53,11 @@ def add_service(spec: ServiceSpec) -> str:
 
 def add_server(service: ServiceKey, spec: ServerSpec) -> str:
     """``-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 1``"""
-    return f"-a {key_words(service)} {_server_words(spec)}"
+    return f"-a {key_words(service)} {server_words(spec)}"
 
 
-# The same servers stand behind many services.
-@lru_cache(maxsize=1 << 13)
-def _server_words(spec: ServerSpec) -> str:
+def server_words(spec: ServerSpec) -> str:
+    """``-r 10.0.0.2:80 -m -w 1``"""
     text = f"-r {spec.key.text} {FORWARDING_NAMES[spec.forwarding].option or '-g'} -w {spec.weight}"
     return text + _tunnel_words(spec.tunnel) if spec.forwarding == Forwarding.TUNNEL else text
 

@@ -21,10 +21,12 @@ from kata_runtime.named_tuple import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Iterable, Iterator, Sequence
-    from typing import Protocol
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Protocol, TypeVar
 
     from kata_runtime.ipvs.model import ServiceKey
+
+    T = TypeVar("T")
 
     class Guest(Protocol):
         """A kernel whose socket options can be read."""
@@ -49,13 +51,15 @@ _HEAD_BYTES = 24  # struct ip_vs_get_dests without its entries
 # struct ip_vs_dest_entry: address, port, flags, weight, thresholds, three numbers of connections; its counters
 # (struct ip_vs_stats_user) are connections, packets, bytes, and the rates.
 _ENTRY = struct.Struct("=4s2sxxIIIIIII4x III4xQQ IIIII4x")
-# So many requests go together; their answers, with 20 servers each 240 KiB, cross the port while others are made.
-_TOGETHER = 128
+# So many requests go together; their answers, with 20 servers each 1 MiB, cross the port while others are made.
+_TOGETHER = 512
 # What the agent takes at most for one answer.
 _ANSWER_BYTES = 8 * 1024 * 1024
 # While fewer bytes were counted in a direction, none of the other counters has reached 2^32: a packet has at least 20
 # bytes and a connection one packet, and a rate is at most an eighth of what was counted (ip_vs_est.c).
 _EXACT_BYTES = 1 << 35
+_NO_ENTRY = bytes(_ENTRY.size)
+_ROWS_KEPT = 1 << 13
 
 
 class ServerDetails(NamedTuple):
@@ -79,8 +83,12 @@ def counts(guest: Guest, keys: Sequence[ServiceKey]) -> list[int | None]:
     return [counted.get(_packed(key)) for key in keys]
 
 
-def servers(guest: Guest, keys: Sequence[ServiceKey], details: ServerDetails) -> Iterator[list[Server] | None]:
-    """The servers of each service, in the kernel's order; None where the interface lacks some of the facts.
+def servers(
+    guest: Guest, keys: Sequence[ServiceKey], details: ServerDetails, show: Callable[[Server], T]
+) -> Iterator[list[T] | None]:
+    """What ``show`` makes of the servers of each service, in the kernel's order.
+
+    None where the interface lacks some of the facts. Of equal servers ``show`` may be given only the first.
 
     :raise KernelError: the kernel refused: one of them is gone. :raise ProtocolError: the answer is broken.
     """
@@ -88,11 +96,17 @@ def servers(guest: Guest, keys: Sequence[ServiceKey], details: ServerDetails) ->
     if not counted:
         yield from [None] * len(keys)
         return
+
+    # Servers that stand behind several services have the same entry while nothing was counted.
+    @lru_cache(maxsize=_ROWS_KEPT)
+    def row(entry: bytes) -> T:
+        return show(_server(entry, details))
+
     # The first requests are sent before the last ones are made: the guest, which needs longest, does not wait for them.
     asked, requests = tee(_request(counted, key) for key in keys)
     answers = _answers(guest, _GET_SERVERS, filter(None, asked))
     for request in requests:
-        yield None if request is None else _servers(next(answers), details)
+        yield None if request is None else _rows(next(answers), row)
     for _ in answers:
         raise ProtocolError("the guest's kernel lists more virtual servers than it was asked for")
 
@@ -157,31 +171,33 @@ def _answers(guest: Guest, number: int, asked: Iterator[tuple[int, bytes]]) -> I
         raise ProtocolError("a socket option of the guest is cut short")
 
 
-def _servers(answer: bytes, details: ServerDetails) -> list[Server] | None:
-    found: list[Server] = []
+class _LacksFactsError(Exception):
+    """An entry does not tell everything about its server."""
+
+
+def _rows(answer: bytes, row: Callable[[bytes], T]) -> list[T] | None:
     end = len(answer) - _ENTRY.size
-    if any(answer[end:]):
+    if answer[end:] != _NO_ENTRY:
         return None
-    for start in range(_HEAD_BYTES, end, _ENTRY.size):
-        server = _server(answer[start : start + _ENTRY.size], details)
-        if server is None:
-            return None
-        found.append(server)
-    return found
+    try:
+        return [row(answer[start : start + _ENTRY.size]) for start in range(_HEAD_BYTES, end, _ENTRY.size)]
+    except _LacksFactsError:
+        return None
 
 
-# Servers that stand behind several services have the same entry while nothing was counted.
-@lru_cache(maxsize=1 << 13)
-def _server(entry: bytes, details: ServerDetails) -> Server | None:
+def _server(entry: bytes, details: ServerDetails) -> Server:
+    """:raise _LacksFactsError: it is to be read from netlink."""
     address, port, flags, weight, upper, lower, active, inactive, persistent, *counted = _ENTRY.unpack(entry)
     if not any(address):
         # An entry that the kernel did not fill: there are fewer servers than it counted.
-        return None
+        raise _LacksFactsError
     forwarding = forwarding_of(flags)
-    if details.tunnels and forwarding == Forwarding.TUNNEL:
-        return None
     statistics = Statistics(*counted) if details.statistics else NOT_COUNTED
-    if statistics.in_bytes >= _EXACT_BYTES or statistics.out_bytes >= _EXACT_BYTES:
-        return None
+    if (
+        (details.tunnels and forwarding == Forwarding.TUNNEL)
+        or statistics.in_bytes >= _EXACT_BYTES
+        or statistics.out_bytes >= _EXACT_BYTES
+    ):
+        raise _LacksFactsError
     key = ServerKey(AF_INET, address, port[0] << 8 | port[1])
     return Server(ServerSpec(key, forwarding, weight, upper, lower), active, inactive, persistent, statistics)

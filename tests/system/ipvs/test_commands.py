@@ -82,8 +82,8 @@ def test_listings_of_many_services(balancer: Balancer) -> None:
         keys = [spec.key for spec, _ in heads if sockopt_table.covers(spec.key)]
         left = [
             key.text
-            for key, servers in zip(keys, sockopt_table.servers(session.channel(), keys, everything), strict=True)
-            if servers is None
+            for key, rows in zip(keys, sockopt_table.servers(session.channel(), keys, everything, repr), strict=True)
+            if rows is None
         ]
         assert engine.count() == sum(1 + len(service.servers) for service in slow.values())
     assert sorted(left) == sorted(

@@ -16,7 +16,7 @@ from kata_runtime.errors import GuestError, KataError, ProtocolError
 from kata_runtime.guest import wire
 from kata_runtime.ipvs import codec, listing, proc_table, saved_rules
 from kata_runtime.ipvs.connections import parse_connections
-from kata_runtime.ipvs.model import ServerKey, Service, View
+from kata_runtime.ipvs.model import ServerKey, View
 from kata_runtime.netlink import message as m
 from kata_runtime.netlink.address import add_address, addresses_of
 from kata_runtime.netlink.carried_config import portable_addresses
@@ -76,22 +76,14 @@ def _routes(data: bytes) -> object:
 
 def _service(data: bytes) -> object:
     spec, counted = codec.unpack_service(data)
-    shown = Service(spec, counted)
-    packed = codec.pack_service(spec)
-    return (
-        packed,
-        saved_rules.rules(shown),
-        spec.key.description,
-        [listing.service(shown, view, exact=True) for view in View],
-    )
+    lines = [listing.service(spec, counted, view, exact=True) for view in View]
+    return codec.pack_service(spec), saved_rules.rules(spec, []), spec.key.description, lines
 
 
 def _server(data: bytes) -> object:
     server = codec.unpack_server(data, AF_INET)
-    service, counted = codec.unpack_service(_SERVICE)
-    shown = Service(service, counted, [server])
-    packed = codec.pack_server(server.spec)
-    return packed, saved_rules.rules(shown), [listing.service(shown, view, exact=False) for view in View]
+    lines = [listing.server(server, view, exact=False) for view in View]
+    return codec.pack_server(server.spec), saved_rules.server_words(server.spec), lines
 
 
 def _daemon(data: bytes) -> object:
@@ -106,10 +98,8 @@ def _conntrack(data: bytes) -> object:
 
 def _proc_table(data: bytes) -> object:
     spec, _ = codec.unpack_service(_SERVICE)
-    shown = list(proc_table.services([spec], [data]))
-    return [saved_rules.rules(service) for service in shown], [
-        listing.service(s, View.CONNECTIONS, exact=True) for s in shown
-    ]
+    ((_, servers),) = proc_table.servers([spec], [data], lambda server: server)
+    return [(saved_rules.server_words(s.spec), listing.server(s, View.CONNECTIONS, exact=True)) for s in servers]
 
 
 def _connections(data: bytes) -> object:

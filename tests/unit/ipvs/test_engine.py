@@ -71,6 +71,6 @@ def test_the_way_that_is_taken(count: int, family: int, options: Exception, show
     engine = Engine(_Guest(options), 27)
     heads = _heads(count, family)
     with pytest.raises(_AskedError, match=f"^{shown}$"):
-        list(engine.shown_services(heads))
+        list(engine.shown_servers(heads, repr))
     with pytest.raises(_AskedError, match=f"^{all_of_them}$"):
         list(engine.services(heads, ServerDetails(statistics=True, tunnels=False)))

@@ -49,7 +49,7 @@ def test_services(keys: list[ServiceKey]) -> None:
 def test_servers(servers: list[Server]) -> None:
     """So for the servers of a service."""
     expected = listing_order._merge_sort(servers, lambda a, b: listing_order._compare_servers(a.spec.key, b.spec.key))
-    assert listing_order.servers_in_order(servers) == expected
+    assert listing_order.servers_in_order(servers, lambda server: server.spec.key) == expected
 
 
 def test_far_addresses() -> None:

@@ -61,7 +61,10 @@ def _server(address: str, port: int, forwarding: Forwarding, *numbers: int) -> S
 
 def _read(text: str, specs: Sequence[ServiceSpec], size: int = 1 << 20) -> list[Service]:
     data = text.encode()
-    return list(proc_table.services(specs, (data[at : at + size] for at in range(0, len(data), size))))
+    pieces = (data[at : at + size] for at in range(0, len(data), size))
+    return [
+        Service(spec, Statistics(), found) for spec, found in proc_table.servers(specs, pieces, lambda server: server)
+    ]
 
 
 def test_the_kernels_file() -> None:
@@ -185,7 +188,7 @@ def test_endless_line_in_pieces() -> None:
             yield b"x" * 1000
 
     with pytest.raises(ProtocolError) as refusal:
-        list(proc_table.services([], pieces()))
+        list(proc_table.servers([], pieces(), repr))
     assert (str(refusal.value), taken) == (
         "a line of 5000 characters in the guest's list of virtual servers",
         5,
@@ -198,7 +201,7 @@ def test_hostile_files(junk: bytes, place: int, is_whole: bool) -> None:
     real = _FILE.encode()
     data = real[:place] + junk + (real[place:] if is_whole else b"")
     try:
-        found = list(proc_table.services(_SPECS, [data]))
+        found = list(proc_table.servers(_SPECS, [data], repr))
     except (ConflictError, ProtocolError):
         return
-    assert [service.spec for service in found] == _SPECS
+    assert [spec for spec, _ in found] == _SPECS

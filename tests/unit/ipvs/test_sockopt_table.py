@@ -75,10 +75,14 @@ class _Guest:
             yield answer[start : start + self._size]
 
 
+def _servers(guest: _Guest, keys: list[ServiceKey], details: ServerDetails) -> list[list[Server] | None]:
+    return list(sockopt_table.servers(guest, keys, details, lambda server: server))
+
+
 def test_exact_requests() -> None:
     """A service is asked for by protocol, address and port, or by its mark, with room for a server more than it has."""
     guest = _Guest({_GET_SERVICES: _listed((_MARK, 0), (_KEY, 0)), _GET_SERVERS: bytes(240)})
-    assert list(sockopt_table.servers(guest, [_KEY, _MARK], _LITTLE)) == [[], []]
+    assert _servers(guest, [_KEY, _MARK], _LITTLE) == [[], []]
     named = ["06000000 0a000001 00500000 00000000", "00000000 00000000 00000000 11000000"]
     assert [(number, [(size, key.hex(" ", -4)) for size, key in block]) for number, block in guest.asked] == [
         (_GET_SERVICES, [(216, "02000000")]),
@@ -130,8 +134,8 @@ def test_the_same_servers_as_netlink(table: list[tuple[ServiceSpec, list[Server]
             server.spec.forwarding == Forwarding.TUNNEL or max(server.statistics[3:5]) >= 1 << 35 for server in servers
         )
         expected.append(None if is_left else servers)
-    assert list(sockopt_table.servers(guest, keys, _ALL)) == expected
-    assert list(sockopt_table.servers(guest, keys, _LITTLE)) == [
+    assert _servers(guest, keys, _ALL) == expected
+    assert _servers(guest, keys, _LITTLE) == [
         [server._replace(statistics=Statistics(), spec=server.spec._replace(tunnel=Tunnel())) for server in servers]
         for servers in read
     ]
@@ -142,12 +146,12 @@ def test_what_it_cannot_tell() -> None:
     spec = ServerSpec(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 80), Forwarding.TUNNEL, 1)
     known = _server_entry(spec, (0,) * 3, (0,) * 10)
     guest = _Guest({_GET_SERVICES: _listed((_KEY, 2)), _GET_SERVERS: bytes(24) + known + _NONE * 2})
-    assert list(sockopt_table.servers(guest, [_KEY], _LITTLE)) == [None]
+    assert _servers(guest, [_KEY], _LITTLE) == [None]
     grown = _Guest({_GET_SERVICES: _listed((_KEY, 1)), _GET_SERVERS: bytes(24) + known * 2})
-    assert list(sockopt_table.servers(grown, [_KEY], _LITTLE)) == [None]
+    assert _servers(grown, [_KEY], _LITTLE) == [None]
     for listed in (_listed((_KEY, 0xFFFFFFFF)), _listed((_MARK, 1)), bytes(112)):
         other = _Guest({_GET_SERVICES: listed, _GET_SERVERS: b""})
-        assert list(sockopt_table.servers(other, [_KEY], _LITTLE)) == [None]
+        assert _servers(other, [_KEY], _LITTLE) == [None]
         assert [number for number, _ in other.asked] == [_GET_SERVICES]
     many = _Guest({_GET_SERVERS: b""})
     assert (sockopt_table.counts(many, [_KEY] * 80_660), many.asked) == ([None] * 80_660, [])
@@ -172,10 +176,10 @@ def test_broken_answers(counted: bytes, servers: bytes, reason: str, size: int) 
     """Bytes that are missing, or more than was asked for, are refused; so is a server of no known kind."""
     guest = _Guest({_GET_SERVICES: counted, _GET_SERVERS: servers}, size)
     if not reason:
-        assert [len(found or ()) for found in sockopt_table.servers(guest, [_KEY], _LITTLE)] == [1]
+        assert [len(found or ()) for found in _servers(guest, [_KEY], _LITTLE)] == [1]
         return
     with pytest.raises(ProtocolError) as refusal:
-        list(sockopt_table.servers(guest, [_KEY], _LITTLE))
+        _servers(guest, [_KEY], _LITTLE)
     assert str(refusal.value) == reason
 
 
@@ -184,4 +188,4 @@ def test_hostile_answers(counted: bytes, servers: bytes, is_all: bool, size: int
     """Whatever a guest sends is refused as broken, or gives the requested services."""
     guest = _Guest({_GET_SERVICES: counted.ljust(112, b"\0"), _GET_SERVERS: servers}, size)
     with suppress(ProtocolError):
-        assert len(list(sockopt_table.servers(guest, [_KEY], _ALL if is_all else _LITTLE))) == 1
+        assert len(_servers(guest, [_KEY], _ALL if is_all else _LITTLE)) == 1

@@ -141,7 +141,7 @@ def test_count() -> None:
 )
 def test_large_numbers(value: int, shown: str, exact: str) -> None:
     """Counters are cut to K, M, G and T as ipvsadm does, or shown whole."""
-    service = Service(ServiceSpec(_KEY, "rr", 0, 0, 0xFFFFFFFF), Statistics(connections=value))
-    lines = [listing.service(service, View.STATISTICS, exact=how) for how in (False, True)]
+    spec, counted = ServiceSpec(_KEY, "rr", 0, 0, 0xFFFFFFFF), Statistics(connections=value)
+    lines = [listing.service(spec, counted, View.STATISTICS, exact=how) for how in (False, True)]
     rest = f"{0:>9}" * 4
     assert lines == [f"{'TCP  10.0.0.1:80':<33}{shown}{rest}\n", f"{'TCP  10.0.0.1:80':<33}{exact}{rest}\n"]
