@@ -70,11 +70,15 @@ def _route(number: int) -> bytes:
     return head + m.pack_attribute(1, struct.pack(">I", number)) + m.pack_u32(4, 7)
 
 
-def _service(number: int) -> bytes:
-    key = m.pack_u16(1, 2) + m.pack_u16(2, 6) + m.pack_attribute(3, struct.pack(">I", number).ljust(16, b"\0"))
+def _service(number: int, family: int = 2) -> bytes:
+    key = m.pack_u16(1, family) + m.pack_u16(2, 6) + m.pack_attribute(3, struct.pack(">I", number).ljust(16, b"\0"))
     rest = m.pack_attribute(4, b"\0\x50") + m.pack_text(6, f"s{number}") + m.pack_attribute(7, bytes(8))
     rest += m.pack_u32(8, 0) + m.pack_attribute(9, b"\xff" * 4) + m.pack_text(11, f"p{number}")
     return codec.service_payload(1, key + rest)
+
+
+def _service_of_ipv6(number: int) -> bytes:
+    return _service(number, 10)
 
 
 def _server(number: int) -> bytes:
@@ -149,7 +153,7 @@ _MANY_SERVICES = _rows(_IPVS_FAMILY, _service, 50_000)
 
 
 def _table(_: str) -> Iterator[bytes]:
-    head = f"{_TABLE_HEADING}TCP  00000000:0050 s0  \n"
+    head = f"{_TABLE_HEADING}TCP  [{':'.join(['0000'] * 8)}]:0050 s0  \n"
     return _lines(head, "  -> %(n)08X:0050 Masq %(n)d 1 1\n")
 
 
@@ -195,7 +199,9 @@ _CASES: dict[str, tuple[list[str], dict[int, Rows], Callable[[str], Iterator[byt
     "interfaces": (["kata-network", "list-ifaces", "hostile"], {18: _rows(16, _link)}, _none),
     "routes": (["kata-network", "list-routes", "hostile"], {26: _rows(24, _route)}, _none),
     "services": (_ipvs("-L"), {codec.GET_SERVICE: _SERVICES}, _none),
-    "servers in the file": (_ipvs("-L"), {codec.GET_SERVICE: _rows(20, _service, 1), codec.GET_DEST: _SERVERS}, _table),
+    "servers in the file": (
+        _ipvs("-L"), {codec.GET_SERVICE: _rows(20, _service_of_ipv6, 1), codec.GET_DEST: _SERVERS}, _table,
+    ),
     "servers of one service": (
         _ipvs("-L --stats"), {codec.GET_SERVICE: _rows(20, _service, 1), codec.GET_DEST: _SERVERS}, _none,
     ),

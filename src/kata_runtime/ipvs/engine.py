@@ -57,10 +57,8 @@ if TYPE_CHECKING:
             ...
 
 
-# How many services one block of dumps, or a few pages of the file, describe.
-_FEW = 16
-# The kernel searches the file from its head for each page of it (fs/seq_file.c): of 1,000 services it takes half the
-# time of socket options, of 10,000 eight times as long.
+# The kernel searches the file from its head for each page of it (fs/seq_file.c): up to so many services it is faster
+# than netlink.
 _FILE_SERVICES = 2000
 _ROWS_KEPT = 1 << 13
 
@@ -117,11 +115,9 @@ class Engine:
         Of equal servers ``show`` may be given only the first: the same stand behind many services.
         """
         told: list[Head] = []
-        rest = list(heads)
-        if len(heads) > _FEW:
-            told, rest = [], []
-            for head in heads:
-                (told if sockopt_table.covers(head[0].key) else rest).append(head)
+        rest: list[Head] = []
+        for head in heads:
+            (told if sockopt_table.covers(head[0].key) else rest).append(head)
         done = 0
         try:
             for rows in sockopt_table.servers(self._transport, [spec.key for spec, _ in told], details, show):
@@ -140,7 +136,7 @@ class Engine:
 
         :raise ConflictError: the table changed meanwhile. :raise ProtocolError: the kernel writes it in another way.
         """
-        if len(heads) > _FILE_SERVICES:
+        if len(heads) > _FILE_SERVICES or all(sockopt_table.covers(spec.key) for spec, _ in heads):
             return self.servers(heads, ServerDetails(statistics=False, tunnels=False), show)
         from kata_runtime.ipvs import proc_table  # with its regular expressions, which changes do not need
 

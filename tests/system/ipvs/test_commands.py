@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import TYPE_CHECKING
 
+from kata_runtime.errors import KernelError
 from kata_runtime.ipvs import sockopt_table
 from kata_runtime.ipvs.commands import open_engine
+from kata_runtime.ipvs.engine import Engine
+from kata_runtime.ipvs.guest_setup import ask_number
 from kata_runtime.ipvs.sockopt_table import ServerDetails
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from tests.system.ipvs.conftest import Balancer
+
+    from kata_runtime.guest.channel import AgentChannel
 
 _TABLE = (
     "-A -t 10.0.0.1:80 -s rr",
@@ -54,8 +62,19 @@ def test_every_listing_is_the_real_ones(balancer: Balancer) -> None:
     assert balancer.our_listings(_LISTINGS) == balancer.real_listings(_LISTINGS)
 
 
+class _WithoutOptions:
+    """A guest that refuses to read socket options."""
+
+    def __init__(self, guest: AgentChannel) -> None:
+        self.exchange, self.read_file = guest.exchange, guest.read_file
+
+    def socket_options(self, number: int, _asked: Iterable[Sequence[tuple[int, bytes]]]) -> Iterator[bytes]:
+        """None of them."""
+        raise KernelError(f"reading socket option {number}", errno.EOPNOTSUPP)
+
+
 def _many_services() -> list[str]:
-    """More services than are read one by one, of all kinds, many of which only netlink reports completely."""
+    """Services of all kinds, many of which only netlink reports completely."""
     lines = []
     for number in range(30):
         lines += [f"-A -u 10.6.{number}.{n + 1}:53 -s rr" for n in range(7)]
@@ -77,7 +96,8 @@ def test_listings_of_many_services(balancer: Balancer) -> None:
         engine = open_engine(session)
         heads = engine.heads()
         quick = {service.spec.key: service for service in engine.services(heads, everything)}
-        slow = {service.spec.key: service for one in heads for service in engine.services([one], everything)}
+        by_netlink = Engine(_WithoutOptions(session.channel()), ask_number(session.channel())())
+        slow = {service.spec.key: service for service in by_netlink.services(heads, everything)}
         assert quick == slow
         keys = [spec.key for spec, _ in heads if sockopt_table.covers(spec.key)]
         left = [
