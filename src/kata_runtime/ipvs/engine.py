@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 # The kernel searches the file from its head for each page of it (fs/seq_file.c): up to so many services it is faster
 # than netlink.
 _FILE_SERVICES = 2000
-_ROWS_KEPT = 1 << 13
 
 
 class Engine:
@@ -224,7 +223,7 @@ class Engine:
     ) -> Iterator[tuple[Head, list[T]]]:
         requests = [self._servers_of(spec.key) for spec, _ in heads]
 
-        @lru_cache(maxsize=_ROWS_KEPT)
+        @lru_cache(maxsize=1 << 13)
         def row(payload: bytes, family: int) -> T:
             return show(codec.unpack_server(payload, family, statistics=statistics))
 

@@ -2,6 +2,7 @@
 
 The file lacks counters, thresholds, persistent connections and tunnel options, and the flags of services. Services
 therefore come from netlink; the file's lines about them are compared with it, to see that both describe the same table.
+It is read where there are services of IPv6, which socket options lack.
 Source: net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_info_seq_show.
 """
 
@@ -30,7 +31,6 @@ _WHAT = "virtual servers"
 _HEADING_LINES = 3
 # Half a kilobyte each.
 _SERVERS_MAX = 200_000
-_ROWS_KEPT = 1 << 13
 _ARROW = "  -> "
 # An end, how it is reached, weight, active and inactive connections; no number of the kernel's is longer.
 _SERVER_LINE = re.compile(r"  -> (\S{13,46}) +([A-Z][a-z]+) +([0-9]{1,10}) +([0-9]{1,10}) +([0-9]{1,10}) *", re.ASCII)
@@ -49,7 +49,7 @@ def servers(
     """
 
     # Servers that stand behind several services have the same line while they have no connections.
-    @lru_cache(maxsize=_ROWS_KEPT)
+    @lru_cache(maxsize=1 << 13)
     def row(line: str) -> T:
         return show(_server(line))
 

@@ -59,7 +59,6 @@ _ANSWER_BYTES = 8 * 1024 * 1024
 # bytes and a connection one packet, and a rate is at most an eighth of what was counted (ip_vs_est.c).
 _EXACT_BYTES = 1 << 35
 _NO_ENTRY = bytes(_ENTRY.size)
-_ROWS_KEPT = 1 << 13
 
 
 class ServerDetails(NamedTuple):
@@ -98,7 +97,7 @@ def servers(
         return
 
     # Servers that stand behind several services have the same entry while nothing was counted.
-    @lru_cache(maxsize=_ROWS_KEPT)
+    @lru_cache(maxsize=1 << 13)
     def row(entry: bytes) -> T:
         return show(_server(entry, details))
 
