@@ -214,7 +214,8 @@ def _number(text: str, high: int) -> int | None:
 @lru_cache(maxsize=1 << 12)
 def _service(option: str, text: str) -> ServiceKey | None:
     protocol = _PROTOCOLS.get(option)
-    end = None if protocol is None else _end(text)
+    # Most have a port, and are read in a fifth of the time then.
+    end = None if protocol is None else _server(text) or _end(text)
     return None if protocol is None or end is None else ServiceKey(end.family, protocol, end.address, end.port or 0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 
 from kata_runtime.errors import InputError
 from kata_runtime.ipvs import fast_rule_parser
@@ -140,7 +140,7 @@ class _Parser:
     def _add(self, spec: ServiceSpec, servers: list[ServerSpec]) -> None:
         key = spec.key
         self.rules.append(AddService(spec))
-        self.rules += [_new(AddServer, (key, server)) for server in servers]
+        self.rules += map(_new, repeat(AddServer), zip(repeat(key), servers))
         if self.added is not None:
             by_key = {server.key: server for server in servers}
             is_new = key not in self.added and len(by_key) == len(servers)
