@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 _ROUNDS = 15
 
 
-def test_nothing_drifts(sandbox: Sandbox, namespace: Namespace) -> None:
+def test_nothing_drifts(fresh_sandbox: Sandbox, namespace: Namespace) -> None:
     """Rounds of NICs and of virtual servers leave QEMU and agent their descriptors and buffers, and slots the same."""
-    rounds = Rounds(sandbox)
+    # A sandbox of its own: tests that kill commands with SIGKILL cost the shared one buffers.
+    rounds = Rounds(fresh_sandbox)
     for action in (rounds.nic, rounds.servers):
         action()
     before = rounds.measure()
