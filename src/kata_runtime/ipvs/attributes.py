@@ -38,8 +38,8 @@ NOT_COUNTED = Statistics()
 PROTOCOLS = {int(protocol): protocol for protocol in Protocol if protocol != Protocol.NONE}
 _FORWARDINGS = tuple(Forwarding)
 _FORWARDING_MASK = 0x7  # IP_VS_CONN_F_FWD_MASK
-_PORT = struct.Struct(">H")
-_FLAGS = struct.Struct("=II")  # struct ip_vs_flags: flags, mask
+PORT = struct.Struct(">H")
+FLAGS = struct.Struct("=II")  # struct ip_vs_flags: flags, mask
 
 
 def port_of(payload: bytes) -> int:
@@ -47,9 +47,9 @@ def port_of(payload: bytes) -> int:
 
     :raise ProtocolError: the bytes break the format; the same holds for the other functions.
     """
-    if len(payload) != _PORT.size:
+    if len(payload) != PORT.size:
         raise ProtocolError(f"a port of {len(payload)} bytes")
-    value: int = _PORT.unpack(payload)[0]
+    value: int = PORT.unpack(payload)[0]
     return value
 
 
@@ -73,11 +73,11 @@ def settings_of(attributes: Mapping[int, bytes], family: int) -> Settings:
     """What a service of ``family`` has besides its key, without HASHED, which the kernel sets."""
     mask = attributes.get(SVC_NETMASK, bytes(4))
     flags = attributes.get(SVC_FLAGS, b"")
-    if len(flags) != _FLAGS.size or len(mask) != 4:
+    if len(flags) != FLAGS.size or len(mask) != 4:
         raise ProtocolError("a virtual service without flags or netmask")
     return (
         module_name(attributes.get(SVC_SCHED_NAME, b"")),
-        _FLAGS.unpack(flags)[0] & ~ServiceFlag.HASHED,
+        FLAGS.unpack(flags)[0] & ~ServiceFlag.HASHED,
         unpack_u32(attributes.get(SVC_TIMEOUT, b"")),
         (MASK4 if family == AF_INET else NUMBER).unpack(mask)[0],
         module_name(attributes[SVC_PE_NAME]) if SVC_PE_NAME in attributes else "",

@@ -58,8 +58,6 @@ _DAEMON_GROUP, _DAEMON_GROUP6, _DAEMON_PORT, _DAEMON_TTL = 5, 6, 7, 8
 # IPVS_INFO_ATTR_*
 _INFO_VERSION, _INFO_SIZE = 1, 2
 
-_PORT = struct.Struct(">H")
-_FLAGS = struct.Struct("=II")  # struct ip_vs_flags: flags, mask
 _COUNTER = struct.Struct("=Q")
 # The attributes that every server has, packed by one call: a batch has 20,000 of them. Each field follows its nlattr.
 _SERVER = struct.Struct("=HH16s HH2sxx HHI HHI HHI HHI HHHxx")
@@ -76,7 +74,7 @@ def pack_service_key(key: ServiceKey) -> bytes:
             family,
             pack_u16(ipvs.SVC_PROTOCOL, key.protocol),
             pack_attribute(ipvs.SVC_ADDR, key.address.ljust(16, b"\0")),
-            pack_attribute(ipvs.SVC_PORT, _PORT.pack(key.port)),
+            pack_attribute(ipvs.SVC_PORT, ipvs.PORT.pack(key.port)),
         )
     )
 
@@ -90,7 +88,7 @@ def pack_service(spec: ServiceSpec) -> bytes:
             pack_service_key(spec.key),
             pack_text(ipvs.SVC_SCHED_NAME, spec.scheduler),
             engine,
-            pack_attribute(ipvs.SVC_FLAGS, _FLAGS.pack(spec.flags, 0xFFFFFFFF)),
+            pack_attribute(ipvs.SVC_FLAGS, ipvs.FLAGS.pack(spec.flags, 0xFFFFFFFF)),
             pack_u32(ipvs.SVC_TIMEOUT, spec.timeout),
             pack_attribute(ipvs.SVC_NETMASK, mask),
         )
@@ -102,7 +100,7 @@ def pack_server_key(key: ServerKey) -> bytes:
     return b"".join(
         (
             pack_attribute(ipvs.DEST_ADDR, key.address.ljust(16, b"\0")),
-            pack_attribute(ipvs.DEST_PORT, _PORT.pack(key.port)),
+            pack_attribute(ipvs.DEST_PORT, ipvs.PORT.pack(key.port)),
             pack_u16(ipvs.DEST_FAMILY, key.family),
         )
     )
@@ -131,7 +129,7 @@ def pack_server(spec: ServerSpec) -> bytes:
         (
             packed,
             pack_u8(ipvs.DEST_TUN_TYPE, tunnel.type),
-            pack_attribute(ipvs.DEST_TUN_PORT, _PORT.pack(tunnel.port)),
+            pack_attribute(ipvs.DEST_TUN_PORT, ipvs.PORT.pack(tunnel.port)),
             pack_u16(ipvs.DEST_TUN_FLAGS, tunnel.flags),
         )
     )

@@ -1,4 +1,4 @@
-"""Services and servers of a dump in the layout that Linux 5.3 and later give them, decoded in a fifth of the time.
+"""Services and servers of a dump in the layout that Linux 5.3 and later give them, decoded at once.
 
 Each attribute is its length, its type and its value. What has another layout is left to ``codec``, which reads
 attribute by attribute.

@@ -210,7 +210,7 @@ _USUAL_SERVICE = ServiceSpec(_V4, "rr", ServiceFlag.PERSISTENT, 300, 0xFFFFFF00,
 
 @pytest.mark.parametrize("place", range(len(_service_message(_service_as_linux_sends(_USUAL_SERVICE)))))
 def test_the_usual_service_with_a_wrong_byte(place: int) -> None:
-    """One byte changed gives what reading attribute by attribute gives, or both refuse it."""
+    """What is read in one go in spite of a changed byte is what reading attribute by attribute gives."""
     good = _service_message(_service_as_linux_sends(_USUAL_SERVICE))
     for value in {0, 1, 2, 4, 8, 0x40, 0x80, 0xFF, good[place] ^ 1, good[place] ^ 4}:
         payload = good[:place] + bytes([value]) + good[place + 1 :]
