@@ -130,13 +130,15 @@ class Engine:
             rest += told[done:]
         yield from self._servers_by_netlink(rest, show, statistics=details.statistics)
 
-    def shown_servers(self, heads: Sequence[Head], show: Callable[[Server], T]) -> Iterable[tuple[Head, list[T]]]:
-        """``servers`` with what -L and most of -S show of them, read by the interface that is fastest for so many.
+    def servers_in_file(
+        self, heads: Sequence[Head], show: Callable[[Server], T]
+    ) -> Iterator[tuple[Head, list[T]]] | None:
+        """``servers`` with what -L and most of -S show of them, from a file; None where another way is faster.
 
         :raise ConflictError: the table changed meanwhile. :raise ProtocolError: the kernel writes it in another way.
         """
         if len(heads) > _FILE_SERVICES or all(sockopt_table.covers(spec.key) for spec, _ in heads):
-            return self.servers(heads, ServerDetails(statistics=False, tunnels=False), show)
+            return None
         from kata_runtime.ipvs import proc_table  # with its regular expressions, which changes do not need
 
         found = proc_table.servers((spec for spec, _ in heads), self._transport.read_file(proc_table.NAME), show)

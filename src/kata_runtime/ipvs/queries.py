@@ -116,12 +116,13 @@ def _of_services(
     is_counted = view in (View.STATISTICS, View.RATES)
     heads = engine.heads(statistics=is_counted)
     order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
-    if view == View.CONNECTIONS:
+    listed = engine.servers_in_file(heads, show) if view == View.CONNECTIONS else None
+    if listed is not None:
         try:
-            return order_of_kernel | _gathered(engine.shown_servers(heads, show), text)
+            return order_of_kernel | _gathered(listed, text)
         except (ConflictError, ProtocolError):
-            # Somebody in the container changes the table, or its kernel writes the file in another way. Netlink
-            # reads each service as a whole.
+            # Somebody in the container changes the table, or its kernel writes the file in another way. Netlink and
+            # socket options read each service as a whole.
             heads = engine.heads(statistics=False)
             order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
     details = ServerDetails(statistics=is_counted, tunnels=view == View.TUNNELS)
