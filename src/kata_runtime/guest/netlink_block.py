@@ -146,14 +146,15 @@ def _unpack_table(data: bytes) -> bytearray:
         if count * width > MAX_BLOCK_BYTES:
             raise FrameError(f"a table of {count * width} bytes")
         offset = _TABLE_HEADER.size
-        block = bytearray(data[offset : offset + width] * count)
+        block: bytearray = bytearray(data[offset : offset + width]) * count
         offset += width
         for _ in range(templates - 1):
             template = data[offset : offset + width]
             (size,) = _NUMBER.unpack_from(data, offset + width)
             offset += width + _NUMBER.size
             for row in struct.unpack_from(f"!{size}I", data, offset):
-                block[row * width : (row + 1) * width] = template
+                start = row * width
+                block[start : start + width] = template
             offset += _NUMBER.size * size
         places = struct.unpack_from(f"!{columns}H", data, offset)
         offset += 2 * columns
