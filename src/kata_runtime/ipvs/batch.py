@@ -7,7 +7,7 @@ command that finds the work pending compares the table with the snapshot and res
 from __future__ import annotations
 
 import errno
-from itertools import chain
+from itertools import chain, islice
 
 from kata_runtime.errors import GuestError, InputError, KataError, OnlyPlannedError
 from kata_runtime.fast_contextlib import suppress
@@ -24,11 +24,12 @@ from kata_runtime.sandbox.undo_file import UndoFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from kata_runtime.errors import KernelError
     from kata_runtime.guest.channel import AgentChannel
     from kata_runtime.ipvs.model import Rule
+    from kata_runtime.ipvs.rule_list import Rules
     from kata_runtime.ipvs.rules import Batch
     from kata_runtime.sandbox.session import Session
 
@@ -107,7 +108,7 @@ def _apply(
     session: Session,
     engine: Engine,
     batch: Batch,
-    changes: Sequence[Rule],
+    changes: Rules,
     previous: Snapshot,
     sysctls: Sequence[str | KernelError],
     progress: Callable[[int, int], None],
@@ -119,9 +120,10 @@ def _apply(
         asked = engine.requests(_counted(changes, progress))
         refused = attempt_all(session.channel(), Family.GENERIC, asked, until_failure=True)
         if refused:
-            previous = _with_others(engine, previous, changes, refused)
+            sent = list(changes)
+            previous = _with_others(engine, previous, sent, refused)
             undo_file.replace(packed(previous))
-            _refuse(session, batch, changes, refused)
+            _refuse(session, batch, sent, refused, are_of_file=changes is batch.rules)
         enable(session.channel(), sysctls)
     except BaseException as failure:
         if not undo_file.is_begun:
@@ -139,7 +141,9 @@ def _apply(
     undo_file.end()
 
 
-def _refuse(session: Session, batch: Batch, changes: Sequence[Rule], refused: Mapping[int, KernelError]) -> None:
+def _refuse(
+    session: Session, batch: Batch, changes: Sequence[Rule], refused: Mapping[int, KernelError], *, are_of_file: bool
+) -> None:
     """Report the first line that the kernel refused; later refusals may be its consequences.
 
     :raise RulesError: in terms of the file. :raise KataError: it is a deletion of which the file says nothing.
@@ -147,7 +151,7 @@ def _refuse(session: Session, batch: Batch, changes: Sequence[Rule], refused: Ma
     place = min(refused)
     change = changes[place]
     reason = explain(change, refused[place], session.container_id)
-    if changes is batch.rules:
+    if are_of_file:
         batch.refuse([(place, str(reason))])
     if not isinstance(change, DeleteService | DeleteServer):
         for line, rule in enumerate(batch.rules):
@@ -186,12 +190,12 @@ def _put_back(session: Session, engine: Engine, previous: Snapshot) -> None:
         raise GuestError(f"the previous virtual servers could not be put back: {error}") from error
 
 
-def _counted(changes: Sequence[Rule], progress: Callable[[int, int], None]) -> Iterator[Rule]:
+def _counted(changes: Rules, progress: Callable[[int, int], None]) -> Iterator[Rule]:
     return chain.from_iterable(_parts(changes, progress))
 
 
-def _parts(changes: Sequence[Rule], progress: Callable[[int, int], None]) -> Iterator[Sequence[Rule]]:
-    total = len(changes)
-    for number in range(0, total, _PROGRESS_RULES):
-        progress(number, total)
-        yield changes[number : number + _PROGRESS_RULES]
+def _parts(changes: Rules, progress: Callable[[int, int], None]) -> Iterator[Iterable[Rule]]:
+    rules = iter(changes)
+    for number in range(0, len(changes), _PROGRESS_RULES):
+        progress(number, len(changes))
+        yield islice(rules, _PROGRESS_RULES)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import chain, islice, repeat
+from _operator import itemgetter
+from itertools import chain, islice
 
 from kata_runtime.errors import InputError
 from kata_runtime.ipvs import fast_rule_parser
@@ -21,6 +22,7 @@ from kata_runtime.ipvs.model import (
     ServiceKey,
     ServiceSpec,
 )
+from kata_runtime.ipvs.rule_list import RuleList
 from kata_runtime.ipvs.rules_error import RulesError
 from kata_runtime.named_tuple import NamedTuple
 
@@ -29,13 +31,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import NoReturn
 
+    from kata_runtime.ipvs.rule_list import Rules
+
 _LINE_MAX = 4096  # characters
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SHOWN_CHARACTERS = 80
-_STRETCH = 64 * 1024  # characters
+_STRETCH = 64 * 1024  # bytes
 _FIRST_STRETCHES = 4
 _NEW_SERVICE = "\n-A "
-_new = tuple.__new__
+_key = itemgetter(0)  # of a server: in C, since there are tens of thousands
 PROBLEMS_SHOWN = 20
 
 # A table as specs: what a batch is checked against and compared with.
@@ -52,7 +56,7 @@ class Batch(NamedTuple):
 
     name: str
     data: bytes
-    rules: list[Rule]
+    rules: Rules
     added: Table | None = None
 
     def lines(self) -> list[int]:
@@ -103,12 +107,12 @@ def parse_rules(data: bytes, name: str, meanwhile: Callable[[], None] | None = N
     """
     parser = _Parser(name)
     stretches = _stretches(data)
-    for number, text in islice(stretches, _FIRST_STRETCHES):
-        parser.parse(number, text)
+    for text in islice(stretches, _FIRST_STRETCHES):
+        parser.parse(text)
     if meanwhile is not None:
         meanwhile()
-    for number, text in stretches:
-        parser.parse(number, text)
+    for text in stretches:
+        parser.parse(text)
     if parser.problems.count:
         raise parser.problems.error()
     return Batch(name, data, parser.rules, parser.added)
@@ -118,42 +122,44 @@ class _Parser:
     """Collects the rules of a file, stretch by stretch."""
 
     def __init__(self, name: str) -> None:
-        self.rules: list[Rule] = []
+        self.rules = RuleList()
         self.added: Table | None = {}
         self.problems = _Problems(name)
         self._own: set[ServiceKey] = set()  # as in ``outcome``
+        self._line = 1  # the number of the next one
 
-    def parse(self, number: int, text: str) -> None:
-        """Parse whole lines, the first of which has this number."""
+    def parse(self, text: str) -> None:
+        """Parse the next lines, which are whole."""
         first, *services = f"\n{text}".split(_NEW_SERVICE)
         if first:
-            self._parse_lines(number, first[1:])
-            number += first.count("\n")
+            self._parse_lines(first[1:])
         for service in services:
             found = fast_rule_parser.read_service(service)
             if found is None:
-                self._parse_lines(number, _NEW_SERVICE[1:] + service)
+                self._parse_lines(_NEW_SERVICE[1:] + service)
             else:
                 self._add(*found)
-            number += service.count("\n") + 1
 
     def _add(self, spec: ServiceSpec, servers: list[ServerSpec]) -> None:
-        key = spec.key
-        self.rules.append(AddService(spec))
-        self.rules += map(_new, repeat(AddServer), zip(repeat(key), servers))
+        self.rules.append_service(spec, servers)
         if self.added is not None:
-            by_key = {server.key: server for server in servers}
+            key = spec.key
+            by_key = dict(zip(map(_key, servers), servers, strict=True))
             is_new = key not in self.added and len(by_key) == len(servers)
             self.added[key] = (spec, by_key)
             if not is_new:
                 self.added = None
+        self._line += 1 + len(servers)
 
-    def _parse_lines(self, number: int, text: str) -> None:
-        for place, line in enumerate(text.split("\n"), number):
+    def _parse_lines(self, text: str) -> None:
+        lines = text.split("\n")
+        first = self._line
+        self._line += len(lines)
+        for number, line in enumerate(lines, first):
             try:
                 rule = fast_rule_parser.read(line) or _rule(line)
             except InputError as error:
-                self.problems.add(place, line[:_LINE_MAX].strip(), str(error))
+                self.problems.add(number, line[:_LINE_MAX].strip(), str(error))
                 continue
             if rule is not None:
                 self.rules.append(rule)
@@ -164,20 +170,23 @@ class _Parser:
 
 def _numbered(data: bytes) -> Iterator[tuple[int, str]]:
     """The lines of a file from 1 on."""
-    return chain.from_iterable(enumerate(text.split("\n"), number) for number, text in _stretches(data))
+    return enumerate(chain.from_iterable(text.split("\n") for text in _stretches(data)), 1)
 
 
-def _stretches(data: bytes) -> Iterator[tuple[int, str]]:
-    """Some lines at a time, and the number of their first: a list of 64 MiB of empty ones would take 512 MiB."""
-    # Where bytes are no UTF-8, surrogates mark the line.
-    text = data.removeprefix(_BYTE_ORDER_MARK).decode(errors="surrogateescape")
-    start, number = 0, 1
-    while (end := text.find("\n", start + _STRETCH)) >= 0:
-        yield number, text[start:end]
-        number += text.count("\n", start, end) + 1
+def _stretches(data: bytes) -> Iterator[str]:
+    """Some whole lines at a time: a list of 64 MiB of empty ones would take 512 MiB."""
+    view = memoryview(data)
+    start = len(_BYTE_ORDER_MARK) if data.startswith(_BYTE_ORDER_MARK) else 0
+    while (end := data.find(b"\n", start + _STRETCH)) >= 0:
+        yield _text(view[start:end])
         start = end + 1
     # The end of the last line begins no other one.
-    yield number, text[start:].removesuffix("\n")
+    yield _text(view[start:]).removesuffix("\n")
+
+
+def _text(part: memoryview) -> str:
+    # Where bytes are no UTF-8, surrogates mark the line.
+    return str(part, "utf-8", "surrogateescape")
 
 
 def _rule(line: str) -> Rule | None:
@@ -259,7 +268,8 @@ def outcome(before: Table, batch: Batch) -> Table:
             refused.append((place, reason))
     if refused:
         lines = batch.lines()
-        shown = [(place, reason + _since(batch.rules, lines, place)) for place, reason in refused[:PROBLEMS_SHOWN]]
+        rules = list(batch.rules)
+        shown = [(place, reason + _since(rules, lines, place)) for place, reason in refused[:PROBLEMS_SHOWN]]
         batch.refuse(shown + refused[PROBLEMS_SHOWN:])
     return table
 

@@ -67,7 +67,7 @@ def test_as_line_by_line(lines: list[str], end: str) -> None:
     if isinstance(batch, str):
         assert batch == str(RulesError("f", [], refused))
     else:
-        assert refused == 0
+        assert (refused, len(batch.rules)) == (0, len(rules))
         assert [(type(rule), rule) for rule in batch.rules] == [(type(rule), rule) for rule in rules]
         assert batch.added == _added(batch)
 

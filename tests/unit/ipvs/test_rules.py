@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _rules(*lines: str) -> list[Rule]:
-    return parse_rules("\n".join(lines).encode(), "rules").rules
+    return list(parse_rules("\n".join(lines).encode(), "rules").rules)
 
 
 def _table(*lines: str) -> Table:
@@ -100,7 +100,17 @@ def test_marks_and_ends() -> None:
     """A byte order mark, CRLF, comments, empty lines and a missing last newline say nothing; lines count on."""
     batch = parse_rules(b"\xef\xbb\xbf# x\r\n\r\n-A -f 1\r\n  -A -f 2 -s rr  \n\n-D -f 1", "f")
     assert batch.lines() == [3, 4, 6]
-    assert batch.rules == _rules("-A -f 1", "-A -f 2 -s rr", "-D -f 1")
+    assert list(batch.rules) == _rules("-A -f 1", "-A -f 2 -s rr", "-D -f 1")
+
+
+def test_lines_of_a_large_file() -> None:
+    """Behind 300 KiB of services, comments and bytes that are no text, a line has its number and its characters."""
+    services = b"".join(b"-A -f %d\n-a -f %d -r 10.0.0.1\n\n# \xe2\x82\xac \xe2\n" % (n, n) for n in range(1, 8001))
+    assert len(services) > 300 << 10
+    batch = parse_rules(services + b"-A -f 9000 -s rr", "f")
+    assert (len(batch.rules), batch.lines()[-3:]) == (16_001, [31_997, 31_998, 32_001])
+    problem = "f, line 32001: '-A -f \\u20ac\\u20ac': "
+    assert _problems(services + "-A -f €€".encode())[0].startswith(problem)
 
 
 def test_touched_and_difference() -> None:
