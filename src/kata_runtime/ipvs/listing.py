@@ -129,8 +129,9 @@ def describe_flags(spec: ServiceSpec) -> str:
         mask = netmask_text(spec)
         if mask:
             text += f" mask {mask}"
-    if spec.engine:
-        text += f" pe {spec.engine}"
+        # As ipvsadm 1.31, which does not show the engine of a service without persistence.
+        if spec.engine:
+            text += f" pe {spec.engine}"
     if spec.flags & ServiceFlag.ONE_PACKET:
         text += " ops"
     return text
