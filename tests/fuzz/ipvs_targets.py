@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from _socket import AF_INET
 from itertools import product
 from typing import TYPE_CHECKING
 
 from tests.fuzz.target import ScriptedKernel, Target, check_line, parts
 
 from kata_runtime.conntrack.cleanup import Filter, delete_matching
-from kata_runtime.ipvs import codec, proc_table, sockopt_table
+from kata_runtime.ipvs import codec, proc_table, sockopt_services, sockopt_table
 from kata_runtime.ipvs.attributes import NOT_COUNTED
 from kata_runtime.ipvs.connections import parse_connections
 from kata_runtime.ipvs.engine import Engine
@@ -19,9 +18,7 @@ from kata_runtime.ipvs.model import (
     ListDaemons,
     ListTable,
     ListTimeouts,
-    Protocol,
     Save,
-    ServiceKey,
     View,
 )
 from kata_runtime.ipvs.queries import answer
@@ -46,10 +43,7 @@ _QUESTIONS: list[Question] = [
 ]
 _FORMATS = ("text", "json")
 _FAMILY = 27
-_KEYS = [
-    ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80),
-    ServiceKey(AF_INET, Protocol.NONE, b"", 0, 7),
-]
+_SERVICES = 2
 
 
 def _service(data: bytes) -> None:
@@ -99,8 +93,18 @@ def _entries(data: bytes) -> None:
     """Socket options: the first part selects the details, the others are the lists of services and of servers."""
     how, *answers = list(parts(data)) or [b""]
     details = ServerDetails(statistics=b"s" in how, tunnels=b"t" in how)
-    for servers in sockopt_table.servers(ScriptedKernel(answers), _KEYS, details, _name):
+    kernel = ScriptedKernel(answers)
+    counted = [(entry.identity, entry.servers) for entry in sockopt_services.listed(kernel, _SERVICES)]
+    for servers in sockopt_table.servers(kernel, counted, details, _name):
         check_line(" ".join(servers or ()))
+
+
+def _all_services(data: bytes) -> None:
+    """What decides that a socket option lists all services: the first part says with or without counters."""
+    how, *answers = list(parts(data)) or [b""]
+    for entry in sockopt_services.all_services(ScriptedKernel(answers), statistics=b"s" in how) or ():
+        spec, _ = entry.head(statistics=True)
+        check_line(spec.key.description + spec.scheduler)
 
 
 def _connections(data: bytes) -> None:
@@ -123,6 +127,7 @@ IPVS_TARGETS = [
     Target("ipvs_others", _others),
     Target("ipvs_report", _report),
     Target("proc_table", _proc_table),
+    Target("all_services", _all_services),
     Target("entries", _entries),
     Target("connections", _connections),
     Target("conntrack", _conntrack),

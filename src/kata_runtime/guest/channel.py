@@ -169,7 +169,7 @@ class AgentChannel:
             yield payload
 
     def read_file(self, name: str) -> Iterator[bytes]:
-        """A file of the guest's /proc/net, in pieces as they arrive.
+        """A file of the guest's /proc/net, or /proc/modules, in pieces as they arrive.
 
         :raise KernelError: ENOENT where there is none.
         :raise GuestError, DeadlineError, ProtocolError: the channel failed.
@@ -178,11 +178,11 @@ class AgentChannel:
         request = self._next_request()
         complete = False
         try:
-            with operation_log.measured("file in the guest", path=f"/proc/net/{name}") as step:
+            with operation_log.measured("file in the guest", path=wire.proc_file(name)) as step:
                 port.send_early(wire.READ, request, name.encode())
                 size = 0
                 budget = Budget(self._limits.answer_bytes)
-                operation = f"reading /proc/net/{name} in the guest"
+                operation = f"reading {wire.proc_file(name)} in the guest"
                 for part in self._parts(
                     port, request, operation, budget, time.monotonic() + self._limits.answer_seconds
                 ):

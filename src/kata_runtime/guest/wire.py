@@ -37,7 +37,8 @@ NOTIFY = 6
 UNSUBSCRIBE = 7  # -> DONE
 SYSCTL = 8  # name [NUL value] -> DONE with the value read
 SHUTDOWN = 9  # -> DONE, then the guest powers off
-READ = 10  # name of a file in /proc/net -> DATA*, DONE
+READ = 10  # name of a file in /proc/net, or MODULES -> DATA*, DONE
+MODULES = "modules"  # /proc/modules; /proc/net has no file of this name
 RENEW = 11  # seed, time of day, host name -> DONE; the identity of a guest that was restored from a template
 # number:u32 of a socket option, (size:u32 length:u16 argument)* with one length -> DATA*, ``size`` bytes of each, DONE
 OPTIONS = 12
@@ -182,6 +183,11 @@ def unpack_target(payload: bytes) -> tuple[int, int, bytes]:
         raise FrameError("a target that is cut short")
     family, number = _FAMILY_SEQUENCE.unpack_from(payload)
     return family, number, payload[_FAMILY_SEQUENCE.size :]
+
+
+def proc_file(name: str) -> str:
+    """The path of the file that READ names so."""
+    return f"/proc/{name}" if name == MODULES else f"/proc/net/{name}"
 
 
 def pack_options(number: int, asked: Sequence[tuple[int, bytes]]) -> bytes:

@@ -6,7 +6,7 @@ import errno
 
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
 from kata_runtime.fast_functools import lru_cache
-from kata_runtime.ipvs import codec, sockopt_table
+from kata_runtime.ipvs import codec, socket_options, sockopt_services, sockopt_table
 from kata_runtime.ipvs.attributes import NOT_COUNTED
 from kata_runtime.ipvs.model import (
     AddServer,
@@ -44,17 +44,14 @@ if TYPE_CHECKING:
         Timeouts,
     )
     from kata_runtime.ipvs.rules import Table
+    from kata_runtime.ipvs.sockopt_services import Entry
     from kata_runtime.netlink.transport import Transport
 
     Head = tuple[ServiceSpec, Statistics]
     T = TypeVar("T")
 
-    class Guest(Transport, sockopt_table.Guest, Protocol):
-        """A kernel whose files and socket options can be read."""
-
-        def read_file(self, name: str) -> Iterator[bytes]:
-            """A file of /proc/net, in pieces."""
-            ...
+    class Guest(Transport, socket_options.Guest, Protocol):
+        """A kernel that is asked by netlink, socket options and files."""
 
 
 # The kernel searches the file from its head for each page of it (fs/seq_file.c): up to so many services it is faster
@@ -119,7 +116,8 @@ class Engine:
             (told if sockopt_table.covers(head[0].key) else rest).append(head)
         done = 0
         try:
-            for rows in sockopt_table.servers(self._transport, [spec.key for spec, _ in told], details, show):
+            asked = self._identified([spec.key for spec, _ in told])
+            for rows in sockopt_table.servers(self._transport, asked, details, show):
                 if rows is None:
                     rest.append(told[done])
                 else:
@@ -128,6 +126,42 @@ class Engine:
         except KernelError:
             # A service is gone, or the guest has no such socket option.
             rest += told[done:]
+        yield from self._servers_by_netlink(rest, show, statistics=details.statistics)
+
+    def _identified(self, keys: Sequence[ServiceKey]) -> list[tuple[bytes, int] | None]:
+        """Services as socket options are asked for them, with the number of their servers; None for those it lacks."""
+        entries = sockopt_services.listed(self._transport, len(keys))
+        counted = {socket_options.question_of(entry.identity): entry.servers for entry in entries}
+        identities = map(socket_options.identity_of, keys)
+        return [(identity, counted[identity]) if identity in counted else None for identity in identities]
+
+    def all_servers(
+        self, details: ServerDetails, show: Callable[[Server], T]
+    ) -> Iterator[tuple[Head, list[T] | None]] | None:
+        """``servers`` of all services, in the kernel's order, by socket options; None where these do not tell all.
+
+        Services that they tell too little of have no servers at first, and come again with them at the end.
+        """
+        entries = sockopt_services.all_services(self._transport, statistics=details.statistics)
+        return None if entries is None else self._all_servers(entries, details, show)
+
+    def _all_servers(
+        self, entries: Sequence[Entry], details: ServerDetails, show: Callable[[Server], T]
+    ) -> Iterator[tuple[Head, list[T] | None]]:
+        rest: list[Head] = []
+        waiting = iter(entries)
+        asked = [(socket_options.question_of(entry.identity), entry.servers) for entry in entries]
+        try:
+            for rows in sockopt_table.servers(self._transport, asked, details, show):
+                head = next(waiting).head(statistics=details.statistics)
+                if rows is None:
+                    rest.append(head)
+                yield head, rows
+        except KernelError:
+            # A service is gone.
+            for entry in waiting:
+                rest.append(entry.head(statistics=details.statistics))
+                yield rest[-1], None
         yield from self._servers_by_netlink(rest, show, statistics=details.statistics)
 
     def servers_in_file(
@@ -150,10 +184,15 @@ class Engine:
 
     def count(self, heads: Sequence[Head] | None = None) -> int:
         """How many rules there are: services, which are ``heads`` where these are known, and servers."""
-        keys = [spec.key for spec, _ in (self.heads(statistics=False) if heads is None else heads)]
+        if heads is None:
+            entries = sockopt_services.all_services(self._transport, statistics=False)
+            if entries is not None:
+                return len(entries) + sum(entry.servers for entry in entries)
+            heads = self.heads(statistics=False)
+        keys = [spec.key for spec, _ in heads]
         if all(map(sockopt_table.covers, keys)):
             try:
-                counts = [count for count in sockopt_table.counts(self._transport, keys) if count is not None]
+                counts = [service[1] for service in self._identified(keys) if service is not None]
             except KernelError:
                 # The guest has no such socket option, or is short of memory; the file has the same numbers.
                 counts = []

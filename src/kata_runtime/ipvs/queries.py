@@ -114,6 +114,10 @@ def _of_services(
 ) -> dict[ServiceKey, str]:
     """The text of each service, in the kernel's order, made while services arrive: text is smaller."""
     is_counted = view in (View.STATISTICS, View.RATES)
+    details = ServerDetails(statistics=is_counted, tunnels=view == View.TUNNELS)
+    everything = engine.all_servers(details, show)
+    if everything is not None:
+        return _gathered(everything, text)
     heads = engine.heads(statistics=is_counted)
     order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
     listed = engine.servers_in_file(heads, show) if view == View.CONNECTIONS else None
@@ -125,17 +129,16 @@ def _of_services(
             # socket options read each service as a whole.
             heads = engine.heads(statistics=False)
             order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
-    details = ServerDetails(statistics=is_counted, tunnels=view == View.TUNNELS)
     return order_of_kernel | _gathered(engine.servers(heads, details, show), text)
 
 
 def _gathered(
-    found: Iterable[tuple[Head, list[_Row]]], text: Callable[[Head, Sequence[_Row]], str]
+    found: Iterable[tuple[Head, list[_Row] | None]], text: Callable[[Head, Sequence[_Row]], str]
 ) -> dict[ServiceKey, str]:
     texts: dict[ServiceKey, str] = {}
     held = 0
     for head, rows in found:
-        made = texts[head[0].key] = text(head, rows)
+        made = texts[head[0].key] = "" if rows is None else text(head, rows)
         held += len(made)
         if held > TEXT_MAX:
             raise ProtocolError("the guest lists more virtual servers than can be held in memory")

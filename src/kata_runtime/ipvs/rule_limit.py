@@ -15,7 +15,7 @@ def admit(engine: Engine, more: int, limit: int, heads: Sequence[Head] | None = 
     """Check that a change which adds ``more`` rules stays within the limit; ``heads`` are the services if known.
 
     They are counted each time: the container's own ipvsadm can have added and deleted some. Without KVM that takes
-    5 ms with 200 rules, 50 ms with 20,000 and 0.4 s with 200,000.
+    7 ms with 20,000 rules and 25 ms with 200,000; with services of IPv6 among them 15 ms and 0.15 s.
 
     :raise LimitError: there would be too many.
     """

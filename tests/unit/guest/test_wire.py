@@ -104,6 +104,11 @@ _ASKED = st.integers(0, 50).flatmap(
 )
 
 
+def test_files() -> None:
+    """A name is that of a file in /proc/net, but for one that is not there."""
+    assert [wire.proc_file(name) for name in ("ip_vs", wire.MODULES)] == ["/proc/net/ip_vs", "/proc/modules"]
+
+
 @given(st.integers(0, 0xFFFFFFFF), _ASKED)
 def test_socket_options_round_trip(number: int, asked: list[tuple[int, bytes]]) -> None:
     """A request for socket options is read as it was packed."""

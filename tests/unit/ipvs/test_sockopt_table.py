@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.ipvs.options_guest import OptionsGuest
 from tests.unit.ipvs.strategies import server_specs, service_specs
 
 from kata_runtime.errors import ProtocolError
@@ -25,30 +26,20 @@ from kata_runtime.ipvs.model import (
     Statistics,
     Tunnel,
 )
+from kata_runtime.ipvs.socket_options import identity_of
 from kata_runtime.ipvs.sockopt_table import ServerDetails
 from kata_runtime.netlink.generic import pack_generic
 from kata_runtime.netlink.message import pack_attribute, pack_nested, pack_u32
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
-_GET_SERVICES, _GET_SERVERS = 1154, 1156
+_GET_SERVERS = 1156
 _KEY = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80)
 _MARK = ServiceKey(AF_INET, Protocol.NONE, b"", 0, 17)
 _NONE = bytes(96)  # an entry that the kernel left alone
 _LITTLE = ServerDetails(statistics=False, tunnels=False)
 _ALL = ServerDetails(statistics=True, tunnels=True)
-
-
-def _service_entry(key: ServiceKey, count: int) -> bytes:
-    """struct ip_vs_service_entry of a service with ``count`` servers; one with a mark has a protocol, too."""
-    address, port = key.address or bytes(4), key.port.to_bytes(2, "big")
-    return struct.pack("@H2x4s2s2xI16s4I56x", key.protocol or 6, address, port, key.mark, b"rr", 0, 0, 0, count)
-
-
-def _listed(*services: tuple[ServiceKey, int]) -> bytes:
-    """struct ip_vs_get_services with these services and their numbers of servers."""
-    return bytes(8) + b"".join(_service_entry(key, count) for key, count in services)
 
 
 def _server_entry(spec: ServerSpec, numbers: Sequence[int], counted: Sequence[int]) -> bytes:
@@ -59,33 +50,19 @@ def _server_entry(spec: ServerSpec, numbers: Sequence[int], counted: Sequence[in
     return struct.pack("@4s2sIIIIIII0QIIIQQIIIII0Q", *fixed, *numbers, *narrow)
 
 
-class _Guest:
-    """Answers with ``answers``, by the option's number, in pieces of ``size``; keeps what it was asked."""
-
-    def __init__(self, answers: dict[int, bytes], size: int = 1 << 20) -> None:
-        self._answers = answers
-        self._size = size
-        self.asked: list[tuple[int, list[tuple[int, bytes]]]] = []
-
-    def socket_options(self, number: int, asked: Iterable[Sequence[tuple[int, bytes]]]) -> Iterator[bytes]:
-        """The bytes of this option, whatever is asked."""
-        self.asked += [(number, list(block)) for block in asked]
-        answer = self._answers[number]
-        for start in range(0, len(answer), self._size):
-            yield answer[start : start + self._size]
-
-
-def _servers(guest: _Guest, keys: list[ServiceKey], details: ServerDetails) -> list[list[Server] | None]:
-    return list(sockopt_table.servers(guest, keys, details, lambda server: server))
+def _servers(
+    guest: OptionsGuest, services: list[tuple[ServiceKey, int]], details: ServerDetails
+) -> list[list[Server] | None]:
+    asked = [(identity_of(key), count) for key, count in services]
+    return list(sockopt_table.servers(guest, asked, details, lambda server: server))
 
 
 def test_exact_requests() -> None:
     """A service is asked for by protocol, address and port, or by its mark, with room for a server more than it has."""
-    guest = _Guest({_GET_SERVICES: _listed((_MARK, 0), (_KEY, 0)), _GET_SERVERS: bytes(240)})
-    assert _servers(guest, [_KEY, _MARK], _LITTLE) == [[], []]
+    guest = OptionsGuest({_GET_SERVERS: bytes(240)})
+    assert _servers(guest, [(_KEY, 0), (_MARK, 0)], _LITTLE) == [[], []]
     named = ["06000000 0a000001 00500000 00000000", "00000000 00000000 00000000 11000000"]
     assert [(number, [(size, key.hex(" ", -4)) for size, key in block]) for number, block in guest.asked] == [
-        (_GET_SERVICES, [(216, "02000000")]),
         (_GET_SERVERS, [(120, f"{key} 01000000") for key in named]),
     ]
 
@@ -123,11 +100,9 @@ def test_the_same_servers_as_netlink(table: list[tuple[ServiceSpec, list[Server]
         bytes(24) + b"".join(_server_entry(server.spec, server[1:4], server.statistics) for server in servers) + _NONE
         for _, servers in table
     )
-    keys = [spec.key for spec, _ in table]
-    counted = _listed(*((spec.key, len(servers)) for spec, servers in table)) if table else b""
-    guest = _Guest({_GET_SERVICES: counted, _GET_SERVERS: packed}, size)
+    keys = [(spec.key, len(servers)) for spec, servers in table]
+    guest = OptionsGuest({_GET_SERVERS: packed}, size)
     read = [[_by_netlink(server) for server in servers] for _, servers in table]
-    assert sockopt_table.counts(guest, keys) == [len(servers) for servers in read]
     expected: list[list[Server] | None] = []
     for servers in read:
         is_left = any(
@@ -145,47 +120,39 @@ def test_what_it_cannot_tell() -> None:
     """A service with servers of another family, whose entries stay empty, or with more by now is left to netlink."""
     spec = ServerSpec(ServerKey(AF_INET, bytes([10, 0, 0, 2]), 80), Forwarding.TUNNEL, 1)
     known = _server_entry(spec, (0,) * 3, (0,) * 10)
-    guest = _Guest({_GET_SERVICES: _listed((_KEY, 2)), _GET_SERVERS: bytes(24) + known + _NONE * 2})
-    assert _servers(guest, [_KEY], _LITTLE) == [None]
-    grown = _Guest({_GET_SERVICES: _listed((_KEY, 1)), _GET_SERVERS: bytes(24) + known * 2})
-    assert _servers(grown, [_KEY], _LITTLE) == [None]
-    for listed in (_listed((_KEY, 0xFFFFFFFF)), _listed((_MARK, 1)), bytes(112)):
-        other = _Guest({_GET_SERVICES: listed, _GET_SERVERS: b""})
-        assert _servers(other, [_KEY], _LITTLE) == [None]
-        assert [number for number, _ in other.asked] == [_GET_SERVICES]
-    many = _Guest({_GET_SERVERS: b""})
-    assert (sockopt_table.counts(many, [_KEY] * 80_660), many.asked) == ([None] * 80_660, [])
-
-
-_LISTED = _listed((_KEY, 1))
+    guest = OptionsGuest({_GET_SERVERS: bytes(24) + known + _NONE * 2})
+    assert _servers(guest, [(_KEY, 2)], _LITTLE) == [None]
+    grown = OptionsGuest({_GET_SERVERS: bytes(24) + known * 2})
+    assert _servers(grown, [(_KEY, 1)], _LITTLE) == [None]
+    many = OptionsGuest({_GET_SERVERS: b""})
+    assert (_servers(many, [(_KEY, 0xFFFFFFFF)], _LITTLE), many.asked) == ([None], [])
+    assert list(sockopt_table.servers(many, [None], _LITTLE, repr)) == [None]
 
 
 @pytest.mark.parametrize(
-    ("counted", "servers", "reason"),
+    ("servers", "reason"),
     [
-        (_LISTED[:-1], b"", "a socket option of the guest is cut short"),
-        (_LISTED * 2, b"", "the guest sent more of a socket option than was asked for"),
-        (_LISTED, bytes(215), "a socket option of the guest is cut short"),
-        (_LISTED, bytes(217), "the guest sent more of a socket option than was asked for"),
-        (_LISTED, bytes(24) + b"\1" * 96 + _NONE, ""),
-        (_LISTED, bytes(24) + b"\7" * 96 + _NONE, "a real server with flags 0x7070707"),
+        (bytes(215), "a socket option of the guest is cut short"),
+        (bytes(217), "the guest sent more of a socket option than was asked for"),
+        (bytes(24) + b"\1" * 96 + _NONE, ""),
+        (bytes(24) + b"\7" * 96 + _NONE, "a real server with flags 0x7070707"),
     ],
 )
 @pytest.mark.parametrize("size", [1, 1 << 20])
-def test_broken_answers(counted: bytes, servers: bytes, reason: str, size: int) -> None:
+def test_broken_answers(servers: bytes, reason: str, size: int) -> None:
     """Bytes that are missing, or more than was asked for, are refused; so is a server of no known kind."""
-    guest = _Guest({_GET_SERVICES: counted, _GET_SERVERS: servers}, size)
+    guest = OptionsGuest({_GET_SERVERS: servers}, size)
     if not reason:
-        assert [len(found or ()) for found in _servers(guest, [_KEY], _LITTLE)] == [1]
+        assert [len(found or ()) for found in _servers(guest, [(_KEY, 1)], _LITTLE)] == [1]
         return
     with pytest.raises(ProtocolError) as refusal:
-        _servers(guest, [_KEY], _LITTLE)
+        _servers(guest, [(_KEY, 1)], _LITTLE)
     assert str(refusal.value) == reason
 
 
-@given(st.binary(max_size=300), st.binary(max_size=300), st.booleans(), st.integers(1, 300))
-def test_hostile_answers(counted: bytes, servers: bytes, is_all: bool, size: int) -> None:
+@given(st.binary(max_size=300), st.booleans(), st.integers(1, 300))
+def test_hostile_answers(servers: bytes, is_all: bool, size: int) -> None:
     """Whatever a guest sends is refused as broken, or gives the requested services."""
-    guest = _Guest({_GET_SERVICES: counted.ljust(112, b"\0"), _GET_SERVERS: servers}, size)
+    guest = OptionsGuest({_GET_SERVERS: servers}, size)
     with suppress(ProtocolError):
-        assert len(_servers(guest, [_KEY], _ALL if is_all else _LITTLE)) == 1
+        assert len(_servers(guest, [(_KEY, 1)], _ALL if is_all else _LITTLE)) == 1

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from kata_runtime.guest.netlink_block import MAX_BLOCK_BYTES
+from kata_runtime.guest.wire import proc_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -143,12 +144,12 @@ class Relay:
                 self._close(family)
 
     def read(self, name: str) -> Generator[Step, None, None]:
-        """Yield a file of /proc/net in pieces.
+        """Yield a file of /proc/net in pieces, or /proc/modules.
 
         :raise OSError: ENOENT and the like.
         """
         self._pieces.begin()
-        fd = os.open(f"/proc/net/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(proc_file(name), os.O_RDONLY | os.O_CLOEXEC)
         try:
             # One read returns at most a page (fs/seq_file.c).
             while size := os.readv(fd, [self._pieces.room()]):
