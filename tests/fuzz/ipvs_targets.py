@@ -70,7 +70,7 @@ def _report(data: bytes) -> None:
     how, *answers = list(parts(data)) or [b""]
     number = int.from_bytes(how, "big")
     question, fmt = _QUESTIONS[number % len(_QUESTIONS)], _FORMATS[number // len(_QUESTIONS) % len(_FORMATS)]
-    text = "".join(answer(Engine(ScriptedKernel(answers), _FAMILY), question, fmt, "lb"))
+    text = b"".join(answer(Engine(ScriptedKernel(answers), _FAMILY), question, fmt, "lb")).decode()
     check_line(text)
     if fmt == "json":
         json.loads(text)

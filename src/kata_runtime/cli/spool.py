@@ -1,8 +1,8 @@
-"""A buffer for a result, which is written to standard output after locks are released."""
+"""Holds a result, which is written to standard output after locks are released."""
 
 from __future__ import annotations
 
-from kata_runtime.cli.streams import encoded, write_bytes
+from kata_runtime.cli.streams import write_bytes, write_parts
 from kata_runtime.errors import HostError
 
 TYPE_CHECKING = False
@@ -16,10 +16,14 @@ _READ_BYTES = 1024 * 1024
 
 
 class Spool:
-    """Text in memory, and above ``_MEMORY_BYTES`` in an unnamed temporary file."""
+    """Its parts are in memory, and above ``_MEMORY_BYTES`` in an unnamed temporary file.
+
+    In memory they are not joined: new pages for 13 MB take longer than to write 10,000 parts.
+    """
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._held: list[bytes] = []
+        self._size = 0
         self._file: BinaryIO | None = None
         self._end: ExitStack | None = None
 
@@ -30,13 +34,14 @@ class Spool:
         if self._end is not None:
             self._end.close()
 
-    def add(self, text: str) -> None:
-        """Append text.
+    def add(self, part: bytes) -> None:
+        """Append a part.
 
         :raise HostError: there is no room for it.
         """
-        self._held += encoded(text)
-        if len(self._held) > _MEMORY_BYTES:
+        self._held.append(part)
+        self._size += len(part)
+        if self._size > _MEMORY_BYTES:
             self._move_to_file()
 
     def write_out(self) -> None:
@@ -45,7 +50,7 @@ class Spool:
             self._file.seek(0)
             while part := self._file.read(_READ_BYTES):
                 write_bytes(part)
-        write_bytes(self._held)
+        write_parts(self._held)
 
     def _move_to_file(self) -> None:
         from contextlib import ExitStack
@@ -56,10 +61,10 @@ class Spool:
                 with ExitStack() as opened:
                     self._file = opened.enter_context(TemporaryFile(buffering=0))
                     self._end = opened.pop_all()
-            rest = memoryview(self._held)
+            rest = memoryview(b"".join(self._held))
             while rest:
                 rest = rest[self._file.write(rest) or 0 :]
         except OSError as error:
             hint = "make room where TMPDIR points to, or in /tmp"
             raise HostError.of("cannot keep the result", error, hint=hint) from error
-        self._held = bytearray()
+        self._held, self._size = [], 0

@@ -9,8 +9,16 @@ import stat
 from kata_runtime import fast_signal as signal
 from kata_runtime.errors import HostError, InputError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
 DEFAULT_LIMIT = 16 * 1024 * 1024  # bytes
 _CHUNK = 256 * 1024
+_VECTORS = 1024  # UIO_MAXIOV (include/uapi/linux/uio.h): as many as writev(2) takes
 # A pipe that poll(2) reports as writable takes this much without blocking (PIPE_BUF).
 _NOTE_BYTES = 4096
 
@@ -98,13 +106,26 @@ def encoded(text: str) -> bytes:
 def write_bytes(data: bytes | bytearray | memoryview) -> None:
     """Write to standard output; raises as write_text."""
     rest = memoryview(data)
+    while rest:
+        rest = rest[_written(os.write, rest) :]
+
+
+def _written(function: Callable[[int, T], int], data: T) -> int:
     try:
-        while rest:
-            rest = rest[os.write(1, rest) :]
+        return function(1, data)
     except BrokenPipeError as exc:
         raise OutputClosedError from exc
     except OSError as exc:
         raise HostError.of("cannot write the result to standard output", exc) from exc
+
+
+def write_parts(parts: Sequence[bytes]) -> None:
+    """Write parts one after the other to standard output, without joining them; raises as write_text."""
+    for start in range(0, len(parts), _VECTORS):
+        some = parts[start : start + _VECTORS]
+        written = _written(os.writev, some)
+        if written < sum(map(len, some)):
+            write_bytes(memoryview(b"".join(some))[written:])
 
 
 def write_line(text: str) -> None:

@@ -35,7 +35,7 @@ def is_question(asked: Change | Question) -> bool:
     return isinstance(asked, Question)
 
 
-def run_ipvsadm(session: Session, asked: Change | Question, *, output: Callable[[str], None], fmt: str) -> None:
+def run_ipvsadm(session: Session, asked: Change | Question, *, output: Callable[[bytes], None], fmt: str) -> None:
     """Carry out one ipvsadm command; its output goes to ``output``, ``fmt`` is ``text`` or ``json``.
 
     :raise InputError, ConflictError, LimitError: it is not possible with this table.
@@ -45,8 +45,8 @@ def run_ipvsadm(session: Session, asked: Change | Question, *, output: Callable[
     if isinstance(asked, Question):
         from kata_runtime.ipvs.queries import answer
 
-        for chunk in answer(engine, asked, fmt, session.container_id):
-            output(chunk)
+        for part in answer(engine, asked, fmt, session.container_id):
+            output(part)
         return
     _change(session, engine, asked)
 

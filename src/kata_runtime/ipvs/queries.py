@@ -28,36 +28,40 @@ if TYPE_CHECKING:
     from kata_runtime.ipvs.engine import Engine, Head
     from kata_runtime.ipvs.model import Question, Server, ServerKey, Service, ServiceKey
 
-# What one write takes; the kernel copies a pipe's worth at a time.
-_CHUNK_CHARACTERS = 64 * 1024
+# Short texts are joined to parts of this size.
+_PART_CHARACTERS = 64 * 1024
 # What is held before it can be brought into order; 200,000 rules are 16 MiB.
-TEXT_MAX = 64 * 1024 * 1024  # characters
+TEXT_MAX = 64 * 1024 * 1024  # bytes
 
 
-def answer(engine: Engine, question: Question, fmt: str, container: str) -> Iterator[str]:
-    """The answer in chunks; ``fmt`` is ``text`` or ``json``, ``container`` is for errors.
+def answer(engine: Engine, question: Question, fmt: str, container: str) -> Iterator[bytes]:
+    """The answer in parts; ``fmt`` is ``text`` or ``json``, ``container`` is for errors.
 
     :raise InputError: the service asked for does not exist. :raise KernelError, GuestError: it cannot be read.
     """
     if fmt == "json":
         from kata_runtime.ipvs.json_tables import render
 
-        yield from _chunks(render(engine, question))
-        return
-    yield from _chunks(_texts(engine, question, container))
+        return _joined(render(engine, question))
+    return _parts(engine, question, container)
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[str]:
+def _joined(texts: Iterable[str]) -> Iterator[bytes]:
     held: list[str] = []
     size = 0
     for text in texts:
         held.append(text)
         size += len(text)
-        if size >= _CHUNK_CHARACTERS:
-            yield "".join(held)
+        if size >= _PART_CHARACTERS:
+            yield _encoded(held)
             held.clear()
             size = 0
-    yield "".join(held)
+    yield _encoded(held)
+
+
+def _encoded(texts: Iterable[str]) -> bytes:
+    """UTF-8; lone surrogates are escaped."""
+    return "".join(texts).encode("utf-8", "backslashreplace")
 
 
 class _Row(NamedTuple):
@@ -71,31 +75,32 @@ class _Row(NamedTuple):
 _key = itemgetter(0)  # of a row: in C, since there are hundreds of thousands
 
 
-def _texts(engine: Engine, question: Question, container: str) -> Iterable[str]:
+def _parts(engine: Engine, question: Question, container: str) -> Iterator[bytes]:
     match question:
         case ListTable(key, view, exact, is_sorted):
 
             def show(server: Server) -> _Row:
                 return _Row(server.spec.key, listing.server(server, view, exact=exact))
 
-            def lines(head: Head, rows: Sequence[_Row]) -> str:
+            def lines(head: Head, rows: Sequence[_Row]) -> bytes:
                 shown = listing_order.servers_in_order(rows, _key) if is_sorted else rows
-                return listing.service(*head, view, exact=exact) + "".join([row.text for row in shown])
+                return _encoded([listing.service(*head, view, exact=exact), *(row.text for row in shown)])
 
             heading = listing.heading(view)
             if key is not None:
                 found = _existing(engine, key, container)
-                return [heading, lines((found.spec, found.statistics), list(map(show, found.servers)))]
+                return iter([heading.encode(), lines((found.spec, found.statistics), list(map(show, found.servers)))])
             title = listing.title(*engine.info())
-            return chain([title, heading], _ordered(_of_services(engine, show, lines, view), is_sorted=is_sorted))
+            services = _of_services(engine, show, lines, view)
+            return chain([(title + heading).encode()], _ordered(services, is_sorted=is_sorted))
         case ListConnections(with_engine):
-            return listing.connections(engine.connections(), with_engine=with_engine)
+            return _joined(listing.connections(engine.connections(), with_engine=with_engine))
         case ListTimeouts():
-            return [listing.timeouts(engine.timeouts())]
+            return _joined([listing.timeouts(engine.timeouts())])
         case ListDaemons():
-            return [listing.daemons(engine.daemons())]
+            return _joined([listing.daemons(engine.daemons())])
         case Save():
-            return _ordered(_saved(engine), is_sorted=True)
+            return iter(_ordered(_saved(engine), is_sorted=True))
 
 
 def _existing(engine: Engine, key: ServiceKey, container: str) -> Service:
@@ -105,13 +110,13 @@ def _existing(engine: Engine, key: ServiceKey, container: str) -> Service:
         raise explain(Zero(key), error, container) from error
 
 
-def _ordered(texts: dict[ServiceKey, str], *, is_sorted: bool) -> list[str]:
+def _ordered(texts: dict[ServiceKey, bytes], *, is_sorted: bool) -> list[bytes]:
     return listing_order.by_service(list(texts.items())) if is_sorted else list(texts.values())
 
 
 def _of_services(
-    engine: Engine, show: Callable[[Server], _Row], text: Callable[[Head, Sequence[_Row]], str], view: View
-) -> dict[ServiceKey, str]:
+    engine: Engine, show: Callable[[Server], _Row], text: Callable[[Head, Sequence[_Row]], bytes], view: View
+) -> dict[ServiceKey, bytes]:
     """The text of each service, in the kernel's order, made while services arrive: text is smaller."""
     is_counted = view in (View.STATISTICS, View.RATES)
     details = ServerDetails(statistics=is_counted, tunnels=view == View.TUNNELS)
@@ -119,7 +124,7 @@ def _of_services(
     if everything is not None:
         return _gathered(everything, text)
     heads = engine.heads(statistics=is_counted)
-    order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
+    order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), b"")
     listed = engine.servers_in_file(heads, show) if view == View.CONNECTIONS else None
     if listed is not None:
         try:
@@ -128,35 +133,35 @@ def _of_services(
             # Somebody in the container changes the table, or its kernel writes the file in another way. Netlink and
             # socket options read each service as a whole.
             heads = engine.heads(statistics=False)
-            order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), "")
+            order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), b"")
     return order_of_kernel | _gathered(engine.servers(heads, details, show), text)
 
 
 def _gathered(
-    found: Iterable[tuple[Head, list[_Row] | None]], text: Callable[[Head, Sequence[_Row]], str]
-) -> dict[ServiceKey, str]:
-    texts: dict[ServiceKey, str] = {}
+    found: Iterable[tuple[Head, list[_Row] | None]], text: Callable[[Head, Sequence[_Row]], bytes]
+) -> dict[ServiceKey, bytes]:
+    texts: dict[ServiceKey, bytes] = {}
     held = 0
     for head, rows in found:
-        made = texts[head[0].key] = "" if rows is None else text(head, rows)
+        made = texts[head[0].key] = b"" if rows is None else text(head, rows)
         held += len(made)
         if held > TEXT_MAX:
             raise ProtocolError("the guest lists more virtual servers than can be held in memory")
     return texts
 
 
-def _saved(engine: Engine) -> dict[ServiceKey, str]:
+def _saved(engine: Engine) -> dict[ServiceKey, bytes]:
     tunnelled: set[ServiceKey] = set()
 
     def show(server: Server) -> _Row:
         spec = server.spec
         return _Row(spec.key, saved_rules.server_words(spec), spec.forwarding == Forwarding.TUNNEL)
 
-    def rules(head: Head, rows: Sequence[_Row]) -> str:
+    def rules(head: Head, rows: Sequence[_Row]) -> bytes:
         spec, _ = head
         if any(row.is_tunnelled for row in rows):
             tunnelled.add(spec.key)
-        return saved_rules.rules(spec, [row.text for row in listing_order.servers_in_order(rows, _key)])
+        return saved_rules.rules(spec, [row.text for row in listing_order.servers_in_order(rows, _key)]).encode()
 
     texts = _of_services(engine, show, rules, View.CONNECTIONS)
     if tunnelled:

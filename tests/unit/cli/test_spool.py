@@ -33,7 +33,7 @@ def test_spool(capfdbinary: pytest.CaptureFixture[bytes], size: int) -> None:
     lines = size // len(_LINE)
     with Spool() as spool:
         for number in range(lines):
-            spool.add(f"{number:015}\n")
+            spool.add(b"%015d\n" % number)
         assert capfdbinary.readouterr().out == b""
         spool.write_out()
     assert capfdbinary.readouterr().out == b"".join(b"%015d\n" % number for number in range(lines))
@@ -44,7 +44,7 @@ def test_file_without_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = len(os.listdir("/proc/self/fd"))
     with Spool() as spool:
-        spool.add("x" * 17_000_000)
+        spool.add(b"x" * 17_000_000)
         assert len(os.listdir("/proc/self/fd")) == before + 1
         assert list(tmp_path.iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == before
@@ -60,7 +60,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (6_000_000, 6_000_000))
 try:
     with Spool() as spool:
         for _ in range(20):
-            spool.add("x" * 1_000_000)
+            spool.add(b"x" * 1_000_000)
         spool.write_out()
 except Exception as error:
     print(error)
@@ -131,7 +131,7 @@ def test_standard_output_refuses() -> None:
     os.dup2(full, 1)
     try:
         with Spool() as spool:
-            spool.add("x")
+            spool.add(b"x")
             with pytest.raises(HostError) as refusal:
                 spool.write_out()
     finally:
@@ -144,8 +144,8 @@ def test_standard_output_refuses() -> None:
 def test_late_failure(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """A listing that fails after its beginning was gathered prints nothing of it."""
 
-    def run_ipvsadm(_session: object, _asked: object, *, output: Callable[[str], None], fmt: str) -> None:
-        output(f"the beginning as {fmt}\n")
+    def run_ipvsadm(_session: object, _asked: object, *, output: Callable[[bytes], None], fmt: str) -> None:
+        output(f"the beginning as {fmt}\n".encode())
         raise GuestError("the guest's VM ended")
 
     monkeypatch.setattr("kata_runtime.cli.ipvs_commands.session_of", lambda *_, **__: nullcontext())
