@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _operator import itemgetter
 from _socket import AF_INET, AF_INET6
 
 TYPE_CHECKING = False
@@ -19,8 +20,10 @@ _FAR = 1 << 31
 
 def by_service(pairs: Sequence[tuple[ServiceKey, T]]) -> list[T]:
     """Values keyed by service, sorted as ipvsadm sorts the services."""
-    if _are_near([key.address for key, _ in pairs if not key.mark]) and _is_near_range([key.mark for key, _ in pairs]):
-        ordered = sorted(pairs, key=lambda pair: _plain(pair[0]))
+    marks = [key.mark for key, _ in pairs]
+    if _are_near([key.address for key, _ in pairs if not key.mark]) and _is_near_range(marks):
+        # Keys without marks are in this order themselves.
+        ordered = sorted(pairs, key=(lambda pair: _plain(pair[0])) if any(marks) else itemgetter(0))
     else:
         ordered = _merge_sort(list(pairs), lambda a, b: _compare_services(a[0], b[0]))
     return [item for _, item in ordered]
@@ -33,10 +36,12 @@ def servers_in_order(servers: Sequence[T], key: Callable[[T], ServerKey]) -> lis
         return ordered
     # The first and the last are of the extreme families and, where there is one family, have the extreme addresses.
     first, last = key(ordered[0]), key(ordered[-1])
-    if first.family == last.family:
-        extremes = [first.address, last.address]
-        if _are_near(extremes if first.family == AF_INET else [key(server).address for server in ordered]):
-            return ordered
+    if first.family == last.family == AF_INET:
+        is_near = int.from_bytes(last.address, "big") - int.from_bytes(first.address, "big") < _FAR
+    else:
+        is_near = first.family == last.family and _are_near([key(server).address for server in ordered])
+    if is_near:
+        return ordered
     return _merge_sort(list(servers), lambda a, b: _compare_servers(key(a), key(b)))
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from bisect import bisect_left
-from functools import cache, lru_cache
+from bisect import bisect_right
+from functools import cache
 from itertools import accumulate, compress, repeat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-# A piece is sent when it has this size: a frame of it is written in few large parts (``guest_port``).
-_PIECE_BYTES = 96 * 1024
-_FRAME_BYTES = 128 * 1024
+# What a piece has at most: with its frame, and 2 KiB of escapes, it is three whole writes (``guest_port``). A fourth
+# for a few bytes would take as long as half of another.
+_PIECE_BYTES = 94 * 1024
 # How many answers one piece has at most.
 _TOGETHER = 256
 
@@ -46,8 +46,8 @@ class SocketOptions:
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         for group in _groups(sizes):
             view = memoryview(read(self._socket.fileno(), number, sizes[group], arguments[group]))
-            for start in range(0, len(view), _FRAME_BYTES):
-                yield view[start : start + _FRAME_BYTES]
+            for start in range(0, len(view), _PIECE_BYTES):
+                yield view[start : start + _PIECE_BYTES]
 
 
 def _groups(sizes: Sequence[int]) -> Iterator[slice]:
@@ -56,7 +56,7 @@ def _groups(sizes: Sequence[int]) -> Iterator[slice]:
     ends = list(accumulate(sizes))
     first = start = 0
     while first < len(ends):
-        behind = min(bisect_left(ends, start + _PIECE_BYTES, first) + 1, first + _TOGETHER, len(ends))
+        behind = min(max(bisect_right(ends, start + _PIECE_BYTES, first), first + 1), first + _TOGETHER)
         if ends[behind - 1] > start:
             yield slice(first, behind)
         first, start = behind, ends[behind - 1]
@@ -84,7 +84,8 @@ def _getsockopt() -> Callable[[int, int, Sequence[int], Sequence[bytes]], bytear
     def read(fd: int, number: int, sizes: Sequence[int], arguments: Sequence[bytes]) -> bytearray:
         count, length = len(sizes), len(arguments[0])
         buffer = bytearray(sum(sizes))
-        struct.pack_into("".join(map(_layout, repeat(length), sizes)), buffer, 0, *arguments)
+        layouts = {size: f"{length}s{size - length}x" for size in set(sizes)}
+        struct.pack_into("".join(map(layouts.__getitem__, sizes)), buffer, 0, *arguments)
         start = ctypes.addressof(byte.from_buffer(buffer))
         struct.pack_into(f"={count}Q", addresses, 0, *accumulate(sizes[:-1], initial=start))
         struct.pack_into(f"={count}I", lengths, 0, *sizes)
@@ -97,10 +98,3 @@ def _getsockopt() -> Callable[[int, int, Sequence[int], Sequence[bytes]], bytear
         raise OSError(error, os.strerror(error))
 
     return read
-
-
-# Most answers of a request have one of a few sizes.
-@lru_cache(maxsize=1 << 10)
-def _layout(length: int, size: int) -> str:
-    """An argument of this length at the start of a buffer."""
-    return f"{length}s{size - length}x"
