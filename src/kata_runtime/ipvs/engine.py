@@ -150,7 +150,7 @@ class Engine:
     ) -> Iterator[tuple[Head, list[T] | None]]:
         rest: list[Head] = []
         waiting = iter(entries)
-        asked = [(socket_options.question_of(entry.identity), entry.servers) for entry in entries]
+        asked = ((socket_options.question_of(entry.identity), entry.servers) for entry in entries)
         try:
             for rows in sockopt_table.servers(self._transport, asked, details, show):
                 head = next(waiting).head(statistics=details.statistics)

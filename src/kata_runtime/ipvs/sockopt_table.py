@@ -21,7 +21,7 @@ from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from typing import TypeVar
 
     from kata_runtime.ipvs.model import ServiceKey
@@ -49,7 +49,7 @@ def covers(key: ServiceKey) -> bool:
 
 
 def servers(
-    guest: Guest, services: Sequence[tuple[bytes, int] | None], details: ServerDetails, show: Callable[[Server], T]
+    guest: Guest, services: Iterable[tuple[bytes, int] | None], details: ServerDetails, show: Callable[[Server], T]
 ) -> Iterator[list[T] | None]:
     """What ``show`` makes of the servers of each service, in the kernel's order; None where facts are missing.
 
@@ -58,9 +58,6 @@ def servers(
 
     :raise KernelError: the kernel refused: one of them is gone. :raise ProtocolError: the answer is broken.
     """
-    if not any(services):
-        yield from [None] * len(services)
-        return
 
     # Servers that stand behind several services have the same entry while nothing was counted.
     @lru_cache(maxsize=1 << 13)
@@ -70,9 +67,11 @@ def servers(
     # The first requests are sent before the last ones are made: the guest, which needs longest, does not wait for them.
     asked, requests = tee(None if service is None else _request(*service) for service in services)
     found = answers(guest, GET_SERVERS, filter(None, asked))
+    is_asked = False
     for request in requests:
+        is_asked = is_asked or request is not None
         yield None if request is None else _rows(next(found), row)
-    for _ in found:
+    for _ in found if is_asked else ():
         raise ProtocolError("the guest's kernel lists more virtual servers than it was asked for")
 
 
