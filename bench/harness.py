@@ -113,6 +113,13 @@ def run(argv: Sequence[str], data: bytes = b"") -> bytes:
     return done.stdout
 
 
+def run_silently(argv: Sequence[str]) -> None:
+    """``run`` for a program whose output is not wanted: to read 14 MB of it would be a part of its time."""
+    done = subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False, timeout=_SECONDS)
+    if done.returncode:
+        raise RuntimeError(f"{argv}: {done.stderr.decode()}")
+
+
 def in_guest(sandbox: Sandbox, script: str, data: bytes = b"") -> float:
     """Seconds that a script takes inside the guest, without the way there."""
     timed = (

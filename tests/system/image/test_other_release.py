@@ -12,6 +12,8 @@ from tests.system.image.private_apt import other_release
 
 from kata_runtime.guest.channel import AgentChannel
 from kata_runtime.guest.image import DESCRIPTION_NAME, INITRD_NAME, KERNEL_NAME
+from kata_runtime.ipvs.commands import open_engine
+from kata_runtime.ipvs.sockopt_table import ServerDetails
 from kata_runtime.sandbox.paths import RUNTIME_EXEC_PORT, SandboxPaths
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _KERNELS = {"12": "6.1.", "13": "6.12."}
 _PYTHONS = {"12": "Python 3.11.", "13": "Python 3.13."}
+_MANY_RULES = [f"-A -t 10.3.{n}.1:80 -s rr" for n in range(250)]
 _SERVICE = ["TCP", "172.16.0.3:80", "mh", "->", "10.2.0.11:8080", "Masq", "3", "0", "0"]
 
 
@@ -65,6 +68,13 @@ def test_guest_of_the_other_release(
         for rule in ("-A -t 172.16.0.3:80 -s mh", "-a -t 172.16.0.3:80 -r 10.2.0.11:8080 -w 3"):
             assert sandbox.cli("kata-ipvs", "ipvsadm", "--parameters", rule, sandbox.id).returncode == 0
         assert sandbox.cli("kata-ipvs", "ipvsadm", "--parameters", "-L", sandbox.id).stdout.split()[-9:] == _SERVICE
+        done = sandbox.cli("kata-ipvs", "ipvsadm", "--restore", "-", sandbox.id, stdin="\n".join(_MANY_RULES))
+        assert (done.returncode, done.stderr) == (0, "")
+        with sandbox.session() as session:
+            engine = open_engine(session)
+            # The uses of its modules show that one socket option lists all services.
+            assert engine.all_servers(ServerDetails(statistics=True, tunnels=True), repr) is not None
+            assert engine.count() == len(_MANY_RULES) + 2
         with _containers(sandbox, unique) as guest, guest.started("sh", "-c", "cat; exit 3") as (_, shim):
             assert shim.outcome(b"in\n") == (3, b"in\n", b"")
         assert sandbox.network("del-iface", {"name": "eth0"}).stdout == "null\n"
