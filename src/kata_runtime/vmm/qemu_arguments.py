@@ -94,7 +94,7 @@ def qemu_arguments(config: VmConfig) -> list[str]:
         *_root_ports(config.root_ports),
         "-device", (f"pcie-root-port,id={FILESYSTEM_BUS},bus=pcie.0,addr={_FILESYSTEM_SLOT:x}"
                     f",chassis={ROOT_PORTS_MAX + 1},io-reserve=0"),
-        *_serial_ports(config.ports),
+        *_serial_ports(config.ports, config.accelerator),
     ]
     # fmt: on
     if config.from_snapshot:
@@ -131,11 +131,15 @@ def _root_ports(count: int) -> list[str]:
     return arguments
 
 
-def _serial_ports(ports: tuple[Port, ...]) -> list[str]:
-    arguments = [
-        "-device",
-        f"virtio-serial-pci,id=serial,bus=pcie.0,addr={_SERIAL_SLOT:x},disable-legacy=on,max_ports={len(ports) + 1}",
-    ]
+def _serial_ports(ports: tuple[Port, ...], accelerator: str) -> list[str]:
+    device = (
+        f"virtio-serial-pci,id=serial,bus=pcie.0,addr={_SERIAL_SLOT:x},disable-legacy=on,max_ports={len(ports) + 1}"
+    )
+    if accelerator == "tcg":
+        # With KVM an eventfd spares the guest an exit. Without, it only moves the work to QEMU's main thread, which
+        # competes with the guest's processor for QEMU's lock: a list of 200,000 rules takes 1.17 times as long.
+        device += ",ioeventfd=off"
+    arguments = ["-device", device]
     # Port 0 is reserved for a console (docs of virtio-serial in qemu(1)).
     for number, port in enumerate(ports, 1):
         arguments += _socket(f"port{number}", port.fd)

@@ -43,12 +43,13 @@ _ARGUMENTS = """
 -device pcie-root-port,id=rp0,bus=pcie.0,addr=1.0,multifunction=on,chassis=1,io-reserve=0
 -device pcie-root-port,id=rp1,bus=pcie.0,addr=1.1,multifunction=on,chassis=2,io-reserve=0
 -device pcie-root-port,id=fs,bus=pcie.0,addr=6,chassis=33,io-reserve=0
--device virtio-serial-pci,id=serial,bus=pcie.0,addr=5,disable-legacy=on,max_ports=3
+-device virtio-serial-pci,id=serial,bus=pcie.0,addr=5,disable-legacy=on,max_ports=3,ioeventfd=off
 -chardev socket,id=port1,fd=5,server=on,wait=off
 -device virtserialport,bus=serial.0,nr=1,chardev=port1,name=org.kata-runtime.control
 -chardev socket,id=port2,fd=6,server=on,wait=off
 -device virtserialport,bus=serial.0,nr=2,chardev=port2,name=org.kata-runtime.exec.0
 """
+_SERIAL = "virtio-serial-pci,id=serial,bus=pcie.0,addr=5,disable-legacy=on,max_ports=3"
 _WHOLE = [word.replace("console=ttyS0_quiet", "console=ttyS0 quiet") for word in _ARGUMENTS.split()]
 
 
@@ -67,7 +68,11 @@ def test_a_small_machine() -> None:
     [
         (
             _CONFIG._replace(accelerator="kvm"),
-            _replaced(("tcg,thread=multi", ["kvm"]), ("max,erms=off", ["host"])),
+            _replaced(
+                ("tcg,thread=multi", ["kvm"]),
+                ("max,erms=off", ["host"]),
+                (f"{_SERIAL},ioeventfd=off", [_SERIAL]),
+            ),
         ),
         (
             _CONFIG._replace(memory_fd=9),
