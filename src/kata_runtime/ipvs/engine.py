@@ -131,7 +131,7 @@ class Engine:
     def _identified(self, keys: Sequence[ServiceKey]) -> list[tuple[bytes, int] | None]:
         """Services as socket options are asked for them, with the number of their servers; None for those it lacks."""
         entries = sockopt_services.listed(self._transport, len(keys))
-        counted = {socket_options.question_of(entry.identity): entry.servers for entry in entries}
+        counted = {socket_options.normalised(entry.identity): entry.servers for entry in entries}
         identities = map(socket_options.identity_of, keys)
         return [(identity, counted[identity]) if identity in counted else None for identity in identities]
 
@@ -150,7 +150,7 @@ class Engine:
     ) -> Iterator[tuple[Head, list[T] | None]]:
         rest: list[Head] = []
         waiting = iter(entries)
-        asked = ((socket_options.question_of(entry.identity), entry.servers) for entry in entries)
+        asked = ((socket_options.normalised(entry.identity), entry.servers) for entry in entries)
         try:
             for rows in sockopt_table.servers(self._transport, asked, details, show):
                 head = next(waiting).head(statistics=details.statistics)

@@ -60,7 +60,7 @@ def identity_of(key: ServiceKey) -> bytes:
     return IDENTITY.pack(key.protocol, key.address, key.port.to_bytes(2, "big"), 0)
 
 
-def question_of(identity: bytes) -> bytes:
+def normalised(identity: bytes) -> bytes:
     """A listed identity in the form of ``identity_of``: the kernel lists a service with a mark with a protocol, too."""
     mark = identity[_MARK_OFFSET:]
     return identity if mark == _NO_MARK else mark.rjust(IDENTITY.size, b"\0")

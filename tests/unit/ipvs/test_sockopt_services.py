@@ -17,7 +17,7 @@ from tests.unit.ipvs.strategies import service_specs
 from kata_runtime.errors import KernelError, ProtocolError
 from kata_runtime.ipvs import sockopt_services
 from kata_runtime.ipvs.model import Protocol, ServiceFlag, ServiceKey, ServiceSpec, Statistics
-from kata_runtime.ipvs.socket_options import identity_of, question_of
+from kata_runtime.ipvs.socket_options import identity_of, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,7 +93,7 @@ def test_every_service(services: list[tuple[ServiceSpec, int, tuple[int, ...]]],
     """Wherever the answer is cut, each service has its settings, its counters, and what asks for its servers."""
     guest = _guest([_packed(*service) for service in services], size=size)
     found = sockopt_services.listed(guest, len(services))
-    assert [(entry.head(statistics=True), entry.servers, question_of(entry.identity)) for entry in found] == [
+    assert [(entry.head(statistics=True), entry.servers, normalised(entry.identity)) for entry in found] == [
         ((spec._replace(engine=""), Statistics(*counted)), servers, identity_of(spec.key))
         for spec, servers, counted in services
     ]
