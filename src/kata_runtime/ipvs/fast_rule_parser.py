@@ -149,33 +149,6 @@ def _server_spec(text: str, family: int, port: int) -> ServerSpec | None:
 
 def _parse_server(text: str, family: int, port: int) -> ServerSpec | None:
     """``ADDRESS:PORT [-m|-g|-i] [-w WEIGHT]``, of a service of this family and port."""
-    host, _, rest = text.partition(":")
-    settings = _server_settings(rest, port) if family == AF_INET else None
-    if settings is None:
-        return _other_server(text, family, port)
-    server_port, forwarding, weight = settings
-    try:
-        key = _new(ServerKey, (AF_INET, inet_pton(AF_INET, host), server_port))
-    except (OSError, ValueError):  # ValueError: characters that no address has
-        return None
-    return _new(ServerSpec, (key, forwarding, weight, *_NO_MORE))
-
-
-# Many servers have the same, also where each is parsed but once.
-@lru_cache(maxsize=1 << 12)
-def _server_settings(text: str, port: int) -> tuple[int, Forwarding, int] | None:
-    """``PORT [-m|-g|-i] [-w WEIGHT]`` of a service with ``port``, which is the server's if it does not masquerade."""
-    digits, _, options = text.partition(" ")
-    own = _port(digits)
-    found = _server_options(options)
-    if own is None or found is None:
-        return None
-    forwarding, weight = found
-    return own if forwarding is Forwarding.MASQUERADE else port, forwarding, weight
-
-
-def _other_server(text: str, family: int, port: int) -> ServerSpec | None:
-    """``_parse_server`` with an end of any form."""
     end, _, options = text.partition(" ")
     key = _server(end)
     found = _server_options(options)
