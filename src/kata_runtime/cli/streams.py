@@ -86,7 +86,7 @@ def read_input(path: str, limit: int = DEFAULT_LIMIT) -> bytes:
         raise HostError.of(f"cannot read {name}", exc) from exc
     except ValueError as exc:
         raise InputError(f"the file name {path!a} holds a NUL character") from exc
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
 
 
 def write_text(text: str) -> None:
