@@ -6,7 +6,7 @@ import errno
 
 from kata_runtime.errors import ConflictError, InputError, KernelError, ProtocolError
 from kata_runtime.fast_functools import lru_cache
-from kata_runtime.ipvs import codec, socket_options, sockopt_services, sockopt_table
+from kata_runtime.ipvs import codec, sockopt_services, sockopt_table
 from kata_runtime.ipvs.attributes import NOT_COUNTED
 from kata_runtime.ipvs.model import (
     AddServer,
@@ -22,6 +22,7 @@ from kata_runtime.ipvs.model import (
     StopDaemon,
     Zero,
 )
+from kata_runtime.ipvs.socket_options import covers
 from kata_runtime.ipvs.sockopt_table import ServerDetails
 from kata_runtime.netlink.exchange import ROW_BYTES, Request, asked, call, dump_each
 from kata_runtime.netlink.message import NLM_F_DUMP
@@ -44,13 +45,13 @@ if TYPE_CHECKING:
         Timeouts,
     )
     from kata_runtime.ipvs.rules import Table
-    from kata_runtime.ipvs.sockopt_services import Entry
+    from kata_runtime.ipvs.socket_options import Guest as OptionsGuest
     from kata_runtime.netlink.transport import Transport
 
     Head = tuple[ServiceSpec, Statistics]
     T = TypeVar("T")
 
-    class Guest(Transport, socket_options.Guest, Protocol):
+    class Guest(Transport, OptionsGuest, Protocol):
         """A kernel that is asked by netlink, socket options and files."""
 
 
@@ -101,67 +102,55 @@ class Engine:
     def services(self, heads: Sequence[Head], details: ServerDetails) -> Iterator[Service]:
         """These services with their servers, in any order."""
         for (spec, statistics), servers in self.servers(heads, details, _itself):
-            yield Service(spec, statistics, servers)
+            if servers is not None:
+                yield Service(spec, statistics, servers)
 
     def servers(
         self, heads: Sequence[Head], details: ServerDetails, show: Callable[[Server], T]
-    ) -> Iterator[tuple[Head, list[T]]]:
-        """These services, in any order, with what ``show`` makes of their servers.
+    ) -> Iterator[tuple[Head, list[T] | None]]:
+        """These services, in their order, with what ``show`` makes of their servers.
 
-        Of equal servers ``show`` may be given only the first: the same stand behind many services.
+        A service of which socket options tell too little has None at first, and comes again at the end. Of equal
+        servers ``show`` may be given only the first: the same stand behind many services.
         """
-        told: list[Head] = []
-        rest: list[Head] = []
-        for head in heads:
-            (told if sockopt_table.covers(head[0].key) else rest).append(head)
-        done = 0
+        keys = [spec.key for spec, _ in heads]
+        asked: Sequence[tuple[bytes, int] | None]
         try:
-            asked = self._identified([spec.key for spec, _ in told])
-            for rows in sockopt_table.servers(self._transport, asked, details, show):
-                if rows is None:
-                    rest.append(told[done])
-                else:
-                    yield told[done], rows
-                done += 1
+            asked = sockopt_services.identified(self._transport, keys)
         except KernelError:
-            # A service is gone, or the guest has no such socket option.
-            rest += told[done:]
-        yield from self._servers_by_netlink(rest, show, statistics=details.statistics)
-
-    def _identified(self, keys: Sequence[ServiceKey]) -> list[tuple[bytes, int] | None]:
-        """Services as socket options are asked for them, with the number of their servers; None for those it lacks."""
-        entries = sockopt_services.listed(self._transport, len(keys))
-        counted = {socket_options.normalised(entry.identity): entry.servers for entry in entries}
-        identities = map(socket_options.identity_of, keys)
-        return [(identity, counted[identity]) if identity in counted else None for identity in identities]
+            # The guest has no such socket option, or is short of memory.
+            asked = [None] * len(keys)
+        return self._servers(iter(heads), asked, details, show)
 
     def all_servers(
         self, details: ServerDetails, show: Callable[[Server], T]
     ) -> Iterator[tuple[Head, list[T] | None]] | None:
-        """``servers`` of all services, in the kernel's order, by socket options; None where these do not tell all.
-
-        Services that they tell too little of have no servers at first, and come again with them at the end.
-        """
+        """``servers`` of all services, in the kernel's order; None where socket options do not tell all of them."""
         entries = sockopt_services.all_services(self._transport, statistics=details.statistics)
-        return None if entries is None else self._all_servers(entries, details, show)
+        if entries is None:
+            return None
+        heads = (entry.head(statistics=details.statistics) for entry in entries)
+        return self._servers(heads, (entry.asked for entry in entries), details, show)
 
-    def _all_servers(
-        self, entries: Sequence[Entry], details: ServerDetails, show: Callable[[Server], T]
+    def _servers(
+        self,
+        heads: Iterator[Head],
+        asked: Iterable[tuple[bytes, int] | None],
+        details: ServerDetails,
+        show: Callable[[Server], T],
     ) -> Iterator[tuple[Head, list[T] | None]]:
         rest: list[Head] = []
-        waiting = iter(entries)
-        asked = ((socket_options.normalised(entry.identity), entry.servers) for entry in entries)
         try:
             for rows in sockopt_table.servers(self._transport, asked, details, show):
-                head = next(waiting).head(statistics=details.statistics)
+                head = next(heads)
                 if rows is None:
                     rest.append(head)
                 yield head, rows
         except KernelError:
-            # A service is gone.
-            for entry in waiting:
-                rest.append(entry.head(statistics=details.statistics))
-                yield rest[-1], None
+            # A service is gone, or the guest has no such socket option.
+            for head in heads:
+                rest.append(head)
+                yield head, None
         yield from self._servers_by_netlink(rest, show, statistics=details.statistics)
 
     def servers_in_file(
@@ -171,7 +160,7 @@ class Engine:
 
         :raise ConflictError: the table changed meanwhile. :raise ProtocolError: the kernel writes it in another way.
         """
-        if len(heads) > _FILE_SERVICES or all(sockopt_table.covers(spec.key) for spec, _ in heads):
+        if len(heads) > _FILE_SERVICES or all(covers(spec.key) for spec, _ in heads):
             return None
         from kata_runtime.ipvs import proc_table  # with its regular expressions, which changes do not need
 
@@ -190,9 +179,10 @@ class Engine:
                 return len(entries) + sum(entry.servers for entry in entries)
             heads = self.heads(statistics=False)
         keys = [spec.key for spec, _ in heads]
-        if all(map(sockopt_table.covers, keys)):
+        if all(map(covers, keys)):
             try:
-                counts = [service[1] for service in self._identified(keys) if service is not None]
+                known = sockopt_services.identified(self._transport, keys)
+                counts = [service[1] for service in known if service is not None]
             except KernelError:
                 # The guest has no such socket option, or is short of memory; the file has the same numbers.
                 counts = []

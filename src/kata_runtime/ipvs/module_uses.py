@@ -17,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-NAME = "modules"
 _WHAT = "modules"
 _IPVS = "ip_vs"
 _ENGINE_PREFIX = "ip_vs_pe_"

@@ -60,8 +60,7 @@ def _joined(texts: Iterable[str]) -> Iterator[bytes]:
 
 
 def _encoded(texts: Iterable[str]) -> bytes:
-    """UTF-8; lone surrogates are escaped."""
-    return "".join(texts).encode("utf-8", "backslashreplace")
+    return "".join(texts).encode()
 
 
 class _Row(NamedTuple):
@@ -124,17 +123,15 @@ def _of_services(
     if everything is not None:
         return _gathered(everything, text)
     heads = engine.heads(statistics=is_counted)
-    order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), b"")
     listed = engine.servers_in_file(heads, show) if view == View.CONNECTIONS else None
     if listed is not None:
         try:
-            return order_of_kernel | _gathered(listed, text)
+            return _gathered(listed, text)
         except (ConflictError, ProtocolError):
             # Somebody in the container changes the table, or its kernel writes the file in another way. Netlink and
             # socket options read each service as a whole.
             heads = engine.heads(statistics=False)
-            order_of_kernel = dict.fromkeys((spec.key for spec, _ in heads), b"")
-    return order_of_kernel | _gathered(engine.servers(heads, details, show), text)
+    return _gathered(engine.servers(heads, details, show), text)
 
 
 def _gathered(

@@ -6,7 +6,8 @@ Source: include/uapi/linux/ip_vs.h; net/netfilter/ipvs/ip_vs_ctl.c, do_ip_vs_get
 from __future__ import annotations
 
 import struct
-from itertools import islice
+from _socket import AF_INET
+from itertools import chain, islice
 
 from kata_runtime.errors import ProtocolError
 
@@ -41,6 +42,8 @@ NUMBER = struct.Struct("=I")
 ANSWER_BYTES = 8 * 1024 * 1024
 # So many requests go together; their answers, with 20 servers each 1 MiB, cross the port while others are made.
 _TOGETHER = 512
+# struct ip_vs_stats_user: connections, packets, bytes, and the rates.
+STATISTICS = "III4xQQIIIII4x"
 _MARK_OFFSET = 12
 _NO_MARK = bytes(4)
 # While fewer bytes were counted in a direction, none of the other counters has reached 2^32: a packet has at least 20
@@ -51,6 +54,11 @@ _EXACT_BYTES = 1 << 35
 def is_exact(statistics: Statistics) -> bool:
     """Whether counters that were read with 32 bits are whole."""
     return statistics.in_bytes < _EXACT_BYTES and statistics.out_bytes < _EXACT_BYTES
+
+
+def covers(key: ServiceKey) -> bool:
+    """Whether the interface knows services of this kind."""
+    return key.family == AF_INET
 
 
 def identity_of(key: ServiceKey) -> bytes:
@@ -67,14 +75,18 @@ def normalised(identity: bytes) -> bytes:
 
 
 def answers(guest: Guest, number: int, asked: Iterator[tuple[int, bytes]]) -> Iterator[bytes]:
-    """What the guest answers to ``asked``: sizes of answers, and arguments for the kernel.
+    """What the guest answers to ``asked``: sizes of answers, and arguments for the kernel. It may be nothing.
 
     :raise KernelError: the kernel refused. :raise ProtocolError: there is more or less of it than was asked for.
     """
+    first = next(asked, None)
+    if first is None:
+        return
+    requests = chain([first], asked)
     sizes: deque[int] = deque()
 
     def blocks() -> Iterator[list[tuple[int, bytes]]]:
-        while block := list(islice(asked, _TOGETHER)):
+        while block := list(islice(requests, _TOGETHER)):
             sizes.extend(size for size, _ in block)
             yield block
 

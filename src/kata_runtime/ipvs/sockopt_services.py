@@ -14,6 +14,7 @@ from itertools import repeat
 
 from kata_runtime.errors import KernelError, ProtocolError
 from kata_runtime.fast_functools import lru_cache
+from kata_runtime.guest.wire import MODULES
 from kata_runtime.ipvs import module_uses
 from kata_runtime.ipvs.attributes import MASK4, NOT_COUNTED, PROTOCOLS
 from kata_runtime.ipvs.kernel_names import module_name
@@ -24,13 +25,19 @@ from kata_runtime.ipvs.socket_options import (
     GET_SERVICES,
     IDENTITY,
     NUMBER,
+    STATISTICS,
     answers,
+    covers,
+    identity_of,
     is_exact,
+    normalised,
 )
 from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kata_runtime.ipvs.attributes import Settings
     from kata_runtime.ipvs.socket_options import Guest
 
@@ -39,7 +46,7 @@ _HEAD_BYTES = 8  # struct ip_vs_get_services without its entries
 # struct ip_vs_service_entry: the identity; sched_name, flags, timeout and netmask; num_dests; struct ip_vs_stats_user.
 _ENTRY = struct.Struct("=16s28sI56s")
 _SETTINGS = struct.Struct("=16sII4s")
-_COUNTERS = struct.Struct("=III4xQQIIIII4x")
+_COUNTERS = struct.Struct(f"={STATISTICS}")
 # Netlink lists fewer in the time of the requests that are needed here.
 _MANY = 200
 
@@ -51,6 +58,11 @@ class Entry(NamedTuple):
     settings: bytes
     servers: int  # how many it has
     counters: bytes
+
+    @property
+    def asked(self) -> tuple[bytes, int]:
+        """What asks for its servers: its identity and how many it has."""
+        return normalised(self.identity), self.servers
 
     @property
     def is_empty(self) -> bool:
@@ -99,6 +111,16 @@ def listed(guest: Guest, services: int) -> list[Entry]:
     return list(map(tuple.__new__, repeat(Entry), _ENTRY.iter_unpack(memoryview(answer)[_HEAD_BYTES:])))
 
 
+def identified(guest: Guest, keys: Sequence[ServiceKey]) -> list[tuple[bytes, int] | None]:
+    """What asks for the servers of each service, as ``Entry.asked``; None for those that the option does not list.
+
+    :raise KernelError: the kernel refused. :raise ProtocolError: the answer is broken.
+    """
+    identities = [identity_of(key) if covers(key) else b"" for key in keys]
+    asked = {asked[0]: asked for asked in (entry.asked for entry in listed(guest, sum(map(bool, identities))))}
+    return [asked.get(identity) for identity in identities]
+
+
 def all_services(guest: Guest, *, statistics: bool) -> list[Entry] | None:
     """All services, in the kernel's order; None where they are few, there may be others, or counters are too large.
 
@@ -107,7 +129,7 @@ def all_services(guest: Guest, *, statistics: bool) -> list[Entry] | None:
     try:
         (info,) = answers(guest, GET_INFO, iter([(_INFO.size, b"")]))
         _, _, services = _INFO.unpack(info)
-        if services < _MANY or not module_uses.are_of(guest.read_file(module_uses.NAME), services):
+        if services < _MANY or not module_uses.are_of(guest.read_file(MODULES), services):
             return None
         # One entry more shows that there are not more by now.
         entries = listed(guest, services + 1)

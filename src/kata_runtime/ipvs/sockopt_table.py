@@ -16,7 +16,7 @@ from kata_runtime.errors import ProtocolError
 from kata_runtime.fast_functools import lru_cache
 from kata_runtime.ipvs.attributes import NOT_COUNTED, forwarding_of
 from kata_runtime.ipvs.model import Forwarding, Server, ServerKey, ServerSpec, Statistics
-from kata_runtime.ipvs.socket_options import ANSWER_BYTES, GET_SERVERS, NUMBER, answers, is_exact
+from kata_runtime.ipvs.socket_options import ANSWER_BYTES, GET_SERVERS, NUMBER, STATISTICS, answers, is_exact
 from kata_runtime.named_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -24,15 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import TypeVar
 
-    from kata_runtime.ipvs.model import ServiceKey
     from kata_runtime.ipvs.socket_options import Guest
 
     T = TypeVar("T")
 
 _HEAD_BYTES = 24  # struct ip_vs_get_dests without its entries
-# struct ip_vs_dest_entry: address, port, flags, weight, thresholds, three numbers of connections; its counters
-# (struct ip_vs_stats_user) are connections, packets, bytes, and the rates.
-_ENTRY = struct.Struct("=4s2sxxIIIIIII4x III4xQQ IIIII4x")
+# struct ip_vs_dest_entry: address, port, flags, weight, thresholds, three numbers of connections, counters.
+_ENTRY = struct.Struct(f"=4s2sxxIIIIIII4x {STATISTICS}")
 _NO_ENTRY = bytes(_ENTRY.size)
 
 
@@ -41,11 +39,6 @@ class ServerDetails(NamedTuple):
 
     statistics: bool
     tunnels: bool
-
-
-def covers(key: ServiceKey) -> bool:
-    """Whether the interface knows services of this kind."""
-    return key.family == AF_INET
 
 
 def servers(
@@ -67,11 +60,9 @@ def servers(
     # The first requests are sent before the last ones are made: the guest, which needs longest, does not wait for them.
     asked, requests = tee(None if service is None else _request(*service) for service in services)
     found = answers(guest, GET_SERVERS, filter(None, asked))
-    is_asked = False
     for request in requests:
-        is_asked = is_asked or request is not None
         yield None if request is None else _rows(next(found), row)
-    for _ in found if is_asked else ():
+    for _ in found:
         raise ProtocolError("the guest's kernel lists more virtual servers than it was asked for")
 
 

@@ -11,7 +11,7 @@ from kata_runtime.ipvs import sockopt_table
 from kata_runtime.ipvs.commands import open_engine
 from kata_runtime.ipvs.engine import Engine
 from kata_runtime.ipvs.guest_setup import ask_number
-from kata_runtime.ipvs.socket_options import identity_of
+from kata_runtime.ipvs.socket_options import covers, identity_of
 from kata_runtime.ipvs.sockopt_table import ServerDetails
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def test_listings_of_many_services(balancer: Balancer) -> None:
         by_netlink = Engine(_WithoutOptions(session.channel()), ask_number(session.channel())())
         slow = {service.spec.key: service for service in by_netlink.services(heads, everything)}
         assert quick == slow
-        known = {spec.key: len(slow[spec.key].servers) for spec, _ in heads if sockopt_table.covers(spec.key)}
+        known = {spec.key: len(slow[spec.key].servers) for spec, _ in heads if covers(spec.key)}
         asked = [(identity_of(key), count) for key, count in known.items()]
         found = sockopt_table.servers(session.channel(), asked, everything, repr)
         left = [key.text for key, rows in zip(known, found, strict=True) if rows is None]

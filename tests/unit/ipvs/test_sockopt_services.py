@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from _socket import AF_INET
+from _socket import AF_INET, AF_INET6
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _GET_INFO, _GET_SERVICES = 1153, 1154
 _KEY = ServiceKey(AF_INET, Protocol.TCP, bytes([10, 0, 0, 1]), 80)
+_MARK = ServiceKey(AF_INET, Protocol.NONE, b"", 0, 17)
+_IPV6 = ServiceKey(AF_INET6, Protocol.TCP, bytes(15) + b"\1", 80)
 _SPEC = ServiceSpec(_KEY, "rr", 0, 0, 0xFFFFFFFF)
 _UNKNOWN: Any = 99
 _NO_ENTRY = bytes(104)
@@ -98,6 +100,51 @@ def test_every_service(services: list[tuple[ServiceSpec, int, tuple[int, ...]]],
         for spec, servers, counted in services
     ]
     assert [entry.head(statistics=False)[1] for entry in found] == [Statistics()] * len(found)
+
+
+def test_services_by_name() -> None:
+    """Services are found by protocol, address and port, or by their mark; those that are not listed have None."""
+    marked = _SPEC._replace(key=_MARK)
+    guest = _guest([_packed(marked, 7), _packed(_SPEC, 5)])
+    assert sockopt_services.identified(guest, [_KEY, _IPV6, _MARK]) == [
+        (bytes.fromhex("06000000 0a000001 00500000 00000000"), 5),
+        None,
+        (bytes.fromhex("00000000 00000000 00000000 11000000"), 7),
+    ]
+    assert guest.asked == [(_GET_SERVICES, [(216, (2).to_bytes(4, "little"))])]
+    for entry in (_packed(marked, 1), _NO_ENTRY):
+        assert sockopt_services.identified(_guest([entry]), [_KEY]) == [None]
+
+
+def test_not_asked() -> None:
+    """Without services of IPv4, and for more than one answer can hold, the guest is not asked."""
+    guest = _guest([])
+    assert sockopt_services.identified(guest, [_IPV6]) == [None]
+    assert sockopt_services.identified(guest, [_KEY] * 80_660) == [None] * 80_660
+    assert guest.asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (bytes(111), "a socket option of the guest is cut short"),
+        (bytes(224), "the guest sent more of a socket option than was asked for"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_broken_answers(answer: bytes, reason: str, size: int) -> None:
+    """Bytes that are missing, or more than was asked for, are refused."""
+    with pytest.raises(ProtocolError) as refusal:
+        sockopt_services.identified(OptionsGuest({_GET_SERVICES: answer}, size), [_KEY])
+    assert str(refusal.value) == reason
+
+
+@given(st.binary(max_size=300), st.integers(1, 300))
+def test_hostile_lists(answer: bytes, size: int) -> None:
+    """Whatever a guest lists is refused as broken, or says of the services asked about that it knows them or not."""
+    with suppress(ProtocolError):
+        guest = OptionsGuest({_GET_SERVICES: answer.ljust(112, b"\0")}, size)
+        assert len(sockopt_services.identified(guest, [_KEY])) == 1
 
 
 @pytest.mark.parametrize("place", [3, 4])
